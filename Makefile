@@ -1,0 +1,71 @@
+# shoestring: the two commands are `make reproduce` and `make test`; `make help` lists the rest.
+# Everything lives in .venv, .var and the user's cache; nothing else outside this folder is written.
+
+PYTHON ?= python3
+SUITE ?= smoke
+MODEL ?= pypi:gemma3-270m
+ENGINE ?= embedded
+OUT ?= results/local
+
+BIN := .venv/bin
+STAMP := .venv/.ready
+
+# Jupyter, IPython and matplotlib would write into the home folder.
+export JUPYTER_CONFIG_DIR := $(CURDIR)/.var/jupyter/config
+export JUPYTER_DATA_DIR := $(CURDIR)/.var/jupyter/data
+export JUPYTER_RUNTIME_DIR := $(CURDIR)/.var/jupyter/runtime
+export IPYTHONDIR := $(CURDIR)/.var/ipython
+export MPLCONFIGDIR := $(CURDIR)/.var/matplotlib
+export JUPYTER_PLATFORM_DIRS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help reproduce test setup lint format figures check bench lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+reproduce: $(STAMP) ## Measure MODEL with SUITE on ENGINE, print the path of the HTML report (last line)
+	@$(BIN)/shoestring notebook 01_measure -p suite '$(SUITE)' -p model '$(MODEL)' -p engine '$(ENGINE)' -p out '$(OUT)'
+
+test: $(STAMP) ## Run all tests, with the real engine and the small real model
+	@$(BIN)/python -m pytest
+
+setup: $(STAMP) ## Install everything for work on the project, and the pre-commit hooks
+	@$(BIN)/pre-commit install
+
+lint: $(STAMP) ## Check style, types and the order of the rooms
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(STAMP) ## Mend style where a machine can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+figures: $(STAMP) ## Rebuild the published figures, tables and HTML from the committed runs
+	@$(BIN)/python scripts/publish.py
+
+bench: $(STAMP) ## Measure the clock and the fault campaigns; writes results/benchmarks/
+	@$(BIN)/python benchmarks/clock.py
+	@$(BIN)/python benchmarks/kills.py
+	@$(BIN)/python benchmarks/costs.py
+
+lock: $(STAMP) ## Pin every dependency with its hashes, naming no registry
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--extra dev --output-file requirements.lock pyproject.toml
+
+clean: ## Remove the environment and what tools left; keeps the cache of models
+	@rm -rf .venv .var dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+.venv/bin/uv: requirements-uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "shoestring needs Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	@echo "setting up .venv (once)" >&2
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-uv.lock
+
+# One environment, one lock: `make reproduce` and `make test` use the same versions.
+$(STAMP): requirements.lock pyproject.toml | .venv/bin/uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirements requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@

@@ -1,0 +1,212 @@
+"""What every engine can do, and the raw record of one generation.
+
+An engine is anything that answers prompts with a stream of tokens: a server in a process of our
+own, a server that runs already, a pool of peers. The harness sees all of them through
+:class:`Engine`; it never learns how one is launched.
+
+A generation is recorded, not interpreted: :class:`Generation` holds what arrived and when, on one
+monotonic clock, and every metric is computed from it later (``docs/metrics.md``).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from shoestring.engines.transport import Cancellation
+
+monotonic_ns = time.monotonic_ns
+
+EventKind = Literal[
+    "role", "empty", "reasoning", "answer", "finish", "usage", "done", "comment", "error"
+]
+FailureReason = Literal[
+    "connect",
+    "headers_timeout",
+    "http_error",
+    "stream_error",
+    "stall",
+    "deadline",
+    "reset",
+    "no_final_event",
+    "malformed",
+    "no_tokens",
+]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One request to an engine.
+
+    Attributes:
+        text: the user's message.
+        max_tokens: how many tokens the answer may have.
+        fixed_length: ask the engine to go on after its end-of-text token, where it can, so that
+            every answer has ``max_tokens``.
+        temperature: 0 is greedy.
+        seed: of the sampler, where the engine takes one.
+    """
+
+    text: str
+    max_tokens: int
+    fixed_length: bool = False
+    temperature: float = 0.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for one request.
+
+    Attributes:
+        stall_s: longest time without a byte, from the connection on.
+        request_s: longest time for the whole request.
+    """
+
+    stall_s: float = 60.0
+    request_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that arrived in a stream.
+
+    Attributes:
+        t_ns: when its last byte arrived, on the engine client's monotonic clock.
+        kind: see ``docs/record-format.md``.
+        size_bytes: UTF-8 length of the text that it carried.
+    """
+
+    t_ns: int
+    kind: EventKind
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a request failed: a reason that can be counted, and one line for people."""
+
+    reason: FailureReason
+    detail: str
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens as the engine counted them; None where it did not say."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class NativeTimings:
+    """The engine's own clock: prefill of the uncached prompt tokens, then decode.
+
+    ``decode_s`` runs from the first token to the last, as llama.cpp counts it.
+    """
+
+    prompt_tokens: int | None = None
+    prompt_s: float | None = None
+    decode_tokens: int | None = None
+    decode_s: float | None = None
+    cached_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The raw record of one request: what was sent and all that arrived.
+
+    Times are nanoseconds of the monotonic clock; None where that point was not reached.
+    ``intended_ns`` is when the request should have left, ``sent_ns`` when the kernel had its last
+    byte, ``headers_ns`` when the response head had arrived, ``end_ns`` when the request was over.
+    """
+
+    intended_ns: int
+    sent_ns: int | None
+    headers_ns: int | None
+    end_ns: int
+    connect_s: float | None
+    http_status: int | None
+    events: tuple[Event, ...]
+    failure: Failure | None
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    native: NativeTimings | None = None
+    text: str = ""
+    reasoning: str = ""
+    truth: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    """The stamps of the known-truth server, one an event that carried them; else empty."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """One step of a cold start, in seconds since the start was asked for."""
+
+    name: str
+    start_s: float
+    end_s: float
+
+
+class Engine(Protocol):
+    """An engine that has one model.
+
+    Used as a context manager it starts, loads, and at the end stops.
+    """
+
+    name: str
+    model_id: str
+
+    @property
+    def pid(self) -> int | None:
+        """The root of the engine's process tree, or None where it is not ours to see."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings that bear on speed and memory, for the run's record."""
+
+    def start(self) -> None:
+        """Start the engine, or check that it is there. Raises MissingError where it is not."""
+
+    def load(self) -> None:
+        """Load the model and return when it can answer."""
+
+    def unload(self) -> None:
+        """Give the model's memory back."""
+
+    def stop(self) -> None:
+        """End what :meth:`start` started. May be called twice."""
+
+    def spans(self) -> list[Span]:
+        """The steps of the start so far, for the cold-start waterfall."""
+
+    def version(self) -> str | None:
+        """What the engine says it is, or None where it does not say."""
+
+    def count_tokens(self, text: str) -> int | None:
+        """Count the tokens of ``text`` by the model's tokenizer, or None without one."""
+
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        patience: Patience = ...,
+        intended_ns: int | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Generation:
+        """Send one prompt and record the stream. Failures are in the record, not raised."""
+
+    def __enter__(self) -> Self:
+        """Start and load."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop."""

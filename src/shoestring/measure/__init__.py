@@ -1,0 +1,1 @@
+"""How is it measured: suites, load shapes, the runner, raw records, resume."""

@@ -1,0 +1,88 @@
+"""``shoestring run``: measure a model with a suite."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from shoestring.errors import BadValueError
+
+
+@click.command(epilog="Then: shoestring report PATH, which the last line of the output names.")
+@click.argument("suite")
+@click.option(
+    "--model",
+    default="pypi:gemma3-270m",
+    show_default=True,
+    help="pypi:NAME, file:PATH.gguf; with --base-url the server's own id.",
+)
+@click.option("--engine", default="auto", show_default=True, help="auto, embedded or openai.")
+@click.option("--base-url", help="A server that speaks the OpenAI protocol: http://HOST:PORT.")
+@click.option("--concurrency", type=click.IntRange(1, 1024), help="Use this one in every case.")
+@click.option("--requests", type=click.IntRange(1, 100_000), help="Send so many in all.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results/local"),
+    show_default=True,
+    help="The folder that gets the run's folder; with --resume it may be the run itself.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the newest cut run of the same kind.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def run(
+    suite: str,
+    *,
+    model: str,
+    engine: str,
+    base_url: str | None,
+    concurrency: int | None,
+    requests: int | None,
+    out: Path,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    r"""Measure a model with SUITE and keep every raw event of it.
+
+    SUITE is smoke (a minute or two), chat, long-context, concurrency, or the path of a TOML file.
+    The record goes into a folder of its own; a run that was cut goes on with --resume.
+    A server's key is read from SHOESTRING_API_KEY and kept nowhere.
+
+    \b
+    Examples:
+      shoestring run smoke
+      shoestring run chat --model file:model.gguf
+      shoestring run concurrency --base-url http://127.0.0.1:8000 --model my-model
+    """
+    from shoestring.measure.runner import run_suite
+
+    if not suite.strip():
+        raise BadValueError("the suite's name is empty: give smoke, or the path of a TOML file")
+    done = run_suite(
+        suite,
+        model=model,
+        engine=engine,
+        base_url=base_url,
+        out=out,
+        resume=resume,
+        concurrency=concurrency,
+        requests=requests,
+    )
+    status = "complete" if done.complete else "incomplete"
+    if as_json:
+        click.echo(json.dumps({"run_id": done.run_id, "path": str(done.path), "status": status}))
+        return
+    click.echo(_floor(done.sessions[-1]["calibration"]), err=True)
+    if not done.complete:
+        click.echo(f"incomplete: {done.incomplete_reason}; go on with --resume", err=True)
+    click.echo(str(done.path))
+
+
+def _floor(calibration: dict[str, float | None] | None) -> str:
+    """Say how far this session's clock can be trusted."""
+    if calibration is None:
+        return "this session was not calibrated"
+    ttft_s, gap_s = calibration["ttft_error_s"], calibration["gap_error_p99_s"]
+    text = f"clock floor of this session: TTFT {(ttft_s or 0) * 1e3:.2f} ms"
+    return text if gap_s is None else f"{text}, gaps {gap_s * 1e3:.2f} ms at p99"

@@ -1,0 +1,143 @@
+"""The closed loop: ``concurrency`` slots, each sends its next request when its last has ended.
+
+Slots are threads that wait in ``recv``; they do nothing but the timed exchange. Rows are parsed
+and written by the caller's thread, so that no ``fsync`` delays a slot.
+
+A closed loop sends less when the server is slow: its latencies are those of users who wait
+(coordinated omission), and the record says at which concurrency each was taken.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+
+    from shoestring.engines.protocol import Engine, Generation, Patience, Prompt
+    from shoestring.engines.transport import Cancellation
+    from shoestring.measure.schedule import Planned
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request with its prompt, ready to be sent."""
+
+    planned: Planned
+    prompt: Prompt
+    prompt_sha256: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A request and what came of it."""
+
+    ask: Ask
+    generation: Generation
+
+
+class Stop:
+    """Asks a loop to send nothing more, and remembers the first reason.
+
+    Attributes:
+        sending: whether requests of the run are in flight, which deserve to end in peace.
+        reason: why to stop; None while there is no reason.
+        error: what went wrong, where that is the reason.
+    """
+
+    def __init__(self, cancellation: Cancellation) -> None:
+        self._event = threading.Event()
+        self._cancellation = cancellation
+        self.sending = False
+        self.reason: str | None = None
+        self.error: BaseException | None = None
+
+    def ask(self, reason: str, error: BaseException | None = None) -> None:
+        """Send nothing more; requests in flight may end."""
+        if self.reason is None:
+            self.reason, self.error = reason, error
+        self._event.set()
+
+    def cut(self) -> None:
+        """Break off the requests in flight as well."""
+        self._cancellation.cancel()
+
+    @property
+    def asked(self) -> bool:
+        """Whether to stop."""
+        return self._event.is_set()
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether requests in flight were broken off."""
+        return self._cancellation.requested
+
+
+def closed_loop(
+    engine: Engine,
+    asks: Sequence[Ask],
+    concurrency: int,
+    patience: Patience,
+    stop: Stop,
+    cancellation: Cancellation,
+) -> Generator[Answer]:
+    """Send all asks through ``concurrency`` slots and yield the answers as they end.
+
+    An answer that was broken off by ``stop.cut()`` is not yielded: it says nothing of the engine,
+    and its request is sent again when the run is resumed. Closing the generator breaks off what
+    is in flight; whoever may leave it early uses ``contextlib.closing``.
+    """
+    waiting = deque(asks)
+    ended: queue.SimpleQueue[Answer | BaseException | None] = queue.SimpleQueue()
+
+    def send_waiting() -> None:
+        while waiting and not stop.asked:
+            try:
+                ask = waiting.popleft()
+            except IndexError:  # another slot was faster
+                return
+            generation = engine.generate(ask.prompt, patience=patience, cancellation=cancellation)
+            if not stop.was_cut:
+                ended.put(Answer(ask, generation))
+
+    def slot() -> None:
+        try:
+            send_waiting()
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            ended.put(error)
+        finally:
+            ended.put(None)
+
+    slots = [
+        threading.Thread(target=slot, name=f"slot-{number}", daemon=True)
+        for number in range(min(concurrency, len(asks)))
+    ]
+    for thread in slots:
+        thread.start()
+    try:
+        yield from _until_closed(ended, len(slots))
+    except BaseException:  # an error, a signal, or a caller that wants no more
+        waiting.clear()
+        stop.cut()
+        raise
+    finally:
+        for thread in slots:
+            thread.join()
+
+
+def _until_closed(
+    ended: queue.SimpleQueue[Answer | BaseException | None], open_slots: int
+) -> Iterator[Answer]:
+    """Yield answers until every slot has said that it is done."""
+    while open_slots:
+        answer = ended.get()
+        if answer is None:
+            open_slots -= 1
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            yield answer

@@ -1,0 +1,168 @@
+"""The run record: what is on disk, read back and checked.
+
+The format is in ``docs/record-format.md``. This module only reads; ``measure.writer`` writes.
+Everything above (analysis, report) sees a run through :class:`Run` and never opens its files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shoestring.errors import BadRunError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA_VERSION = 1
+
+CONFIG = "config.json"
+REQUESTS = "requests.jsonl"
+TELEMETRY = "telemetry.jsonl"
+ENVIRONMENT = "environment.json"
+MANIFEST = "manifest.json"
+HASHED = (CONFIG, REQUESTS, TELEMETRY, ENVIRONMENT)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, whole or cut.
+
+    Attributes:
+        path: its folder.
+        config: what was to be done.
+        rows: one a request, in the order in which they ended; warm-ups and failures included.
+        telemetry: one a sample.
+        environment: the sessions that contributed.
+        manifest: None where the run was killed before it could write one.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    rows: tuple[Row, ...]
+    telemetry: tuple[Row, ...]
+    environment: dict[str, Any]
+    manifest: dict[str, Any] | None
+
+    @property
+    def run_id(self) -> str:
+        """The name that the run was given when it began."""
+        return str(self.config["run_id"])
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned request has its row and the manifest says so."""
+        return self.manifest is not None and self.manifest["status"] == "complete"
+
+    @property
+    def incomplete_reason(self) -> str | None:
+        """Why the run is not complete, or None where it is."""
+        if self.complete:
+            return None
+        if self.manifest is None:
+            return "killed before it ended"
+        return str(self.manifest.get("reason") or "unknown")
+
+    @property
+    def sessions(self) -> list[dict[str, Any]]:
+        """The lives of the harness that contributed, in order."""
+        return list(self.environment["sessions"])
+
+    @property
+    def measured(self) -> list[Row]:
+        """The rows that count: no warm-ups; failures included."""
+        return [row for row in self.rows if row["phase"] == "measure"]
+
+
+def read_run(path: Path) -> Run:
+    """Read and check the run in a folder.
+
+    Raises:
+        BadRunError: it is no run, was damaged, or was written by a newer version.
+    """
+    if not (path / CONFIG).is_file():
+        raise BadRunError(f"{path} is not a run folder: it has no {CONFIG}")
+    config = read_object(path / CONFIG)
+    manifest = read_object(path / MANIFEST) if (path / MANIFEST).is_file() else None
+    if manifest is not None:
+        _check_hashes(path, manifest)
+    rows, _ = read_lines(path / REQUESTS)
+    _check_rows(path / REQUESTS, rows)
+    telemetry, _ = read_lines(path / TELEMETRY)
+    environment_path = path / ENVIRONMENT
+    environment = read_object(environment_path) if environment_path.is_file() else {"sessions": []}
+    return Run(path, config, tuple(rows), tuple(telemetry), environment, manifest)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read one JSON object with a ``schema_version`` that this version knows."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadRunError(
+            f"{path} is damaged: {error}; take the run from its source again"
+        ) from error
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if not isinstance(version, int):
+        raise BadRunError(f"{path} is damaged: it has no schema_version")
+    if version > SCHEMA_VERSION:
+        raise BadRunError(
+            f"{path} has schema version {version}, this shoestring reads up to {SCHEMA_VERSION}: "
+            "update shoestring"
+        )
+    return dict(value)
+
+
+def read_lines(path: Path) -> tuple[list[Row], int]:
+    """Read a JSON Lines file that may have been cut while its last line was written.
+
+    Returns:
+        The rows, and the length in bytes of the whole lines (what follows was torn off).
+
+    Raises:
+        BadRunError: a line other than the torn last one is not a JSON object.
+    """
+    if not path.is_file():
+        return [], 0
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    rows = []
+    for number, line in enumerate(data[:whole].splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise BadRunError(f"{path}, line {number} is damaged: {error}") from error
+        if not isinstance(row, dict):
+            raise BadRunError(f"{path}, line {number} is damaged: not an object")
+        rows.append(row)
+    return rows, whole
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_hashes(path: Path, manifest: dict[str, Any]) -> None:
+    for name, expected in manifest.get("files", {}).items():
+        file = path / name
+        if name not in HASHED or not file.is_file() or file_sha256(file) != expected:
+            raise BadRunError(
+                f"{file} is not the file that {MANIFEST} describes: the run was changed or damaged"
+            )
+
+
+def _check_rows(path: Path, rows: list[Row]) -> None:
+    seen: set[str] = set()
+    for number, row in enumerate(rows, start=1):
+        missing = {"id", "phase", "status", "events"} - row.keys()
+        if missing:
+            raise BadRunError(f"{path}, line {number} is damaged: no {', '.join(sorted(missing))}")
+        if row["id"] in seen:
+            raise BadRunError(f"{path}, line {number} is damaged: {row['id']} stands twice")
+        seen.add(row["id"])

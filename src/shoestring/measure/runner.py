@@ -1,0 +1,233 @@
+"""Run a suite and keep a record of it; go on where a cut run stopped."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shoestring.engines.opening import check_engine, make_engine
+from shoestring.engines.transport import Cancellation
+from shoestring.errors import BadRunError, InterruptedRunError, MissingError, ShoestringError
+from shoestring.measure import records
+from shoestring.measure.interrupts import REASON as INTERRUPTED
+from shoestring.measure.interrupts import orderly_interrupts
+from shoestring.measure.loop import Stop
+from shoestring.measure.progress import RunProgress
+from shoestring.measure.records import Run, read_object, read_run
+from shoestring.measure.schedule import plan_batches
+from shoestring.measure.session import Session
+from shoestring.measure.suite import Suite, load_suite
+from shoestring.measure.writer import RunWriter, utc_now
+
+if TYPE_CHECKING:
+    from shoestring.engines.protocol import Engine
+    from shoestring.models.facts import ModelFacts
+    from shoestring.models.fetch import ModelFile
+
+DEFAULT_OUT = Path("results/local")
+LOG = "engine.log"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a model, and the engine that answers for it."""
+
+    model: str
+    engine: str
+    base_url: str | None
+    file: ModelFile | None
+    facts: ModelFacts | None
+
+    def model_json(self) -> dict[str, Any]:
+        """Return the model as ``config.json`` holds it; null where the server does not tell."""
+        facts, file = self.facts, self.file
+        return {
+            "name": self.model,
+            "sha256": file.sha256 if file else None,
+            "file_bytes": file.file_bytes if file else None,
+            "architecture": facts.architecture if facts else None,
+            "parameters": facts.parameters if facts else None,
+            "quantisation": facts.quantisation if facts else None,
+            "context_length": facts.context_length if facts else None,
+            "layers": facts.layers if facts else None,
+        }
+
+    def make_engine(self, suite: Suite, log_path: Path | None) -> Engine:
+        """Make the engine with room for the suite's longest and most parallel requests."""
+        return make_engine(
+            self.model,
+            base_url=self.base_url,
+            file=self.file,
+            facts=self.facts,
+            context=suite.max_context,
+            parallel=suite.max_concurrency,
+            log_path=log_path,
+        )
+
+
+def run_suite(
+    suite: str,
+    *,
+    model: str,
+    engine: str = "auto",
+    base_url: str | None = None,
+    out: Path | str = DEFAULT_OUT,
+    resume: bool = False,
+    concurrency: int | None = None,
+    requests: int | None = None,
+    progress: RunProgress | None = None,
+) -> Run:
+    """Measure a model with a suite and return the run that was recorded.
+
+    Args:
+        suite: a built-in suite's name, or the path of a TOML file.
+        model: ``pypi:NAME`` or ``file:PATH``; with ``base_url`` the server's own id.
+        engine: ``auto``, ``embedded`` or ``openai``.
+        base_url: of a server that speaks the OpenAI protocol.
+        out: the folder that gets the run's folder; with ``resume`` it may be the run itself.
+        resume: go on with the newest cut run of the same suite, model and engine in ``out``; a new
+            run is begun where there is none.
+        concurrency: use this one in every case instead of the suite's.
+        requests: send so many in all, dealt evenly over blocks and cases.
+        progress: where to show how far it is.
+
+    Raises:
+        UserError: something cannot be used; nothing was written.
+        InterruptedRunError: a signal ended it; the rows are safe and it can be resumed.
+    """
+    progress = progress or RunProgress()
+    chosen = _with_concurrency(load_suite(suite), concurrency)
+    subject = _find_subject(model, check_engine(engine, base_url), base_url)
+    config = _config(chosen, subject, requests)
+    with _open_writer(Path(out), config, resume=resume, progress=progress) as writer:
+        if len(writer.done) < len(config["requests"]):
+            _run_session(writer, chosen, subject, progress, requests)
+        else:
+            progress.step(f"{writer.path} has all its rows")
+            writer.finish(None)
+        return read_run(writer.path)
+
+
+def _run_session(
+    writer: RunWriter, suite: Suite, subject: Subject, progress: RunProgress, requests: int | None
+) -> None:
+    """Run one session and write the manifest, whatever ended it.
+
+    Raises:
+        ShoestringError: what ended it early; the rows so far are safe.
+    """
+    cancellation = Cancellation()
+    stop = Stop(cancellation)
+    engine = subject.make_engine(suite, writer.path / LOG)
+    batches = plan_batches(suite, requests)
+    session = Session(writer, suite, batches, engine, progress, stop, cancellation)
+    with orderly_interrupts(stop, progress.step):
+        try:
+            session.run()
+        except InterruptedRunError:
+            stop.ask(INTERRUPTED)
+        except ShoestringError as error:
+            stop.ask(str(error), error)
+    try:
+        writer.finish(stop.reason)
+    except MissingError as full:
+        raise stop.error or full from full
+    if stop.error is not None:
+        raise stop.error
+    if stop.reason == INTERRUPTED:
+        raise InterruptedRunError(
+            f"interrupted: {len(writer.done)} of {len(writer.config['requests'])} rows are in "
+            f"{writer.path}; go on with --resume"
+        )
+
+
+def _find_subject(model: str, engine: str, base_url: str | None) -> Subject:
+    if engine == "openai":
+        return Subject(model, engine, base_url, None, None)
+    from shoestring.models.facts import read_facts
+    from shoestring.models.fetch import resolve_model
+    from shoestring.models.progress import ProgressBar
+    from shoestring.paths import cache_dir
+
+    with ProgressBar(f"fetching {model}") as bar:
+        file = resolve_model(model, cache=cache_dir(), progress=bar.update)
+    return Subject(model, engine, None, file, read_facts(file.path))
+
+
+def _with_concurrency(suite: Suite, concurrency: int | None) -> Suite:
+    if concurrency is None:
+        return suite
+    cases = tuple(replace(case, concurrency=concurrency) for case in suite.cases)
+    return replace(suite, cases=cases)
+
+
+def _config(suite: Suite, subject: Subject, requests: int | None) -> dict[str, Any]:
+    engine = subject.make_engine(suite, None)
+    batches = plan_batches(suite, requests)
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return {
+        "schema_version": records.SCHEMA_VERSION,
+        "run_id": f"{stamp}-{suite.name}-{secrets.token_hex(3)}",
+        "created_utc": utc_now(),
+        "suite": suite.to_json(),
+        "model": subject.model_json(),
+        "engine": {
+            "name": subject.engine,
+            "base_url": subject.base_url,
+            "options": engine.options,
+        },
+        "seed": suite.seed,
+        "requests": [planned.to_json() for batch in batches for planned in batch.requests],
+    }
+
+
+def _open_writer(
+    out: Path, config: dict[str, Any], *, resume: bool, progress: RunProgress
+) -> RunWriter:
+    found = _find_cut_run(out, config) if resume else None
+    if found is not None:
+        writer = RunWriter.resume(found)
+        progress.step(f"going on with {found}: {len(writer.done)} rows are there")
+        return writer
+    if resume:
+        progress.step(f"no cut run of this suite, model and engine in {out}: beginning a new one")
+    return RunWriter.create(out / config["run_id"], config)
+
+
+def _find_cut_run(out: Path, config: dict[str, Any]) -> Path | None:
+    """Return the run to go on with: ``out`` itself, or the newest cut one that matches in it.
+
+    Raises:
+        BadRunError: ``out`` is a run of something else.
+    """
+    if (out / records.CONFIG).is_file():
+        differing = _differences(read_object(out / records.CONFIG), config)
+        if differing:
+            raise BadRunError(
+                f"{out} is a run with another {', '.join(differing)}: resume it with its own"
+            )
+        return out
+    if not out.is_dir():
+        return None
+    cut = [
+        folder
+        for folder in sorted(out.iterdir(), reverse=True)
+        if (folder / records.CONFIG).is_file()
+        and not _is_complete(folder)
+        and not _differences(read_object(folder / records.CONFIG), config)
+    ]
+    return cut[0] if cut else None
+
+
+def _is_complete(folder: Path) -> bool:
+    manifest = folder / records.MANIFEST
+    return manifest.is_file() and read_object(manifest)["status"] == "complete"
+
+
+def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    """Name what would make rows of the two configs unlike; run id and date may differ."""
+    parts = ("suite", "model", "engine", "requests")
+    return [part for part in parts if theirs.get(part) != ours[part]]

@@ -1,0 +1,67 @@
+"""The order of a run: every request by name, before the first is sent.
+
+Blocks are interleaved: each holds every case once, in an order shuffled by the seed.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shoestring.measure.suite import Case, Suite
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One request that will be sent; ``id`` is unique in the run."""
+
+    id: str
+    block: int
+    case: str
+    concurrency: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as ``config.json`` holds it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The requests of one case in one block: they share ``case.concurrency`` slots."""
+
+    block: int
+    case: Case
+    requests: tuple[Planned, ...]
+
+
+def plan_batches(suite: Suite, requests: int | None = None) -> list[Batch]:
+    """Return every batch of the suite in the order in which they are sent.
+
+    Args:
+        suite: what is asked.
+        requests: so many in all instead of the suite's, dealt evenly over blocks and cases.
+    """
+    rng = random.Random(suite.seed)
+    cells = []
+    for block in range(1, suite.blocks + 1):
+        cases = list(suite.cases)
+        rng.shuffle(cases)
+        cells += [(block, case) for case in cases]
+    counts = [case.requests_per_block for _, case in cells]
+    if requests is not None:
+        each, more = divmod(requests, len(cells))
+        counts = [each + (number < more) for number in range(len(cells))]
+    return [
+        Batch(block, case, _requests(block, case, count))
+        for (block, case), count in zip(cells, counts, strict=True)
+        if count
+    ]
+
+
+def _requests(block: int, case: Case, count: int) -> tuple[Planned, ...]:
+    return tuple(
+        Planned(f"b{block}-{case.name}-{number:04d}", block, case.name, case.concurrency)
+        for number in range(1, count + 1)
+    )

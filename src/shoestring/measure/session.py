@@ -1,0 +1,264 @@
+"""One session of a run: calibrate, start the engine, warm it up, send the requests, end it.
+
+What the session learns of machine, engine and clock goes into ``environment.json`` at its start
+and again at its end, so that a killed session leaves what was known.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+import time
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from shoestring.engines.protocol import Patience, Prompt, Span
+from shoestring.errors import MissingError
+from shoestring.hardware.machine import describe_machine
+from shoestring.hardware.telemetry import TelemetrySampler
+from shoestring.measure.calibration import calibrate
+from shoestring.measure.loop import Ask, Stop, closed_loop
+from shoestring.measure.prompting import make_prompt
+from shoestring.measure.rows import make_row
+from shoestring.measure.schedule import Batch, Planned
+from shoestring.measure.writer import RunWriter, utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shoestring.engines.protocol import Engine, Generation
+    from shoestring.engines.transport import Cancellation
+    from shoestring.measure.progress import RunProgress
+    from shoestring.measure.suite import Case, Suite
+
+STABLE_REQUESTS = 3
+"""Warm-up ends when so many decode times a token in a row agree."""
+
+
+@dataclass
+class Session:
+    """One life of the harness within a run.
+
+    Attributes:
+        writer: of the run's record.
+        suite: what is asked.
+        batches: every batch of the run; those that have their rows are skipped.
+        engine: not yet started.
+        progress: shows how far it is.
+        stop: asks the session to end early.
+    """
+
+    writer: RunWriter
+    suite: Suite
+    batches: Sequence[Batch]
+    engine: Engine
+    progress: RunProgress
+    stop: Stop
+    cancellation: Cancellation
+    facts: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._origin_ns = time.monotonic_ns()
+        self._patience = Patience(self.suite.deadlines.stall_s, self.suite.deadlines.request_s)
+        self.facts = {
+            "session": self.writer.next_session,
+            "started_utc": utc_now(),
+            "ended_utc": None,
+            "machine": describe_machine(),
+            "versions": _versions(),
+            "commit": _commit(),
+            "cold_start": [],
+            "load_s": None,
+            "calibration": None,
+            "memory": None,
+            "telemetry": None,
+        }
+        self.number: int = self.facts["session"]
+
+    def run(self) -> None:
+        """Do all that is left to do; rows are on disk when this returns or raises."""
+        self.writer.write_session(self.facts)
+        with ExitStack() as stack:
+            self.progress.step("calibrating the clock against the known-truth server")
+            levels = {case.concurrency for case in self.suite.cases}
+            self.facts["calibration"] = calibrate(levels, self.stop, self.cancellation)
+            sampler = TelemetrySampler(
+                lambda: self.engine.pid,
+                self._keep_sample,
+                origin_ns=self._origin_ns,
+                session=self.number,
+            )
+            sampler.start()
+            stack.callback(self._close, sampler)
+            self._start_engine(stack)
+            stack.callback(self._note_memory, sampler)
+            self._warm_up()
+            self._send_all()
+
+    def _start_engine(self, stack: ExitStack) -> None:
+        self.progress.step(f"starting engine {self.engine.name} with {self.engine.model_id}")
+        self._engine_origin_ns = time.monotonic_ns()
+        # Registered after the sampler's end, so called before it: the sampler sees the engine go.
+        stack.enter_context(self.engine)
+        spans = self.engine.spans()
+        self.facts["versions"]["engine"] = self.engine.version()
+        self.facts["cold_start"] = [asdict(span) for span in spans]
+        loads = [span.end_s - span.start_s for span in spans if span.name == "load model"]
+        self.facts["load_s"] = loads[0] if loads else None
+        self.writer.write_session(self.facts)
+
+    def _warm_up(self) -> None:
+        """Send requests one at a time until the decode time a token is stable."""
+        self.progress.step("warming up until stable")
+        begun_ns = time.monotonic_ns()
+        case, warmup = self.suite.cases[0], self.suite.warmup
+        times_s: list[float] = []
+        for number in range(1, warmup.maximum + 1):
+            planned = Planned(f"w{self.number}-{number:04d}", 0, case.name, 1)
+            for generation in self._send(Batch(0, case, (planned,)), "warmup"):
+                if number == 1:
+                    self._note_span("first token", generation.intended_ns, _first_ns(generation))
+                decode_s = _decode_s_per_chunk(generation)
+                times_s += [decode_s] if decode_s is not None else []
+            if self.stop.asked:
+                return
+            if number >= warmup.minimum and _stable(times_s, warmup.tolerance):
+                break
+        self._note_span("warm up until stable", begun_ns, time.monotonic_ns())
+        self.facts["warmup"] = {
+            "requests": number,
+            "stable": _stable(times_s, warmup.tolerance),
+        }
+        self.writer.write_session(self.facts)
+
+    def _send_all(self) -> None:
+        done = self.writer.done
+        total = len(self.writer.config["requests"])
+        deadline_ns = time.monotonic_ns() + int(self.suite.deadlines.suite_s * 1e9)
+        self.progress.begin(len(done))
+        for batch in self.batches:
+            left = tuple(planned for planned in batch.requests if planned.id not in done)
+            for _ in self._send(Batch(batch.block, batch.case, left), "measure"):
+                self.progress.update(len(self.writer.done), total, self._failed(), batch.case.name)
+            if time.monotonic_ns() > deadline_ns:
+                self.stop.ask(f"suite deadline of {self.suite.deadlines.suite_s:g} s")
+            if self.stop.asked:
+                return
+
+    def _send(self, batch: Batch, phase: str) -> list[Generation]:
+        """Send one batch and write its rows as they end."""
+        asks = [self._ask(batch.case, planned) for planned in batch.requests]
+        concurrency = 1 if phase == "warmup" else batch.case.concurrency
+        generations = []
+        self.stop.sending = True
+        answers = closed_loop(
+            self.engine, asks, concurrency, self._patience, self.stop, self.cancellation
+        )
+        with closing(answers):
+            for answer in answers:
+                self.writer.append_row(
+                    make_row(
+                        answer.ask.planned,
+                        answer.generation,
+                        session=self.number,
+                        phase=phase,
+                        origin_ns=self._origin_ns,
+                        prompt_sha256=answer.ask.prompt_sha256,
+                        max_tokens=answer.ask.prompt.max_tokens,
+                    )
+                )
+                generations.append(answer.generation)
+        self.stop.sending = False
+        return generations
+
+    def _ask(self, case: Case, planned: Planned) -> Ask:
+        prompt = make_prompt(case, planned.id, self.suite.seed, self.engine.count_tokens)
+        wanted = Prompt(prompt.text, case.output_tokens, fixed_length=True, seed=self.suite.seed)
+        return Ask(planned, wanted, prompt.sha256)
+
+    def _failed(self) -> int:
+        return sum(row["status"] == "failed" for row in self.writer.rows)
+
+    def _note_span(self, name: str, start_ns: int, end_ns: int | None) -> None:
+        if end_ns is not None:
+            origin_ns = self._engine_origin_ns
+            span = Span(name, (start_ns - origin_ns) / 1e9, (end_ns - origin_ns) / 1e9)
+            self.facts["cold_start"].append(asdict(span))
+
+    def _keep_sample(self, sample: dict[str, Any]) -> None:
+        """Write a telemetry sample; a full disk ends the run from the sampler's thread, too."""
+        try:
+            self.writer.append_sample(sample)
+        except MissingError as error:
+            self.stop.ask("disk full", error)
+
+    def _note_memory(self, sampler: TelemetrySampler) -> None:
+        peak_bytes, source = sampler.ram_peak_bytes()
+        self.facts["memory"] = {
+            "ram_peak_bytes": peak_bytes,
+            "ram_peak_source": source,
+            "vram_peak_bytes": None,
+            "vram_limit_bytes": None,
+        }
+
+    def _close(self, sampler: TelemetrySampler) -> None:
+        sampler.stop()
+        self.facts["telemetry"] = {
+            "rate_hz": 10,
+            "cpu_s": round(sampler.cpu_s, 4),
+            "unavailable": sampler.unavailable,
+        }
+        self.facts["ended_utc"] = utc_now()
+        if self.stop.error is None:
+            self.writer.write_session(self.facts)
+
+
+def _first_ns(generation: Generation) -> int | None:
+    times = [e.t_ns for e in generation.events if e.kind in ("answer", "reasoning")]
+    return times[0] if times else None
+
+
+def _decode_s_per_chunk(generation: Generation) -> float | None:
+    times = [e.t_ns for e in generation.events if e.kind in ("answer", "reasoning")]
+    return (times[-1] - times[0]) / 1e9 / (len(times) - 1) if len(times) > 1 else None
+
+
+def _stable(times_s: list[float], tolerance: float) -> bool:
+    last = times_s[-STABLE_REQUESTS:]
+    if len(last) < STABLE_REQUESTS:
+        return False
+    middle = median(last)
+    return all(abs(time_s - middle) <= tolerance * middle for time_s in last)
+
+
+def _versions() -> dict[str, str | None]:
+    return {
+        "shoestring": importlib.metadata.version("shoestring"),
+        "python": platform.python_version(),
+        "engine": None,
+    }
+
+
+def _commit() -> dict[str, Any]:
+    """Return the commit of the checkout that this package runs from; null in an installed wheel."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str | None:
+        try:
+            said = subprocess.run(
+                ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True,
+                timeout=10,
+            )  # fmt: skip
+        except (OSError, subprocess.SubprocessError):
+            # No git, or no checkout: then there is no commit to name.
+            return None
+        return said.stdout.strip()
+
+    tracked = git("ls-files", "--error-unmatch", str(Path(__file__).resolve()))
+    if tracked is None:
+        return {"sha": None, "dirty": None}
+    return {"sha": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}

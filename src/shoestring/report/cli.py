@@ -1,0 +1,127 @@
+"""The commands that show runs: ``report``, ``compare`` and ``notebook``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from shoestring.measure.records import Run
+
+FOLDER = click.Path(path_type=Path)
+LISTING = Path("results/published.json")
+
+
+@click.command()
+@click.argument("runs", nargs=-1, type=FOLDER, metavar="RUN...")
+@click.option("--html", "html_path", type=FOLDER, help="Write the offline report of one run here.")
+@click.option("--out", type=FOLDER, help="Write figures, tables and numbers into this folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+@click.option(
+    "--published",
+    is_flag=True,
+    help="Make results/figures, tables and reports again from the runs in results/published.json.",
+)
+def report(
+    runs: tuple[Path, ...],
+    html_path: Path | None,
+    out: Path | None,
+    *,
+    as_json: bool,
+    published: bool,
+) -> None:
+    """Show what finished or interrupted runs measured.
+
+    RUN is a run's folder. A table goes to stdout; more than one run gives a table each, with
+    --json a list under "runs", with --out a folder each.
+    """
+    from shoestring.errors import BadValueError
+    from shoestring.measure.records import read_run
+
+    if published:
+        _publish()
+        return
+    if not runs:
+        raise BadValueError("no run was named: give the folder of a run, results/local/RUN_ID")
+    if html_path and len(runs) > 1:
+        raise BadValueError(f"--html takes one run, not {len(runs)}: call it once for each")
+    read = [read_run(folder) for folder in runs]
+    _print_runs(read, as_json=as_json)
+    for run in read:
+        if out:
+            from shoestring.report.publish import write_artifacts
+
+            write_artifacts(run, out / run.run_id if len(read) > 1 else out)
+    if html_path:
+        from shoestring.report.execution import render_run
+
+        render_run(runs[0], html_path)
+        click.echo(html_path, err=as_json)
+
+
+@click.command()
+@click.argument("first", type=FOLDER)
+@click.argument("second", type=FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print the verdict as one JSON object.")
+def compare(first: Path, second: Path, *, as_json: bool) -> None:
+    """Compare two runs: what changed from FIRST to SECOND, with intervals."""
+    from shoestring.analysis.compare import compare_runs
+    from shoestring.measure.records import read_run
+
+    comparison = compare_runs(read_run(first), read_run(second))
+    if as_json:
+        click.echo(json.dumps(comparison))
+        return
+    from shoestring.report.terminal import comparison_text
+
+    click.echo(comparison_text(comparison), nl=False)
+
+
+@click.command()
+@click.argument("name", default="01_measure")
+@click.option("-p", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter.")
+@click.option("--html", "html_path", type=FOLDER, help="The report; default: beside the copy.")
+@click.option("--out", "copy", type=FOLDER, help="The executed copy of the notebook.")
+def notebook(
+    name: str, given: tuple[tuple[str, str], ...], html_path: Path | None, copy: Path | None
+) -> None:
+    """Execute a notebook and render its report; the last line of stdout is the report's path.
+
+    NAME is a notebook of the package or a file. A failed notebook is rendered too, as far as it
+    came, and exits with the failure.
+    """
+    from shoestring.report.execution import execute_and_render
+    from shoestring.report.notebook import find_notebook
+    from shoestring.report.parameters import check_parameters
+
+    path = find_notebook(name)
+    parameters = check_parameters(path, dict(given))
+    copy = copy or Path("results/local") / path.name
+    html_path = html_path or copy.with_suffix(".html")
+    execute_and_render(path, copy, html_path, parameters)
+    click.echo(html_path)
+
+
+def _publish() -> None:
+    from shoestring.report.execution import render_run
+    from shoestring.report.publish import publish_runs
+
+    paths = publish_runs(LISTING, render_run)
+    click.echo(f"{len(paths)} files are in {LISTING.parent}")
+
+
+def _print_runs(runs: list[Run], *, as_json: bool) -> None:
+    from shoestring.analysis.summary import summarise
+
+    summaries = [summarise(run) for run in runs]
+    if as_json:
+        value: dict[str, Any] = summaries[0] if len(runs) == 1 else {"runs": summaries}
+        click.echo(json.dumps(value))
+        return
+    from shoestring.report.terminal import run_text
+
+    for run, summary in zip(runs, summaries, strict=True):
+        click.echo(run_text(run, summary))

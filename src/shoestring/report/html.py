@@ -1,0 +1,138 @@
+"""One executed notebook as one HTML file that needs nothing else.
+
+The page is made by our own nbconvert template (``template/``): inline style for light, dark,
+phone and print; code folded, not removed; figures inline. Nothing is fetched when it is opened.
+
+Its head and foot come from the run record, never from the notebook: a notebook whose kernel was
+killed looks like one that succeeded. Without a run, or with one that is not complete, the page
+says INCOMPLETE before anything else.
+
+The same executed cells give the same bytes: metadata of the execution (times, counts, ids) and
+cells that papermill injected are left out, and folders of this machine are not shown.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from shoestring.analysis.summary import summarise
+from shoestring.measure.records import read_run
+from shoestring.report import words
+from shoestring.report.display import RUN_MIME
+from shoestring.report.parameters import parse_parameters
+
+if TYPE_CHECKING:
+    from shoestring.measure.records import Run
+
+NO_RUN: Final = "no run was recorded: the notebook ended before there was one."
+
+
+def render_html(
+    executed_notebook: Path, out: Path, *, run_path: Path | None = None, problem: str | None = None
+) -> None:
+    """Render an executed notebook to one offline HTML file.
+
+    Args:
+        executed_notebook: as papermill left it, whole or not.
+        out: the HTML file.
+        run_path: the run that it is about; None takes the one that the notebook showed.
+        problem: one line that the page opens with, beside what the run's own manifest says.
+    """
+    import nbformat
+
+    notebook = nbformat.read(executed_notebook, as_version=4)
+    run_path = run_path or shown_run(notebook)
+    run = read_run(run_path) if run_path else None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(_page(_cleaned(notebook), run, problem), encoding="utf-8")
+
+
+def shown_run(notebook: Any) -> Path | None:
+    """Return the folder of the run that an executed notebook showed, or None."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {}).get(RUN_MIME)
+            if data:
+                return Path(data["path"])
+    return None
+
+
+def _page(notebook: Any, run: Run | None, problem: str | None) -> str:
+    from nbconvert import HTMLExporter
+
+    summary = summarise(run) if run else None
+    incomplete = [line for line in (problem, words.incomplete_line(run) if run else NO_RUN) if line]
+    report = {
+        "title": words.title(run) if run else "Measurement without a run",
+        "verdict": words.verdict(run, summary) if run and summary else None,
+        "incomplete": incomplete,
+        "warnings": words.warning_lines(summary) if summary else [],
+        "parameters": _parameters(notebook, run),
+        "provenance": words.provenance(run) if run else [],
+    }
+    exporter = HTMLExporter(
+        template_name="template",
+        extra_template_basedirs=[str(Path(__file__).parent)],
+        exclude_anchor_links=True,
+    )
+    style = (Path(__file__).parent / "template" / "style.css").read_text(encoding="utf-8")
+    body, _ = exporter.from_notebook_node(notebook, resources={"report": report, "style": style})
+    return re.sub(r"[ \t]+\n", "\n", body).strip() + "\n"
+
+
+def _cleaned(notebook: Any) -> Any:
+    """Leave the content, drop what differs from one execution to the next."""
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"
+        cell["metadata"] = {"tags": cell.get("metadata", {}).get("tags", [])}
+        if cell.cell_type == "code":
+            cell["execution_count"] = None
+            cell["outputs"] = [_cleaned_output(output) for output in cell.outputs]
+    notebook.cells = [
+        cell for cell in notebook.cells
+        if "papermill-error-cell-tag" not in cell.metadata["tags"]
+    ]  # fmt: skip
+    notebook.metadata = {"kernelspec": notebook.metadata.get("kernelspec", {})}
+    return notebook
+
+
+def _cleaned_output(output: Any) -> Any:
+    if "execution_count" in output:
+        output["execution_count"] = None
+    if output.output_type == "stream":
+        # A progress line is rewritten in place; only its last state is worth keeping.
+        output["text"] = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+    return output
+
+
+def _parameters(notebook: Any, run: Run | None) -> list[dict[str, str]]:
+    """The parameters that counted: those of the run where there is one."""
+    found: dict[str, Any] = {}
+    helps: dict[str, str] = {}
+    for cell in notebook.cells:
+        tags = cell.metadata["tags"]
+        if "parameters" in tags or "injected-parameters" in tags:
+            for parameter in parse_parameters(cell.source, "the notebook").values():
+                found[parameter.name] = parameter.default
+                helps.setdefault(parameter.name, parameter.help)
+    if run:
+        found |= _recorded(run, found)
+    return [
+        {"name": name, "value": str(value), "help": helps.get(name, "")}
+        for name, value in found.items()
+    ]
+
+
+def _recorded(run: Run, found: dict[str, Any]) -> dict[str, Any]:
+    config = run.config
+    recorded = {
+        "model": words.public_name(config["model"]["name"]),
+        "engine": config["engine"]["name"],
+        "suite": config["suite"]["name"],
+        "base_url": config["engine"].get("base_url") or "",
+        "run": run.run_id if found.get("run") else "",
+        "out": Path(str(found.get("out", ""))).name,
+    }
+    return {name: value for name, value in recorded.items() if name in found}

@@ -1,0 +1,215 @@
+"""The tables of a run, from its summary and its sessions.
+
+``summary`` and ``tails`` have a row a case, ``goodput`` too; ``failures`` a row for each case and
+reason, ``sessions`` one for each life of the harness, ``cold_start`` one for each span,
+``calibration`` one for each session and concurrency.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from shoestring.report.tabular import Column, Estimate, Table
+
+if TYPE_CHECKING:
+    from shoestring.measure.records import Run
+
+
+def run_tables(run: Run, summary: dict[str, Any]) -> dict[str, Table]:
+    """Return all tables of a run by name, in the order in which a report shows them."""
+    cases = summary["cases"]
+    tables = (
+        _summary(cases),
+        _tails(cases),
+        _goodput(cases),
+        _failures(run),
+        _cold_start(run),
+        _calibration(run),
+        _sessions(run),
+    )
+    return {table.name: table for table in tables}
+
+
+def _summary(cases: list[dict[str, Any]]) -> Table:
+    columns = (
+        Column("case", "Case"),
+        Column("prompt_tokens", "Prompt (tokens)"),
+        Column("output_tokens", "Output (tokens)"),
+        Column("concurrency", "At once"),
+        Column("ok", "OK"),
+        Column("failed", "Failed"),
+        Column("ttft_median_s", "TTFT (ms)", 1e3, estimate=True),
+        Column("tpot_median_s", "TPOT (ms)", 1e3, estimate=True),
+        Column("e2e_median_s", "e2e (s)", estimate=True),
+        Column("prefill_tokens_per_s_median", "Prefill (tokens/s)", estimate=True),
+        Column("decode_tokens_per_s_median", "Decode, each (tokens/s)", estimate=True),
+        Column("output_tokens_per_s_aggregate_median", "Output, all (tokens/s)", estimate=True),
+    )
+    rows = tuple(
+        (
+            case["case"], case["prompt_tokens"], case["output_tokens"], case["concurrency"],
+            case["requests"]["ok"], case["requests"]["failed"],
+            *(_estimate(case, name) for name in (
+                "ttft_s", "tpot_s", "e2e_s", "prefill_tokens_per_s", "decode_tokens_per_s",
+                "output_tokens_per_s_aggregate",
+            )),
+        )
+        for case in cases
+    )  # fmt: skip
+    return Table(
+        "summary", "Medians by case, with 95 % intervals over blocks", columns, rows,
+        "No request was measured.",
+    )  # fmt: skip
+
+
+def _tails(cases: list[dict[str, Any]]) -> Table:
+    metrics = (("ttft_s", "TTFT"), ("itl_s", "Gap"), ("e2e_s", "e2e"))
+    columns = [Column("case", "Case")]
+    for metric, heading in metrics:
+        stem = metric.removesuffix("_s")
+        columns += [
+            Column(f"{stem}_{part}{'' if part == 'n' else '_s'}",
+                   f"{heading} {part}{'' if part == 'n' else ' (ms)'}",
+                   1.0 if part == "n" else 1e3)
+            for part in ("n", "p90", "p99", "max")
+        ]  # fmt: skip
+    rows = tuple(
+        (
+            case["case"],
+            *(case["metrics"][m][part] for m, _ in metrics for part in ("n", "p90", "p99", "max")),
+        )
+        for case in cases
+    )
+    return Table(
+        "tails", "Tails by case (p90 from 64 values, p99 from 662)", tuple(columns), rows,
+        "No request was measured.",
+    )  # fmt: skip
+
+
+def _goodput(cases: list[dict[str, Any]]) -> Table:
+    columns = (
+        Column("case", "Case"),
+        Column("ttft_limit_s", "TTFT limit (s)"),
+        Column("tpot_limit_s", "TPOT limit (s)"),
+        Column("good", "Good"),
+        Column("of", "Of"),
+        Column("good_fraction", "Good (%)", 100.0, estimate=True),
+        Column("good_requests_per_s", "Good (requests/s)"),
+    )
+    rows = tuple(
+        (
+            case["case"], goodput["limits"].get("ttft_s"), goodput["limits"].get("tpot_s"),
+            goodput["good"], goodput["of"],
+            Estimate(goodput["fraction"], *(goodput["ci95"] or (None, None))),
+            goodput["good_requests_per_s"],
+        )
+        for case in cases
+        for goodput in (case["goodput"],)
+    )  # fmt: skip
+    return Table(
+        "goodput", "Requests within the suite's limits; failures count as not good", columns, rows,
+        "No request was measured.",
+    )  # fmt: skip
+
+
+def _failures(run: Run) -> Table:
+    failed = [row for row in run.rows if row["failure"]]
+    counts = Counter((row["phase"], row["case"], row["failure"]["reason"]) for row in failed)
+    examples: dict[tuple[str, str, str], str] = {}
+    for row in failed:
+        key = (row["phase"], row["case"], row["failure"]["reason"])
+        examples.setdefault(key, row["failure"].get("detail") or "")
+    columns = (
+        Column("phase", "Phase"),
+        Column("case", "Case"),
+        Column("reason", "Reason"),
+        Column("requests", "Requests"),
+        Column("first_detail", "The first one said"),
+    )
+    rows = tuple((*key, counts[key], examples[key]) for key in sorted(counts))
+    return Table("failures", "Failed requests", columns, rows, "No request failed.")
+
+
+def _cold_start(run: Run) -> Table:
+    columns = (
+        Column("session", "Session"),
+        Column("span", "Span"),
+        Column("start_s", "Start (s)"),
+        Column("end_s", "End (s)"),
+        Column("duration_s", "Duration (s)"),
+    )
+    rows = tuple(
+        (
+            session["session"], span["name"], span["start_s"], span["end_s"],
+            span["end_s"] - span["start_s"],
+        )
+        for session in run.sessions
+        for span in session.get("cold_start") or []
+    )  # fmt: skip
+    return Table(
+        "cold_start", "Cold start", columns, rows,
+        "No cold start was timed: the engine was not started by this run.",
+    )  # fmt: skip
+
+
+def _calibration(run: Run) -> Table:
+    columns = (
+        Column("session", "Session"),
+        Column("concurrency", "At once"),
+        Column("requests", "Requests"),
+        Column("ttft_error_s", "TTFT error, median (ms)", 1e3),
+        Column("ttft_error_p99_s", "TTFT error, p99 (ms)", 1e3),
+        Column("gap_error_p99_s", "Gap error, p99 (ms)", 1e3),
+    )
+    rows = tuple(
+        (
+            session["session"], part.get("concurrency"), part.get("requests"),
+            part.get("ttft_error_s"), part.get("ttft_error_p99_s"), part.get("gap_error_p99_s"),
+        )
+        for session in run.sessions
+        for part in (session.get("calibration") or {}).get("by_concurrency") or []
+    )  # fmt: skip
+    return Table(
+        "calibration", "Error of our own clock against a server whose truth is known",
+        columns, rows, "The clock was not calibrated.",
+    )  # fmt: skip
+
+
+def _sessions(run: Run) -> Table:
+    columns = (
+        Column("session", "Session"),
+        Column("started_utc", "Started"),
+        Column("ended_utc", "Ended"),
+        Column("platform", "Platform"),
+        Column("cpu", "Processor"),
+        Column("cores_logical", "Cores"),
+        Column("memory_bytes", "RAM (GB)", 1e-9),
+        Column("gpus", "GPUs"),
+        Column("engine", "Engine"),
+        Column("shoestring", "shoestring"),
+        Column("python", "Python"),
+        Column("load_s", "Load (s)"),
+        Column("ram_peak_bytes", "Peak RAM (MB)", 1e-6),
+        Column("vram_peak_bytes", "Peak VRAM (MB)", 1e-6),
+    )
+    rows = tuple(_session(session) for session in run.sessions)
+    return Table("sessions", "Sessions and machines", columns, rows, "No session was recorded.")
+
+
+def _session(session: dict[str, Any]) -> tuple[Any, ...]:
+    machine, versions = session.get("machine") or {}, session.get("versions") or {}
+    cpu, memory = machine.get("cpu") or {}, session.get("memory") or {}
+    gpus = ", ".join(str(gpu.get("name")) for gpu in machine.get("gpus") or []) or "none"
+    return (
+        session["session"], session.get("started_utc"), session.get("ended_utc"),
+        machine.get("platform"), cpu.get("model"), cpu.get("cores_logical"),
+        machine.get("memory_bytes"), gpus, versions.get("engine"), versions.get("shoestring"),
+        versions.get("python"), session.get("load_s"), memory.get("ram_peak_bytes"),
+        memory.get("vram_peak_bytes"),
+    )  # fmt: skip
+
+
+def _estimate(case: dict[str, Any], name: str) -> Estimate:
+    metric = case["metrics"][name]
+    return Estimate(metric["median"], *(metric["ci95"] or (None, None)))

@@ -1,0 +1,241 @@
+import os
+import queue
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from itertools import pairwise
+
+import pytest
+
+from shoestring.hardware.processes import ProcessTree, peak_resident_bytes
+from shoestring.hardware.telemetry import TelemetrySampler
+
+MEGABYTE = 1_000_000
+FIELDS = {
+    "session", "t_ns", "cpu_percent", "engine_cpu_percent", "engine_rss_bytes",
+    "engine_processes", "available_memory_bytes", "temperature_c", "frequency_hz",
+}  # fmt: skip
+# Obeys lines on stdin: each "mem N" holds N megabytes, "free" gives them back, "child" starts a
+# copy of itself that holds 30 MB, "work" computes until the next line, and says "ok" each time.
+WORKER = """
+import subprocess, sys, threading
+held, stop = [], threading.Event()
+def work():
+    while not stop.is_set():
+        sum(range(1000))
+child = None
+for line in sys.stdin:
+    word, _, number = line.strip().partition(" ")
+    stop.set()
+    if word == "mem":
+        held.append(b"x" * (int(number) * 1_000_000))
+    elif word == "free":
+        held.clear()
+    elif word == "child":
+        child = subprocess.Popen([sys.executable, "-c", SOURCE], stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE, text=True)
+        child.stdin.write("mem 30\\n"); child.stdin.flush(); child.stdout.readline()
+    elif word == "work":
+        stop.clear()
+        threading.Thread(target=work, daemon=True).start()
+    print("ok", flush=True)
+if child:
+    child.stdin.close(); child.wait()
+"""
+SOURCE = f"SOURCE = {WORKER!r}\n{WORKER}"
+
+
+@contextmanager
+def worker():
+    """Run a real process, for as long as its stdin is open."""
+    source = f"SOURCE = {SOURCE!r}\n{WORKER}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.stdin.close()
+        process.wait(30)
+        process.stdout.close()
+
+
+def tell(process: subprocess.Popen, line: str) -> None:
+    """Have the worker do something, and wait until it is done."""
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "ok\n"
+
+
+@contextmanager
+def sampling(engine_pid, rate_hz: float = 50):
+    """Sample into a queue; yields the sampler and the queue."""
+    samples: queue.Queue = queue.Queue()
+    sampler = TelemetrySampler(
+        engine_pid, samples.put, origin_ns=time.monotonic_ns(), session=3, rate_hz=rate_hz
+    )
+    sampler.start()
+    try:
+        yield sampler, samples
+    finally:
+        sampler.stop()
+
+
+def wait_for(samples: queue.Queue, condition) -> dict:
+    """Take samples until one meets a condition."""
+    while True:
+        sample = samples.get(timeout=30)
+        if condition(sample):
+            return sample
+
+
+def test_a_sample_has_the_fields_of_the_record():
+    """Samples are lines of telemetry.jsonl, and null fields have a reason."""
+    with worker() as process, sampling(process.pid) as (sampler, samples):
+        sample = samples.get(timeout=30)
+    assert set(sample) == FIELDS
+    assert sample["session"] == 3
+    assert sample["available_memory_bytes"] > 0
+    assert sample["engine_processes"] == 1
+    nulls = {name for name, value in sample.items() if value is None}
+    assert nulls <= set(sampler.unavailable)
+
+
+def test_samples_come_in_order_and_none_before_its_turn():
+    """Times grow, and the n-th sample is never earlier than n periods; lateness only delays."""
+    with sampling(None, rate_hz=100) as (_, samples):
+        times = [samples.get(timeout=30)["t_ns"] for _ in range(20)]
+    assert all(a < b for a, b in pairwise(times))
+    period_ns, rounding_ns = 10_000_000, 1000
+    assert all(t >= n * period_ns - rounding_ns for n, t in enumerate(times, start=1))
+
+
+def test_memory_of_the_engine_is_followed():
+    """Memory that the engine takes is seen in the samples."""
+    with worker() as process, sampling(process.pid) as (_, samples):
+        before = samples.get(timeout=30)["engine_rss_bytes"]
+        tell(process, "mem 100")
+        wait_for(samples, lambda s: s["engine_rss_bytes"] > before + 95 * MEGABYTE)
+        tell(process, "free")
+        wait_for(samples, lambda s: s["engine_rss_bytes"] < before + 20 * MEGABYTE)
+
+
+def test_a_new_child_of_the_engine_is_counted():
+    """Descendants started later are found, and their memory is added."""
+    with worker() as process, sampling(process.pid) as (sampler, samples):
+        alone = samples.get(timeout=30)["engine_rss_bytes"]
+        tell(process, "child")
+        both = wait_for(samples, lambda s: s["engine_processes"] == 2)
+        assert both["engine_rss_bytes"] > alone + 30 * MEGABYTE
+        peak, source = sampler.ram_peak_bytes()
+    assert peak >= both["engine_rss_bytes"]
+    assert source == "largest sample of the process tree at 50 Hz"
+
+
+def test_work_of_the_engine_is_seen_in_percent_of_a_core():
+    """A busy engine shows more than an idle one, which shows 0."""
+    with worker() as process, sampling(process.pid, rate_hz=5) as (_, samples):
+        wait_for(samples, lambda s: s["engine_cpu_percent"] == 0)
+        tell(process, "work")
+        wait_for(samples, lambda s: s["engine_cpu_percent"] > 20)
+        tell(process, "free")
+        wait_for(samples, lambda s: s["engine_cpu_percent"] == 0)
+
+
+def test_the_kernel_peak_keeps_what_the_samples_missed():
+    """For a single process the peak is VmHWM, also of memory that is long gone."""
+    with worker() as process:
+        tell(process, "mem 200")
+        tell(process, "free")
+        with sampling(process.pid) as (sampler, samples):
+            now = samples.get(timeout=30)["engine_rss_bytes"]
+            peak, source = sampler.ram_peak_bytes()
+        after_the_end = sampler.ram_peak_bytes()
+    assert now < 150 * MEGABYTE
+    assert peak > 200 * MEGABYTE
+    assert source == "VmHWM"
+    assert after_the_end[0] >= peak
+
+
+def test_an_engine_that_ends_gives_nulls_and_a_reason():
+    """A vanished process is no error: sampling goes on and the peak is kept."""
+    with worker() as process, sampling(process.pid) as (sampler, samples):
+        wait_for(samples, lambda s: s["engine_rss_bytes"] is not None)
+        peak, _ = sampler.ram_peak_bytes()
+        process.kill()
+        gone = wait_for(samples, lambda s: s["engine_rss_bytes"] is None)
+        assert (gone["engine_cpu_percent"], gone["engine_processes"]) == (None, None)
+        assert gone["available_memory_bytes"] > 0
+        assert "had ended" in sampler.unavailable["engine_rss_bytes"]
+        assert sampler.ram_peak_bytes() == (peak, "VmHWM")
+
+
+def test_an_engine_that_comes_later_is_found():
+    """The process may be given by a function that knows of none at first, or of another later."""
+    pids: list[int] = []
+    with (
+        worker() as first,
+        worker() as second,
+        sampling(lambda: pids[-1] if pids else None) as (_, samples),
+    ):
+        assert samples.get(timeout=30)["engine_processes"] is None
+        pids.append(first.pid)
+        wait_for(samples, lambda s: s["engine_processes"] == 1)
+        tell(second, "mem 100")
+        pids.append(second.pid)
+        wait_for(samples, lambda s: (s["engine_rss_bytes"] or 0) > 100 * MEGABYTE)
+
+
+def test_an_engine_elsewhere_has_no_figures_of_this_machine():
+    """Without a process the engine's fields are None, with the reason, and so is the peak."""
+    with sampling(None) as (sampler, samples):
+        sample = samples.get(timeout=30)
+    assert sample["engine_rss_bytes"] is None
+    assert sampler.unavailable["engine_rss_bytes"] == "no process of the engine on this machine"
+    assert sampler.ram_peak_bytes() == (None, None)
+
+
+def test_stop_can_be_called_twice_and_before_start():
+    """Stopping is idempotent; no sample comes after it."""
+    with sampling(None) as (sampler, samples):
+        samples.get(timeout=30)
+        sampler.stop()
+        count = samples.qsize()
+        sampler.stop()
+        assert samples.qsize() == count
+    never = TelemetrySampler(None, samples.put, origin_ns=0, session=1)
+    never.stop()
+
+
+def test_a_sink_that_cannot_write_is_reported_once_by_stop():
+    """A full disk ends the sampling, and stop raises what happened."""
+
+    def full(_sample):
+        failed.put(True)
+        raise OSError(28, "No space left on device")
+
+    failed: queue.Queue = queue.Queue()
+    sampler = TelemetrySampler(None, full, origin_ns=0, session=1, rate_hz=100)
+    sampler.start()
+    failed.get(timeout=30)
+    with pytest.raises(OSError, match="No space left"):
+        sampler.stop()
+    sampler.stop()
+    assert failed.empty()
+
+
+def test_the_sampler_knows_what_it_costs():
+    """Its own processor time is counted, and is less than that of the whole process."""
+    with sampling(os.getpid(), rate_hz=100) as (sampler, samples):
+        for _ in range(10):
+            samples.get(timeout=30)
+    assert 0 < sampler.cpu_s < time.process_time()
+
+
+def test_a_process_that_never_was_has_no_figures():
+    """A pid that nobody has is read as nothing, without an error."""
+    with worker() as process:
+        pass
+    assert ProcessTree(process.pid).read() is None
+    assert peak_resident_bytes(process.pid) is None

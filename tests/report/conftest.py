@@ -1,0 +1,56 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shoestring.measure.records import read_run
+from shoestring.testing.synthetic import write_synthetic_run
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "01_measure.ipynb"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home_untouched(tmp_path_factory):
+    """Keep what Jupyter and Matplotlib write out of the home folder."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "MPLCONFIGDIR"):
+            patch.setenv(name, str(home / name.lower()))
+        yield
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """Return a synthetic run with three failures."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return read_run(write_synthetic_run(folder, failures=3))
+
+
+@pytest.fixture(scope="session")
+def killed(tmp_path_factory):
+    """Return a synthetic run whose process was killed."""
+    return read_run(write_synthetic_run(tmp_path_factory.mktemp("runs") / "run", killed=True))
+
+
+@pytest.fixture(scope="session")
+def execute():
+    """Return a function that executes the notebook with the plain papermill command."""
+
+    def papermill(copy, **parameters):
+        pairs = [part for item in parameters.items() for part in ("-p", *item)]
+        command = [sys.executable, "-m", "papermill", str(NOTEBOOK), str(copy), *pairs]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+
+    return papermill
+
+
+@pytest.fixture(scope="session")
+def executed(run, execute, tmp_path_factory):
+    """Return the notebook as executed over the synthetic run."""
+    folder = tmp_path_factory.mktemp("executed")
+    copy = folder / "copy.ipynb"
+    done = execute(copy, run=str(run.path), out=str(folder / "out"))
+    assert done.returncode == 0, done.stderr
+    return copy

@@ -1,0 +1,97 @@
+import pytest
+
+from shoestring.measure.records import Run
+from shoestring.report.drawing import Drawing
+from shoestring.report.figures import FIGURES, latency_by_concurrency
+from shoestring.report.style import inline_svg, save_figure, svg_text
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_same_run_gives_the_same_bytes(name, run, tmp_path):
+    """Drawn twice from one run, SVG and PDF are byte for byte the same."""
+    first, second = (
+        [path.read_bytes() for path in save_figure(FIGURES[name].draw(run).figure, tmp_path / stem)]
+        for stem in ("first", "second")
+    )
+
+    assert first == second
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_run_without_data_gives_a_reason(name, run, tmp_path):
+    """A run that was killed before its first row has no figure but says why."""
+    empty = Run(tmp_path, run.config, (), (), {"schema_version": 1, "sessions": []}, None)
+
+    drawing = FIGURES[name].draw(empty)
+
+    assert drawing.figure is None
+    assert drawing.text
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_killed_run_is_drawn(name, killed):
+    """What a killed run has is drawn all the same."""
+    assert isinstance(FIGURES[name].draw(killed), Drawing)
+    assert FIGURES[name].draw(killed).figure is not None
+
+
+def test_medians_and_counts_are_in_the_words(run):
+    """The words beside a figure carry its numbers, for readers who do not see it."""
+    text = FIGURES["ttft_distribution"].draw(run).text
+
+    assert "chat-128: median 50" in text
+    assert "n = 20" in text
+
+
+def test_concurrency_needs_two_of_one_prompt_length(run):
+    """Points of other prompt lengths are other work and are not joined."""
+    rows = tuple(row for row in run.rows if row["concurrency"] == 1)
+    alone = Run(run.path, run.config, rows, run.telemetry, run.environment, run.manifest)
+
+    assert latency_by_concurrency(alone).figure is None
+
+
+def test_no_figure_names_a_date_or_a_program(run):
+    """An SVG carries neither the time of drawing nor the name of the program."""
+    svg = svg_text(FIGURES["cold_start"].draw(run).figure)
+
+    assert "dc:date" not in svg
+    assert "Matplotlib" not in svg
+
+
+def test_inline_figures_share_no_id(run):
+    """Two figures on one page have no id in common, and each reference meets its id."""
+    import re
+
+    first, second = (
+        inline_svg(FIGURES[name].draw(run).figure, name, "words")
+        for name in ("cold_start", "ttft_distribution")
+    )
+    ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in (first, second)]
+
+    assert not ids[0] & ids[1]
+    assert set(re.findall(r'href="#([^"]+)"', first)) <= ids[0]
+    assert set(re.findall(r"url\(#([^)]+)\)", second)) <= ids[1]
+
+
+def test_the_words_are_escaped(run):
+    """A case may be named with quotes or brackets without breaking the page."""
+    svg = inline_svg(FIGURES["cold_start"].draw(run).figure, "x", 'a "b" <c> & d')
+
+    assert 'aria-label="a &quot;b&quot; &lt;c> &amp; d"' in svg
+
+
+def test_two_sessions_stand_side_by_side(run):
+    """A resumed run's second session begins where the first one ended, not at zero."""
+    import copy
+
+    rows = copy.deepcopy(run.rows)
+    for row in rows[len(rows) // 2 :]:
+        row["session"] = 2
+    samples = [*run.telemetry, *({**sample, "session": 2} for sample in run.telemetry)]
+    resumed = Run(run.path, run.config, rows, tuple(samples), run.environment, run.manifest)
+
+    drawing = FIGURES["memory_timeline"].draw(resumed)
+
+    assert "2 session(s)" in drawing.text
+    assert drawing.figure.axes[0].get_xlim()[1] > 2 * run.telemetry[-1]["t_ns"] / 1e9

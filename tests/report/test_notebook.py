@@ -1,0 +1,105 @@
+import os
+import signal
+import subprocess
+import sys
+
+import nbformat
+import psutil
+import pytest
+
+from shoestring.errors import BadRunError, ShoestringError
+from shoestring.report.execution import execute_and_render
+from shoestring.report.notebook import execute_notebook
+from shoestring.testing.synthetic import write_synthetic_run
+
+
+@pytest.fixture
+def make_notebook(tmp_path):
+    """Return a builder of a notebook with a parameters cell and one more."""
+
+    def make(source):
+        cell = nbformat.v4.new_code_cell
+        parameters = cell('out = "x"  # a folder', metadata={"tags": ["parameters"]})
+        path = tmp_path / "n.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=[parameters, cell(source)]), path)
+        return path
+
+    return make
+
+
+def _execute(path, tmp_path):
+    execute_notebook(path, tmp_path / "copy.ipynb", {}, progress=False)
+
+
+def test_an_error_of_a_cell_is_one_line(make_notebook, tmp_path):
+    """A failed cell is named by its own error's last line, without a traceback."""
+    path = make_notebook("raise ValueError('first\\nlast')")
+
+    with pytest.raises(ShoestringError, match=r"^n\.ipynb: ValueError: last$"):
+        _execute(path, tmp_path)
+
+
+def test_an_own_error_keeps_its_class(make_notebook, tmp_path):
+    """A user's mistake inside the notebook is a user's mistake outside: exit status 2."""
+    path = make_notebook("from shoestring.errors import BadRunError\nraise BadRunError('no run')")
+
+    with pytest.raises(BadRunError, match="^no run$"):
+        _execute(path, tmp_path)
+
+
+def test_a_killed_kernel_is_a_failure(make_notebook, tmp_path):
+    """A kernel killed from outside, as for want of memory, is not taken for success."""
+    path = make_notebook("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+
+    with pytest.raises(ShoestringError, match="the kernel died"):
+        _execute(path, tmp_path)
+
+
+def test_a_failed_notebook_is_rendered_from_its_run(make_notebook, tmp_path):
+    """What a failed notebook's run has is shown, with the failure on top."""
+    out = tmp_path / "results"
+    path = make_notebook(
+        "from pathlib import Path\n"
+        "from shoestring.testing.synthetic import write_synthetic_run\n"
+        "write_synthetic_run(Path(out) / 'run', killed=True)\n"
+        "raise RuntimeError('the engine fell over')"
+    )
+    write_synthetic_run(out / "earlier")
+
+    with pytest.raises(ShoestringError, match="the engine fell over"):
+        execute_and_render(path, tmp_path / "c.ipynb", tmp_path / "c.html", {"out": str(out)})
+
+    page = (tmp_path / "c.html").read_text()
+    assert "the engine fell over" in page
+    assert "killed before it ended" in page
+    assert 'role="img"' in page
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_kernel(number, make_notebook, tmp_path):
+    """SIGTERM and SIGINT end the kernel too, and the status is 130."""
+    started = tmp_path / "started"
+    path = make_notebook(
+        f"import os, time\nopen({str(started)!r}, 'x').write(str(os.getpid()))\ntime.sleep(600)"
+    )
+    os.mkfifo(tmp_path / "ready")
+    source = path.read_text().replace(
+        "time.sleep", f"open({str(tmp_path / 'ready')!r}, 'w').close()\\ntime.sleep"
+    )
+    path.write_text(source)
+    command = [sys.executable, "-c", "from shoestring.cli import main; main()", "notebook"]
+    process = subprocess.Popen(
+        [*command, str(path), "--out", str(tmp_path / "c.ipynb")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with (tmp_path / "ready").open() as ready:
+        ready.read()
+    kernel = psutil.Process(int(started.read_text()))
+
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+
+    psutil.wait_procs([kernel], timeout=10)
+    assert not kernel.is_running()
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
