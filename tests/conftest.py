@@ -1,4 +1,4 @@
-"""What all rooms' tests share: a clean environment, the known-truth server, the small real model."""
+"""What all tests share: a clean environment, the known-truth server, the small real model."""
 
 import os
 from collections.abc import Iterator

@@ -73,11 +73,15 @@ def test_importing_the_room_is_cheap():
 
 
 def test_the_room_imports_no_engine_and_only_the_records_of_measure():
-    """Imports go downwards: no engines, and of measure only the reader of records."""
+    """Imports go downwards: no engine, and of measure only the format of the record."""
     imported = {
         name
         for path in ROOM.glob("*.py")
-        for name in re.findall(r"(?:from|import) (shoestring\.[\w.]+)", path.read_text("utf-8"))
+        for name in re.findall(r"^(?:from|import) (shoestring\.[\w.]+)", path.read_text("utf-8"), re.M)
         if not name.startswith("shoestring.analysis")
     }
-    assert imported == {"shoestring.errors", "shoestring.measure.records"}
+    assert imported <= {
+        "shoestring.errors",
+        "shoestring.measure.records",
+        "shoestring.measure.rows",
+    }

@@ -95,3 +95,13 @@ def test_two_sessions_stand_side_by_side(run):
 
     assert "2 session(s)" in drawing.text
     assert drawing.figure.axes[0].get_xlim()[1] > 2 * run.telemetry[-1]["t_ns"] / 1e9
+
+
+def test_cases_stand_in_the_order_of_the_suite(run):
+    """Blocks shuffle the cases; the figures name them as the suite does."""
+    shuffled = Run(
+        run.path, run.config, run.rows[::-1], run.telemetry, run.environment, run.manifest
+    )
+    text = FIGURES["itl_distribution"].draw(shuffled).text
+
+    assert text.index("chat-128:") < text.index("chat-128-c4:") < text.index("context-1024:")

@@ -43,7 +43,7 @@ def test_an_own_error_keeps_its_class(make_notebook, tmp_path):
     """A user's mistake inside the notebook is a user's mistake outside: exit status 2."""
     path = make_notebook("from shoestring.errors import BadRunError\nraise BadRunError('no run')")
 
-    with pytest.raises(BadRunError, match="^no run$"):
+    with pytest.raises(BadRunError, match=r"^no run$"):
         _execute(path, tmp_path)
 
 

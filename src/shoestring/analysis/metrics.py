@@ -24,7 +24,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from shoestring.measure.rows import describe_generation
+
 if TYPE_CHECKING:
+    from shoestring.engines.protocol import Generation
     from shoestring.measure.records import Row
 
 NS_PER_S = 1e9
@@ -112,6 +115,11 @@ def request_metrics(row: Row) -> RequestMetrics:
         token_discrepancy=_discrepancy(row),
         residual_s=None if ttft_s is None or native_prompt_s is None else ttft_s - native_prompt_s,
     )
+
+
+def timings(generation: Generation) -> RequestMetrics:
+    """Compute the metrics of one generation that was asked for outside a run."""
+    return request_metrics(describe_generation(generation, generation.intended_ns))
 
 
 def request_gaps_s(row: Row) -> list[float]:

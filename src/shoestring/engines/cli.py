@@ -34,8 +34,9 @@ def _text(diagnosis: dict[str, Any]) -> str:
         f"cpu       {cpu['model']}, {cpu['cores_logical']} cores, {' '.join(cpu['flags'])}",
         "memory    " + (f"{memory_bytes / GIB:.1f} GiB" if memory_bytes else "unknown"),
     ]
-    for gpu in diagnosis["gpus"]:
-        lines.append(f"gpu       {gpu['name']}, {gpu['vram_bytes'] / GIB:.1f} GiB")
+    lines += [
+        f"gpu       {gpu['name']}, {gpu['vram_bytes'] / GIB:.1f} GiB" for gpu in diagnosis["gpus"]
+    ]
     if not diagnosis["gpus"]:
         reason = diagnosis.get("gpus_unavailable")
         lines.append("gpu       none" + (f" ({reason})" if reason else ""))

@@ -89,7 +89,7 @@ class Suite:
 
     def to_json(self) -> dict[str, Any]:
         """Return the suite as the run's record holds it."""
-        return asdict(self)
+        return {**asdict(self), "cases": [asdict(case) for case in self.cases]}
 
     @property
     def max_concurrency(self) -> int:

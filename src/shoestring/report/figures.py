@@ -16,6 +16,7 @@ distributions; the timeline shows everything, failures in red.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.ticker import LogLocator
@@ -52,7 +53,7 @@ def ttft_distribution(run: Run) -> Drawing:
 
     frame = measured(request_frame(run)).dropna(subset=["ttft_s"])
     floor_s = _calibration(run, "ttft_error_s")
-    return _distribution(frame, "ttft_s", "time to first token", "requests", floor_s)
+    return _distribution(run, frame, "ttft_s", "time to first token", "requests", floor_s)
 
 
 def itl_distribution(run: Run) -> Drawing:
@@ -60,7 +61,7 @@ def itl_distribution(run: Run) -> Drawing:
     from shoestring.analysis.frames import gap_frame
 
     floor_s = _calibration(run, "gap_error_p99_s")
-    return _distribution(gap_frame(run), "gap_s", "gap between chunks", "gaps", floor_s)
+    return _distribution(run, gap_frame(run), "gap_s", "gap between chunks", "gaps", floor_s)
 
 
 def decode_by_context(run: Run) -> Drawing:
@@ -73,7 +74,7 @@ def decode_by_context(run: Run) -> Drawing:
     if frame.empty:
         return Drawing.missing("no request has both a decode rate and a prompt length")
     cases = {case["case"]: case for case in summarise(run)["cases"]}
-    groups = _by_case(frame)
+    groups = _by_case(run, frame)
     styles = {
         case: {**style, "linestyle": "none"} for case, style in series_styles(list(groups)).items()
     }
@@ -81,15 +82,16 @@ def decode_by_context(run: Run) -> Drawing:
     with styled():
         figure = new_figure(COLUMN_IN, 2.5 + 0.13 * len(groups))
         axes = figure.add_subplot()
+        is_log = frame["prompt_tokens"].max() > _LOG_RATIO / 2 * frame["prompt_tokens"].min()
+        places = _dodged(groups, is_log=is_log)
         for case, group in groups.items():
             metric = cases[case]["metrics"]["decode_tokens_per_s"]
             texts[case] = f"{case}: median {number(metric['median'])} tokens/s, n = {len(group)}"
-            _scatter_with_median(axes, group, metric, styles[case])
-        if frame["prompt_tokens"].max() > _LOG_RATIO / 2 * frame["prompt_tokens"].min():
+            _scatter_with_median(axes, places[case], group, metric, styles[case])
+        if is_log:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
-        else:
-            axes.margins(x=0.25)
+        axes.margins(x=0.1)
         axes.set_ylim(0, frame["decode_tokens_per_s"].max() * 1.12)
         axes.set_xlabel("prompt length (tokens)")
         axes.set_ylabel("decode, a request (tokens/s)")
@@ -107,7 +109,7 @@ def latency_by_concurrency(run: Run) -> Drawing:
 
     frame = measured(request_frame(run))
     cases = {case["case"]: case for case in summarise(run)["cases"]}
-    curves = _concurrency_curves(frame, cases)
+    curves = _concurrency_curves(_by_case(run, frame), cases)
     if not curves:
         return Drawing.missing("no prompt length was measured at two concurrencies or more")
     styles = series_styles(list(curves))
@@ -121,7 +123,7 @@ def latency_by_concurrency(run: Run) -> Drawing:
             for label, points in curves.items():
                 _concurrency_line(axes, points, key, styles[label])
             every = [point for points in curves.values() for point in points]
-            axes.set_xlim(0, max(p["rate"] for p in every) * 1.12)
+            axes.set_xlim(0, max(p["rate"] for p in every) * 1.2)
             axes.set_ylim(0, max(p[key] for p in every) * 1.22)
             axes.set_xlabel("output, all requests together (tokens/s)")
             axes.set_ylabel(f"{name}, median (s)")
@@ -136,11 +138,11 @@ def latency_by_concurrency(run: Run) -> Drawing:
 
 
 def _distribution(
-    frame: pd.DataFrame, column: str, what: str, of: str, floor_s: float | None
+    run: Run, frame: pd.DataFrame, column: str, what: str, of: str, floor_s: float | None
 ) -> Drawing:
     if frame.empty:
         return Drawing.missing(f"no {what} was measured")
-    groups = _by_case(frame)
+    groups = _by_case(run, frame)
     styles = {
         case: {"color": style["color"], "linestyle": style["linestyle"]}
         for case, style in series_styles(list(groups)).items()
@@ -196,31 +198,50 @@ def _time_axis(axes: Axes, values: pd.Series[float], floor_s: float | None) -> N
     )  # fmt: skip
 
 
+def _dodged(groups: dict[str, pd.DataFrame], *, is_log: bool) -> dict[str, tuple[float, float]]:
+    """Place the cases of one prompt length side by side: where the requests go, where the median.
+
+    The axis is as long as its extremes are apart; each case gets a twentieth of it.
+    """
+    centres = {case: float(group["prompt_tokens"].median()) for case, group in groups.items()}
+    if is_log:
+        centres = {case: math.log(centre) for case, centre in centres.items()}
+    spread = max(centres.values()) - min(centres.values())
+    step = 0.05 * spread if spread > 0 else 1.0
+    places = {}
+    for case, centre in centres.items():
+        near = [other for other in centres if abs(centres[other] - centre) < step]
+        slot = centre + step * (near.index(case) - (len(near) - 1) / 2)
+        pair = (slot - 0.2 * step, slot + 0.2 * step)
+        places[case] = (math.exp(pair[0]), math.exp(pair[1])) if is_log else pair
+    return places
+
+
 def _scatter_with_median(
-    axes: Axes, group: pd.DataFrame, metric: dict[str, Any], style: dict[str, Any]
+    axes: Axes,
+    place: tuple[float, float],
+    group: pd.DataFrame,
+    metric: dict[str, Any],
+    style: dict[str, Any],
 ) -> None:
-    rates, prompts = group["decode_tokens_per_s"], group["prompt_tokens"]
-    axes.plot(
-        prompts, rates, **style, markersize=3, alpha=0.35, markeredgewidth=0,
-    )  # fmt: skip
+    rates, median = group["decode_tokens_per_s"], metric["median"]
+    axes.plot([place[0]] * len(rates), rates, **style, markersize=3, alpha=0.35, markeredgewidth=0)
     if metric["ci95"] is not None:
         low, high = metric["ci95"]
         axes.errorbar(
-            prompts.median(), metric["median"],
-            yerr=[[max(0.0, metric["median"] - low)], [max(0.0, high - metric["median"])]],
-            color=INK, capsize=2.5, linewidth=1, zorder=4,
+            place[1], median, yerr=[[max(0.0, median - low)], [max(0.0, high - median)]],
+            color=style["color"], capsize=2.5, linewidth=1, zorder=4,
         )  # fmt: skip
     axes.plot(
-        prompts.median(), metric["median"], **style, markersize=5, markeredgecolor=INK,
-        markeredgewidth=0.7, zorder=5,
-    )  # fmt: skip
+        place[1], median, **style, markersize=5, markeredgecolor=INK, markeredgewidth=0.7, zorder=5
+    )
 
 
 def _concurrency_curves(
-    frame: pd.DataFrame, cases: dict[str, Any]
+    groups: dict[str, pd.DataFrame], cases: dict[str, Any]
 ) -> dict[str, list[dict[str, Any]]]:
     curves: dict[str, list[dict[str, Any]]] = {}
-    for case, group in _by_case(frame).items():
+    for case, group in groups.items():
         rate = cases[case]["metrics"]["output_tokens_per_s_aggregate"]["median"]
         target = group["prompt_tokens_target"].iloc[0]
         point = {
@@ -244,15 +265,16 @@ def _concurrency_line(
     axes.plot([p["rate"] for p in points], [p[key] for p in points], markersize=4, **style)
     for p in points:
         axes.annotate(
-            f"c = {p['concurrency']}", (p["rate"], p[key]), (0, 6), textcoords="offset points",
-            ha="center", fontsize=7, color=style["color"],
-            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.4, "alpha": 0.8},
+            f"c = {p['concurrency']}", (p["rate"], p[key]), (4, -3), textcoords="offset points",
+            ha="left", va="top", fontsize=7, color=style["color"],
         )  # fmt: skip
 
 
-def _by_case(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Split by case, in the order of the suite (the order of first appearance)."""
-    return {str(case): group for case, group in frame.groupby("case", sort=False)}
+def _by_case(run: Run, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Split by case, in the order of the suite; a case without rows is left out."""
+    groups = {str(case): group for case, group in frame.groupby("case")}
+    names = [case["name"] for case in run.config["suite"]["cases"]]
+    return {name: groups[name] for name in names if name in groups}
 
 
 def _calibration(run: Run, key: str) -> float | None:

@@ -89,13 +89,25 @@ def _cleaned(notebook: Any) -> Any:
         cell["metadata"] = {"tags": cell.get("metadata", {}).get("tags", [])}
         if cell.cell_type == "code":
             cell["execution_count"] = None
-            cell["outputs"] = [_cleaned_output(output) for output in cell.outputs]
+            cell["outputs"] = [_cleaned_output(output) for output in _merged(cell.outputs)]
     notebook.cells = [
         cell for cell in notebook.cells
         if "papermill-error-cell-tag" not in cell.metadata["tags"]
     ]  # fmt: skip
-    notebook.metadata = {"kernelspec": notebook.metadata.get("kernelspec", {})}
+    notebook.metadata = {"language_info": {"name": "python"}}
     return notebook
+
+
+def _merged(outputs: list[Any]) -> list[Any]:
+    """Join what a cell printed piece by piece to one output for each stretch of a stream."""
+    merged: list[Any] = []
+    for output in outputs:
+        last = merged[-1] if merged else None
+        if last and output.output_type == "stream" and last.get("name") == output.name:
+            last["text"] += output.text
+        else:
+            merged.append(output)
+    return merged
 
 
 def _cleaned_output(output: Any) -> Any:

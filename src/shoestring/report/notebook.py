@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _AUTOSAVE_S = 10
+# The kernel's own log tells of its transport and of being interrupted: nothing for the user.
+_QUIET_KERNEL = "--log-level=CRITICAL"
 
 
 def find_notebook(name: str) -> Path:
@@ -69,9 +71,10 @@ def execute_notebook(path: Path, out: Path, parameters: dict[str, Any], *, progr
     try:
         with _termination_as_interrupt():
             papermill.execute_notebook(
-                str(path), str(out), parameters=parameters, kernel_name="python3", language="python",
-                progress_bar=False, log_output=False, stdout_file=log, stderr_file=log,
-                autosave_cell_every=_AUTOSAVE_S,
+                str(path), str(out), parameters=parameters,
+                kernel_name="python3", language="python", progress_bar=False, log_output=False,
+                stdout_file=log, stderr_file=log,
+                autosave_cell_every=_AUTOSAVE_S, extra_arguments=[_QUIET_KERNEL],
             )  # fmt: skip
     except PapermillExecutionError as error:
         raise _own_error(path, error.ename, error.evalue) from error
@@ -81,7 +84,7 @@ def execute_notebook(path: Path, out: Path, parameters: dict[str, Any], *, progr
             "or resume the run"
         ) from error
     except KeyboardInterrupt as error:
-        raise InterruptedRunError(f"{path.name} was interrupted; its run can be resumed") from error
+        raise InterruptedRunError(f"{path.name} was stopped; its run can be resumed") from error
 
 
 def _own_error(path: Path, name: str, value: str) -> ShoestringError:

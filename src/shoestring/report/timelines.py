@@ -66,11 +66,11 @@ def memory_timeline(run: Run) -> Drawing:
 
 
 def cold_start(run: Run) -> Drawing:
-    """Draw the spans from nothing to the first token, a bar each, for every session."""
+    """Draw the spans from nothing to a warm engine, a bar each, for every session."""
     spans = [
         {"session": session["session"], **span}
         for session in run.sessions
-        for span in session.get("cold_start") or []
+        for span in sorted(session.get("cold_start") or [], key=lambda span: span["start_s"])
     ]
     if not spans:
         return Drawing.missing("no cold start was timed: the engine was not started by this run")
@@ -84,7 +84,7 @@ def cold_start(run: Run) -> Drawing:
         names = [_span_name(span, several=several) for span in spans]
         axes.set_yticks(range(len(spans)), names)
         axes.set_ylim(len(spans) - 0.4, -0.6)
-        axes.set_xlim(0, end_s * 1.2)  # room for the last duration
+        axes.set_xlim(0, end_s * 1.3)  # room for the last duration
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)

@@ -1,0 +1,227 @@
+"""A run is recorded whole, goes on where it was cut, and its failures are rows."""
+
+import io
+import json
+import signal
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from shoestring.errors import BadModelError, BadRunError, BadValueError, MissingError
+from shoestring.measure.progress import RunProgress
+from shoestring.measure.records import read_run
+from shoestring.measure.runner import run_suite
+
+FAST = "truth-ttft2-itl1-n8"
+SLOW = "truth-ttft20-itl10-n8"
+
+
+def run_tiny(tiny, url, out, model=FAST, **options):
+    """Run the tiny suite in this process."""
+    return run_suite(
+        tiny, model=model, base_url=url, out=out, progress=RunProgress(io.StringIO()), **options
+    )
+
+
+def measured_ids(run) -> list[str]:
+    """The ids of the rows that count."""
+    return [row["id"] for row in run.measured]
+
+
+def test_every_planned_request_has_one_row(tiny, truth_url, tmp_path):
+    """A run ends complete, with each request once, warm-ups beside, and hashes that hold."""
+    run = run_tiny(tiny, truth_url, tmp_path)
+
+    assert run.complete
+    assert sorted(measured_ids(run)) == sorted(r["id"] for r in run.config["requests"])
+    assert {"ok"} == {row["status"] for row in run.rows}
+    assert "warmup" in {row["phase"] for row in run.rows}
+    assert all(row["intended_ns"] < row["sent_ns"] < row["end_ns"] for row in run.rows)
+
+
+def test_concurrency_is_what_the_case_says(tiny, truth_url, tmp_path):
+    """Requests of a case overlap by its concurrency, and never more."""
+    run = run_tiny(tiny, truth_url, tmp_path, model=SLOW)
+
+    for case, concurrency in (("short", 1), ("pair", 2)):
+        rows = [r for r in run.measured if r["case"] == case]
+        overlaps = [
+            sum(o["intended_ns"] <= row["intended_ns"] < o["end_ns"] for o in rows) for row in rows
+        ]
+        assert concurrency == max(overlaps)
+
+
+def test_the_session_knows_its_floor(tiny, truth_url, tmp_path):
+    """Calibration, machine, versions and warm-up are in the environment."""
+    session = run_tiny(tiny, truth_url, tmp_path).sessions[0]
+
+    assert [1, 2] == [c["concurrency"] for c in session["calibration"]["by_concurrency"]]
+    assert session["calibration"]["ttft_error_s"] > 0
+    assert session["machine"]["cpu"]["cores_logical"] >= 1
+    assert session["ended_utc"] is not None
+
+
+def test_failures_are_rows_and_the_run_is_complete(tiny, truth_url, tmp_path):
+    """A server that breaks each answer gives failed rows with their reason, no error."""
+    run = run_tiny(tiny, truth_url, tmp_path, model=f"{FAST}+reset3")
+
+    assert run.complete
+    assert {"reset": 20} == Counter(row["failure"]["reason"] for row in run.measured)
+    assert {"ok": 0, "failed": 20, "warmup": 2, "planned": 20} == run.manifest["requests"]
+
+
+def test_wanted_totals_and_concurrency(tiny, truth_url, tmp_path):
+    """--requests and --concurrency override the suite."""
+    run = run_tiny(tiny, truth_url, tmp_path, requests=7, concurrency=3)
+
+    assert 7 == len(run.measured)
+    assert {3} == {row["concurrency"] for row in run.measured}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_in_order(harness, truth_url, tmp_path, number):
+    """The first signal keeps the rows, writes an incomplete manifest, exits 130; resume ends it."""
+    cut = harness(tmp_path, truth_url, SLOW)
+    cut.wait_for_rows(3)
+    status, _, said = cut.end(number)
+    partial = read_run(next(tmp_path.iterdir()))
+    status_after, answer, _ = harness(tmp_path, truth_url, SLOW, "--resume").end()
+    whole = read_run(next(tmp_path.iterdir()))
+
+    assert (130, 0) == (status, status_after)
+    assert "--resume" in said
+    assert "Traceback" not in said
+    assert "interrupted" == partial.incomplete_reason
+    assert "complete" == json.loads(answer)["status"]
+    assert 20 == len(whole.measured)
+    assert measured_ids(partial) == measured_ids(whole)[: len(partial.measured)]
+    assert [1, 2] == [session["session"] for session in whole.sessions]
+
+
+def test_a_second_signal_breaks_off_what_hangs(harness, truth_url, tmp_path):
+    """A request that never ends does not hold the harness: the second signal cuts it."""
+    stuck = harness(tmp_path, truth_url, f"{FAST}+stall4")
+    while "warming up" not in stuck.process.stderr.readline():
+        assert stuck.process.poll() is None
+    threading.Timer(0.5, stuck.process.send_signal, [signal.SIGINT]).start()
+    threading.Timer(1.0, stuck.process.send_signal, [signal.SIGINT]).start()
+    status, _, _ = stuck.end()
+
+    assert 130 == status
+    assert not read_run(next(tmp_path.iterdir())).complete
+
+
+def test_kills_lose_and_double_nothing(harness, truth_url, tmp_path):
+    """SIGKILL three times, resume, and the rows are exactly the planned ones."""
+    for rows in (2, 7, 12):
+        cut = harness(tmp_path, truth_url, SLOW, "--resume")
+        cut.wait_for_rows(rows)
+        cut.kill()
+        assert not read_run(next(tmp_path.iterdir())).complete
+    status, answer, _ = harness(tmp_path, truth_url, SLOW, "--resume").end()
+    run = read_run(next(tmp_path.iterdir()))
+
+    assert 0 == status
+    assert run.run_id == json.loads(answer)["run_id"]
+    assert sorted(measured_ids(run)) == sorted(r["id"] for r in run.config["requests"])
+    assert 4 == len(run.sessions)
+
+
+def test_a_torn_line_is_dropped_and_asked_again(tiny, truth_url, tmp_path):
+    """A line that a kill cut in two is no row; the rest stays."""
+    run = run_tiny(tiny, truth_url, tmp_path)
+    rows = run.path / "requests.jsonl"
+    (run.path / "manifest.json").unlink()
+    lost = run.measured[-1]["id"]
+    rows.write_bytes(rows.read_bytes()[:-30])
+    assert lost not in measured_ids(read_run(run.path))
+
+    again = run_tiny(tiny, truth_url, tmp_path, resume=True)
+
+    assert again.path == run.path
+    assert again.complete
+    assert sorted(measured_ids(again)) == sorted(measured_ids(run))
+
+
+def test_resuming_a_complete_run_begins_a_new_one(tiny, truth_url, tmp_path):
+    """A whole run is left alone in the folder of runs, and is done when it is named itself."""
+    first = run_tiny(tiny, truth_url, tmp_path)
+
+    assert first.run_id == run_tiny(tiny, truth_url, first.path, resume=True).run_id
+    assert first.run_id != run_tiny(tiny, truth_url, tmp_path, resume=True).run_id
+
+
+def test_resuming_with_another_model_is_refused(tiny, truth_url, tmp_path):
+    """A run folder goes on only with its own suite, model and engine."""
+    run = run_tiny(tiny, truth_url, tmp_path, requests=2)
+
+    with pytest.raises(BadRunError, match="another model"):
+        run_tiny(tiny, truth_url, run.path, model=SLOW, requests=2, resume=True)
+
+
+def test_one_writer_a_run(harness, truth_url, tmp_path, tiny):
+    """A run that is being written cannot be resumed by a second harness."""
+    first = harness(tmp_path, truth_url, SLOW)
+    first.wait_for_rows(1)
+
+    with pytest.raises(BadRunError, match="another process"):
+        run_tiny(tiny, truth_url, tmp_path, model=SLOW, resume=True)
+    assert 0 == first.end()[0]
+
+
+def test_the_suite_deadline_ends_a_run(tmp_path, truth_url, tiny):
+    """A suite that takes too long stops after a batch, incomplete, with the reason."""
+    short = tmp_path / "short.toml"
+    short.write_text(Path(tiny).read_text().replace("suite_s = 600", "suite_s = 0.05"))
+
+    run = run_tiny(str(short), truth_url, tmp_path / "out")
+
+    assert not run.complete
+    assert "suite deadline" in run.incomplete_reason
+    assert 0 < len(run.measured) < 20
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"model": "gemma3-270m"}, BadModelError, "pypi:gemma3-270m"),
+        ({"model": "pypi:gemma3-270m", "engine": "vroom"}, BadValueError, "vroom"),
+    ],
+)
+def test_nothing_is_written_for_a_bad_request(tiny, tmp_path, options, error, words):
+    """A request that cannot be met leaves no folder behind."""
+    with pytest.raises(error, match=words):
+        run_suite(tiny, out=tmp_path / "out", **options)
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written(tiny, truth_url, tmp_path):
+    """An output folder that is a file is one clear error."""
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+
+    with pytest.raises(MissingError, match="cannot write a run"):
+        run_tiny(tiny, truth_url, blocked)
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("small_model")
+def test_the_real_engine_is_measured(tiny, tmp_path):
+    """The embedded engine gives whole rows with its own timings, memory and a cold start."""
+    run = run_suite(
+        tiny, model="pypi:gemma3-270m", out=tmp_path, progress=RunProgress(io.StringIO())
+    )
+
+    session = run.sessions[0]
+    assert run.complete
+    assert {("ok", 8)} == {(row["status"], row["native"]["decode_tokens"]) for row in run.measured}
+    assert {0} == {row["usage"]["cached_tokens"] for row in run.measured}
+    assert session["load_s"] > 0
+    assert session["memory"]["ram_peak_bytes"] > 200_000_000
+    assert ["start process, import engine", "load model", "first token", "warm up until stable"] == [
+        span["name"] for span in session["cold_start"]
+    ]
+    assert max(s["engine_rss_bytes"] or 0 for s in run.telemetry) > 200_000_000
