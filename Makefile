@@ -19,7 +19,7 @@ export MPLCONFIGDIR := $(CURDIR)/.var/matplotlib
 export JUPYTER_PLATFORM_DIRS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test setup lint format figures check bench lock clean
+.PHONY: help reproduce test setup lint format figures bench lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -77,7 +77,9 @@ def test_the_room_imports_no_engine_and_only_the_records_of_measure():
     imported = {
         name
         for path in ROOM.glob("*.py")
-        for name in re.findall(r"^(?:from|import) (shoestring\.[\w.]+)", path.read_text("utf-8"), re.M)
+        for name in re.findall(
+            r"^(?:from|import) (shoestring\.[\w.]+)", path.read_text("utf-8"), re.MULTILINE
+        )
         if not name.startswith("shoestring.analysis")
     }
     assert imported <= {

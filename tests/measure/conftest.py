@@ -5,8 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 

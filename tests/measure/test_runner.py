@@ -221,7 +221,10 @@ def test_the_real_engine_is_measured(tiny, tmp_path):
     assert {0} == {row["usage"]["cached_tokens"] for row in run.measured}
     assert session["load_s"] > 0
     assert session["memory"]["ram_peak_bytes"] > 200_000_000
-    assert ["start process, import engine", "load model", "first token", "warm up until stable"] == [
-        span["name"] for span in session["cold_start"]
-    ]
+    assert [
+        "start process, import engine",
+        "load model",
+        "first token",
+        "warm up until stable",
+    ] == [span["name"] for span in session["cold_start"]]
     assert max(s["engine_rss_bytes"] or 0 for s in run.telemetry) > 200_000_000

@@ -103,3 +103,19 @@ def test_a_signal_ends_the_kernel(number, make_notebook, tmp_path):
     assert not kernel.is_running()
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
+
+
+def test_the_home_folder_is_left_alone(run, tmp_path):
+    """Drawing, executing and rendering write nothing into the home folder but our cache."""
+    home = tmp_path / "home"
+    home.mkdir()
+    names = ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "MPLCONFIGDIR")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    command = [sys.executable, "-c", "from shoestring.cli import main; main()", "report"]
+    subprocess.run(
+        [*command, str(run.path), "--html", str(tmp_path / "r.html")],
+        env={**environment, "HOME": str(home), "SHOESTRING_CACHE": str(tmp_path / "cache")},
+        check=True, capture_output=True,
+    )  # fmt: skip
+
+    assert [str(path.relative_to(home)) for path in home.rglob("*")] == []

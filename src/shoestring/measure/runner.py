@@ -146,7 +146,9 @@ def _run_session(
 
 def _find_subject(model: str, engine: str, base_url: str | None) -> Subject:
     if engine == "openai":
-        return Subject(model, engine, base_url, None, None)
+        # Before anything is written: does anybody answer there, and take the key?
+        with make_engine(model, base_url=base_url):
+            return Subject(model, engine, base_url, None, None)
     from shoestring.models.facts import read_facts
     from shoestring.models.fetch import resolve_model
     from shoestring.models.progress import ProgressBar

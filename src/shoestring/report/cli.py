@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from shoestring.paths import cache_dir
 
 if TYPE_CHECKING:
     from shoestring.measure.records import Run
@@ -41,6 +44,7 @@ def report(
     from shoestring.errors import BadValueError
     from shoestring.measure.records import read_run
 
+    _keep_fonts_in_cache()
     if published:
         _publish()
         return
@@ -97,12 +101,18 @@ def notebook(
     from shoestring.report.notebook import find_notebook
     from shoestring.report.parameters import check_parameters
 
+    _keep_fonts_in_cache()
     path = find_notebook(name)
     parameters = check_parameters(path, dict(given))
     copy = copy or Path("results/local") / path.name
     html_path = html_path or copy.with_suffix(".html")
     execute_and_render(path, copy, html_path, parameters)
     click.echo(html_path)
+
+
+def _keep_fonts_in_cache() -> None:
+    """Keep Matplotlib's list of fonts in our cache; it would make a folder in the user's home."""
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))
 
 
 def _publish() -> None:

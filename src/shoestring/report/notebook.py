@@ -8,8 +8,10 @@ of a notebook: the call returns or raises, and a run is complete only if its own
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import tempfile
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _AUTOSAVE_S = 10
+_JUPYTER_FOLDERS = ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR")
 # The kernel's own log tells of its transport and of being interrupted: nothing for the user.
 _QUIET_KERNEL = "--log-level=CRITICAL"
 
@@ -69,7 +72,7 @@ def execute_notebook(path: Path, out: Path, parameters: dict[str, Any], *, progr
     out.parent.mkdir(parents=True, exist_ok=True)
     log = sys.stderr if progress else None
     try:
-        with _termination_as_interrupt():
+        with _home_untouched(), _termination_as_interrupt():
             papermill.execute_notebook(
                 str(path), str(out), parameters=parameters,
                 kernel_name="python3", language="python", progress_bar=False, log_output=False,
@@ -93,6 +96,22 @@ def _own_error(path: Path, name: str, value: str) -> ShoestringError:
     if isinstance(own, type) and issubclass(own, ShoestringError):
         return own(line)
     return ShoestringError(f"{path.name}: {name}: {line}")
+
+
+@contextmanager
+def _home_untouched() -> Iterator[None]:
+    """Give Jupyter a folder that is removed again, instead of the user's home.
+
+    It keeps there the keys of the kernel's connection and a history. What the user has set stays.
+    """
+    with tempfile.TemporaryDirectory(prefix="shoestring-") as scratch:
+        ours = {name: scratch for name in _JUPYTER_FOLDERS if name not in os.environ}
+        os.environ.update(ours)
+        try:
+            yield
+        finally:
+            for name in ours:
+                del os.environ[name]
 
 
 @contextmanager

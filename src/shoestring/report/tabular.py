@@ -172,6 +172,10 @@ _LATEX: Final = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
+    # At the start of a row these would be arguments of the row before it.
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
     "\N{EM DASH}": "---",
     "\N{EN DASH}": "--",
     "\N{NARROW NO-BREAK SPACE}": r"\,",
