@@ -4,7 +4,7 @@
 PYTHON ?= python3
 SUITE ?= smoke
 MODEL ?= pypi:gemma3-270m
-ENGINE ?= embedded
+ENGINE ?= auto
 OUT ?= results/local
 
 BIN := .venv/bin
@@ -44,7 +44,7 @@ format: $(STAMP) ## Mend style where a machine can
 	@$(BIN)/ruff format .
 
 figures: $(STAMP) ## Rebuild the published figures, tables and HTML from the committed runs
-	@$(BIN)/python scripts/publish.py
+	@$(BIN)/shoestring report --published
 
 bench: $(STAMP) ## Measure the clock and the fault campaigns; writes results/benchmarks/
 	@$(BIN)/python benchmarks/clock.py

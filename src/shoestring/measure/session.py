@@ -114,21 +114,23 @@ class Session:
     def _warm_up(self) -> None:
         """Send requests one at a time until the decode time a token is stable."""
         self.progress.step("warming up until stable")
-        begun_ns = time.monotonic_ns()
         case, warmup = self.suite.cases[0], self.suite.warmup
         times_s: list[float] = []
+        first_ns: int | None = None
         for number in range(1, warmup.maximum + 1):
             planned = Planned(f"w{self.number}-{number:04d}", 0, case.name, 1)
             for generation in self._send(Batch(0, case, (planned,)), "warmup"):
                 if number == 1:
-                    self._note_span("first token", generation.intended_ns, _first_ns(generation))
+                    first_ns = _first_ns(generation)
+                    self._note_span("first token", generation.intended_ns, first_ns)
                 decode_s = _decode_s_per_chunk(generation)
                 times_s += [decode_s] if decode_s is not None else []
             if self.stop.asked:
                 return
             if number >= warmup.minimum and _stable(times_s, warmup.tolerance):
                 break
-        self._note_span("warm up until stable", begun_ns, time.monotonic_ns())
+        if first_ns is not None:
+            self._note_span("warm up until stable", first_ns, time.monotonic_ns())
         self.facts["warmup"] = {
             "requests": number,
             "stable": _stable(times_s, warmup.tolerance),

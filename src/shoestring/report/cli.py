@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,12 @@ def compare(first: Path, second: Path, *, as_json: bool) -> None:
 @click.argument("name", default="01_measure")
 @click.option("-p", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter.")
 @click.option("--html", "html_path", type=FOLDER, help="The report; default: beside the copy.")
-@click.option("--out", "copy", type=FOLDER, help="The executed copy of the notebook.")
+@click.option(
+    "--out",
+    "copy",
+    type=FOLDER,
+    help="The executed copy of the notebook; default: results/local/UTC-NAME.ipynb.",
+)
 def notebook(
     name: str, given: tuple[tuple[str, str], ...], html_path: Path | None, copy: Path | None
 ) -> None:
@@ -104,7 +110,7 @@ def notebook(
     _keep_fonts_in_cache()
     path = find_notebook(name)
     parameters = check_parameters(path, dict(given))
-    copy = copy or Path("results/local") / path.name
+    copy = copy or Path("results/local") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{path.name}"
     html_path = html_path or copy.with_suffix(".html")
     execute_and_render(path, copy, html_path, parameters)
     click.echo(html_path)

@@ -72,6 +72,7 @@ _RC: Final[dict[str, Any]] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
+    "svg.hashsalt": "shoestring",
     "svg.fonttype": "path",
     "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
     "pdf.compression": 9,
