@@ -6,7 +6,7 @@ from shoestring.report.notebook import find_notebook
 from shoestring.report.parameters import check_parameters, notebook_parameters, parse_parameters
 
 GOOD = {
-    "model": "pypi:gemma3-270m", "engine": "embedded", "suite": "smoke", "base_url": "",
+    "model": "pypi:gemma3-270m", "engine": "auto", "suite": "smoke", "base_url": "",
     "run": "", "out": "results/local",
 }  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 A parameter is a literal in the cell tagged ``parameters``; the comment behind it is its help::
 
-    engine = "embedded"  # embedded, openai
+    engine = "auto"  # embedded, openai, auto
 
 Papermill takes any name and only logs that it does not know it, so names are refused here first.
 """
