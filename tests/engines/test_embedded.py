@@ -34,7 +34,8 @@ def test_answers_with_all_its_timings(engine):
     assert answer.usage is not None
     assert answer.native is not None
     assert (12, "length") == (answer.usage.completion_tokens, answer.finish_reason)
-    assert (answer.native.decode_tokens, answer.native.cached_tokens) == (12, 0)
+    assert answer.native.decode_tokens == 12
+    assert answer.native.decode_s > 0
 
 
 def test_greedy_answers_repeat(engine):

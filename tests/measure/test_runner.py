@@ -218,7 +218,8 @@ def test_the_real_engine_is_measured(tiny, tmp_path):
     session = run.sessions[0]
     assert run.complete
     assert {("ok", 8)} == {(row["status"], row["native"]["decode_tokens"]) for row in run.measured}
-    assert {0} == {row["usage"]["cached_tokens"] for row in run.measured}
+    # The tokens in front of the nonce are the same in every prompt, and may come from the cache.
+    assert max(row["usage"]["cached_tokens"] for row in run.measured) <= 3
     assert session["load_s"] > 0
     assert session["memory"]["ram_peak_bytes"] > 200_000_000
     assert [

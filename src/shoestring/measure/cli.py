@@ -10,7 +10,16 @@ import click
 from shoestring.errors import BadValueError
 
 
-@click.command(epilog="Then: shoestring report PATH, which the last line of the output names.")
+EXAMPLES = """\b
+Examples:
+  shoestring run smoke
+  shoestring run chat --model file:model.gguf
+  shoestring run concurrency --base-url http://127.0.0.1:8000 --model my-model
+Then: shoestring report PATH, which the last line of the output names.
+"""
+
+
+@click.command(epilog=EXAMPLES)
 @click.argument("suite")
 @click.option(
     "--model",
@@ -43,17 +52,11 @@ def run(
     resume: bool,
     as_json: bool,
 ) -> None:
-    r"""Measure a model with SUITE and keep every raw event of it.
+    """Measure a model with SUITE and keep every raw event of it.
 
     SUITE is smoke (a minute or two), chat, long-context, concurrency, or the path of a TOML file.
     The record goes into a folder of its own; a run that was cut goes on with --resume.
     A server's key is read from SHOESTRING_API_KEY and kept nowhere.
-
-    \b
-    Examples:
-      shoestring run smoke
-      shoestring run chat --model file:model.gguf
-      shoestring run concurrency --base-url http://127.0.0.1:8000 --model my-model
     """
     from shoestring.measure.runner import run_suite
 

@@ -139,13 +139,11 @@ class Session:
 
     def _send_all(self) -> None:
         done = self.writer.done
-        total = len(self.writer.config["requests"])
         deadline_ns = time.monotonic_ns() + int(self.suite.deadlines.suite_s * 1e9)
         self.progress.begin(len(done))
         for batch in self.batches:
             left = tuple(planned for planned in batch.requests if planned.id not in done)
-            for _ in self._send(Batch(batch.block, batch.case, left), "measure"):
-                self.progress.update(len(self.writer.done), total, self._failed(), batch.case.name)
+            self._send(Batch(batch.block, batch.case, left), "measure")
             if time.monotonic_ns() > deadline_ns:
                 self.stop.ask(f"suite deadline of {self.suite.deadlines.suite_s:g} s")
             if self.stop.asked:
@@ -174,6 +172,8 @@ class Session:
                     )
                 )
                 generations.append(answer.generation)
+                if phase == "measure":
+                    self._show_progress(batch.case)
         self.stop.sending = False
         return generations
 
@@ -182,8 +182,10 @@ class Session:
         wanted = Prompt(prompt.text, case.output_tokens, fixed_length=True, seed=self.suite.seed)
         return Ask(planned, wanted, prompt.sha256)
 
-    def _failed(self) -> int:
-        return sum(row["status"] == "failed" for row in self.writer.rows)
+    def _show_progress(self, case: Case) -> None:
+        measured = [row for row in self.writer.rows if row["phase"] == "measure"]
+        failed = sum(row["status"] == "failed" for row in measured)
+        self.progress.update(len(measured), len(self.writer.config["requests"]), failed, case.name)
 
     def _note_span(self, name: str, start_ns: int, end_ns: int | None) -> None:
         if end_ns is not None:
