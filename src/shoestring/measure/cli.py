@@ -9,7 +9,6 @@ import click
 
 from shoestring.errors import BadValueError
 
-
 EXAMPLES = """\b
 Examples:
   shoestring run smoke
