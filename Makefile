@@ -7,6 +7,13 @@ MODEL ?= pypi:gemma3-270m
 ENGINE ?= auto
 OUT ?= results/local
 
+# A misspelt variable would be ignored in silence, and the default measured instead.
+KNOWN := PYTHON SUITE MODEL ENGINE OUT
+UNKNOWN := $(filter-out $(KNOWN) MAKEFLAGS MFLAGS,$(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
+ifneq ($(UNKNOWN),)
+$(error unknown $(UNKNOWN): known are $(KNOWN))
+endif
+
 BIN := .venv/bin
 STAMP := .venv/.ready
 

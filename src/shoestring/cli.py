@@ -1,17 +1,27 @@
 """The command line: gathers the rooms' commands, imported only when they are called.
 
-Exit status: 0 done, 1 a failure, 2 a user's mistake (one clear line), 130 interrupted.
+Exit status: 0 done, 1 a failure, 2 a user's mistake (one clear line), 130 interrupted, 141 the
+reader of the output went away (``shoestring doctor | true``).
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from shoestring.errors import ShoestringError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# 128 + SIGPIPE, what a shell shows for cat or grep in this place, so that `set -o pipefail` sees
+# no difference. Not the signal itself: a harness must outlive an engine that closes its pipe.
+CLOSED_PIPE_STATUS = 141
 COMMANDS = {
     "compare": ("shoestring.report.cli", "Say whether two runs differ, with intervals."),
     "doctor": ("shoestring.engines.cli", "Show this machine, its engines, and what is missing."),
@@ -24,6 +34,16 @@ COMMANDS = {
 
 class LazyGroup(click.Group):
     """Lists its commands without importing them: ``--help`` answers at once."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the words; this is also where ``--help`` prints."""
+        with _closed_pipe_is_an_exit():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        with _closed_pipe_is_an_exit():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the names in order."""
@@ -56,14 +76,45 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and exit with its status."""
     try:
+        status = _call()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a closed pipe can be told from a failure
+    except BrokenPipeError:
+        status = _drop_output()
+    sys.exit(status)
+
+
+def _call() -> int:
+    try:
         status = cli(standalone_mode=False)
     except ShoestringError as error:
         click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_status)
+        return error.exit_status
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
-        sys.exit(130)
-    sys.exit(status if isinstance(status, int) else 0)
+        return 130
+    return status if isinstance(status, int) else 0
+
+
+@contextmanager
+def _closed_pipe_is_an_exit() -> Iterator[None]:
+    """Take a closed pipe out of click's hands, which would make it a failure (status 1)."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise click.exceptions.Exit(_drop_output()) from error
+
+
+def _drop_output() -> int:
+    """Send what is still to be written nowhere, so that Python's end is quiet; give the status."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where the caller closed it
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(null, stream.fileno())
+    os.close(null)
+    return CLOSED_PIPE_STATUS

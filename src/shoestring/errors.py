@@ -8,6 +8,8 @@
     │   ├── BadModelError               a model name or model file is wrong
     │   ├── BadRunError                 a run folder is damaged, of a newer schema, or another run's
     │   └── MissingError                an engine, package or network is not there
+    │       └── DiskFullError           no space is left; what was written before is whole
+    ├── EngineLostError                 an engine of ours died or did not come up
     └── InterruptedRunError    exit 130 the user stopped the run; it can be resumed
 
 Every message is one line: what happened, the value, the mend.
@@ -43,6 +45,14 @@ class BadRunError(UserError):
 
 class MissingError(UserError):
     """Something that the request needs is not there: an engine, a package, the network, space."""
+
+
+class DiskFullError(MissingError):
+    """No space is left for the next row; the rows before it are whole."""
+
+
+class EngineLostError(ShoestringError):
+    """An engine that we started died, or did not come up; the message says where its log is."""
 
 
 class InterruptedRunError(ShoestringError):

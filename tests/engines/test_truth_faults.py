@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from shoestring.engines.openai import OpenAIEngine, interpret
+from shoestring.engines.openai import OpenAIEngine, OpenAIRecording
 from shoestring.engines.protocol import Generation, Patience, Prompt
 from shoestring.engines.transport import Cancellation, Exchange
 from shoestring.errors import BadValueError, MissingError
@@ -142,7 +142,7 @@ def test_answers_that_are_none(content_type, body, reason):
     """A whole stream without text, and an answer that is no stream, are failures."""
     raw = Exchange(1, 2, 4, 0.1, 200, content_type, [(3, body)], None)
 
-    failure = interpret(raw, 0).failure
+    failure = OpenAIRecording(raw, 0).read().failure
 
     assert failure is not None
     assert reason == failure.reason
@@ -196,7 +196,19 @@ def test_cancellation_ends_a_stream_in_flight(truth_url):
 
 
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:80", "ftp://host", "http://", "http://user:secret@host", "http://h:99999"]
+    "url",
+    [
+        "127.0.0.1:80",
+        "ftp://host",
+        "http://",
+        "http://user:secret@host",
+        "http://h:99999",
+        "ftp://user:secret@host",
+        "http://h:0",
+        "http://h/a b",
+        "http://h/\u00fc",
+        "",
+    ],
 )
 def test_bad_base_urls_are_refused(url):
     """A base URL that cannot be used is named, and a password in it is not repeated."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from shoestring.hardware.cgroups import cpu_limit_cores, memory_limit_bytes
 from shoestring.hardware.gpus import Gpus, list_gpus
-from shoestring.hardware.machine import _allowed_cores, describe_machine
+from shoestring.hardware.machine import describe_machine
 
 X86 = """processor	: {n}
 model name	: Some CPU @ 2.30GHz

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from shoestring.engines.openai import OpenAIEngine
 from shoestring.engines.opening import open_engine
+from shoestring.errors import BadValueError
 from shoestring.measure.prompting import make_prompt
 from shoestring.measure.suite import Case
 
@@ -20,7 +21,7 @@ def words(text: str) -> int:
     return len(text.split())
 
 
-@given(st.sampled_from(["chat", "document"]), st.integers(16, 3000), st.integers(0, 99))
+@given(st.sampled_from(["chat", "document"]), st.integers(20, 3000), st.integers(0, 99))
 def test_lengths_are_met(kind, tokens, seed):
     """With a tokenizer of one token a word the length is exact."""
     prompt = make_prompt(case(kind, tokens), "b1-c-0001", seed, words)
@@ -43,6 +44,12 @@ def test_without_a_tokenizer_the_length_is_only_aimed_at():
 
     assert prompt.tokens is None
     assert 250 < words(prompt.text) < 400
+
+
+def test_a_length_that_cannot_be_met_is_refused():
+    """A prompt is never longer than wanted: nonce and task alone name the shortest."""
+    with pytest.raises(BadValueError, match="the shortest has 12"):
+        make_prompt(case("document", 11), "x", 1, words)
 
 
 def test_the_known_truth_server_counts(truth_url):

@@ -5,17 +5,24 @@ import json
 import signal
 import threading
 from collections import Counter
-from pathlib import Path
 
+import psutil
 import pytest
 
-from shoestring.errors import BadModelError, BadRunError, BadValueError, MissingError
+from shoestring.errors import (
+    BadModelError,
+    BadRunError,
+    BadValueError,
+    EngineLostError,
+    MissingError,
+)
 from shoestring.measure.progress import RunProgress
 from shoestring.measure.records import read_run
 from shoestring.measure.runner import run_suite
 
 FAST = "truth-ttft2-itl1-n8"
 SLOW = "truth-ttft20-itl10-n8"
+LATE = "truth-ttft400-itl1-n8"
 
 
 def run_tiny(tiny, url, out, model=FAST, **options):
@@ -77,7 +84,7 @@ def test_wanted_totals_and_concurrency(tiny, truth_url, tmp_path):
     run = run_tiny(tiny, truth_url, tmp_path, requests=7, concurrency=3)
 
     assert 7 == len(run.measured)
-    assert {3} == {row["concurrency"] for row in run.measured}
+    assert {1} == {row["concurrency"] for row in run.measured}  # one request a batch, at the most
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -161,6 +168,35 @@ def test_resuming_with_another_model_is_refused(tiny, truth_url, tmp_path):
         run_tiny(tiny, truth_url, run.path, model=SLOW, requests=2, resume=True)
 
 
+def test_a_tampered_run_is_not_made_whole_by_resuming(tiny, truth_url, tmp_path):
+    """A complete run whose rows were changed stays refused, and its manifest untouched."""
+    run = run_tiny(tiny, truth_url, tmp_path, requests=2)
+    rows, manifest = run.path / "requests.jsonl", run.path / "manifest.json"
+    rows.write_text(rows.read_text().replace('"completion_tokens":8', '"completion_tokens":80'))
+    before = manifest.read_bytes()
+
+    with pytest.raises(BadRunError, match="changed or damaged"):
+        run_tiny(tiny, truth_url, run.path, requests=2, resume=True)
+
+    assert manifest.read_bytes() == before
+
+
+def test_a_damaged_neighbour_does_not_hinder(tiny, truth_url, tmp_path):
+    """Looking for a cut run passes over a folder that is damaged."""
+    (tmp_path / "zzz").mkdir()
+    (tmp_path / "zzz" / "config.json").write_text("{")
+
+    assert run_tiny(tiny, truth_url, tmp_path, requests=2, resume=True).complete
+
+
+def test_no_row_claims_a_concurrency_that_was_not(tiny, truth_url, tmp_path):
+    """Ten slots for two requests a batch are two, and the rows say two."""
+    run = run_tiny(tiny, truth_url, tmp_path, concurrency=10)
+
+    assert {row["concurrency"] for row in run.measured} == {2}
+    assert [2] == [c["concurrency"] for c in run.sessions[0]["calibration"]["by_concurrency"]]
+
+
 def test_one_writer_a_run(harness, truth_url, tmp_path, tiny):
     """A run that is being written cannot be resumed by a second harness."""
     first = harness(tmp_path, truth_url, SLOW)
@@ -171,16 +207,20 @@ def test_one_writer_a_run(harness, truth_url, tmp_path, tiny):
     assert 0 == first.end()[0]
 
 
-def test_the_suite_deadline_ends_a_run(tmp_path, truth_url, tiny):
-    """A suite that takes too long stops after a batch, incomplete, with the reason."""
-    short = tmp_path / "short.toml"
-    short.write_text(Path(tiny).read_text().replace("suite_s = 600", "suite_s = 0.05"))
+def test_a_deadline_ends_a_session_that_can_be_resumed(tmp_path, truth_url, tiny):
+    """What is in flight at the deadline ends, the rest is left, and a later session does it."""
+    run = run_tiny(tiny, truth_url, tmp_path, model=SLOW, deadline_s=0.3)
 
-    run = run_tiny(str(short), truth_url, tmp_path / "out")
-
-    assert not run.complete
-    assert "suite deadline" in run.incomplete_reason
+    assert "deadline of 0.3 s" == run.incomplete_reason
     assert 0 < len(run.measured) < 20
+    assert run_tiny(tiny, truth_url, tmp_path, model=SLOW, resume=True).complete
+
+
+def test_a_deadline_after_the_last_request_costs_nothing(tmp_path, truth_url, tiny):
+    """A run that has all its rows is complete, whatever came then."""
+    run = run_tiny(tiny, truth_url, tmp_path, requests=1, deadline_s=0.2, model=LATE)
+
+    assert run.complete
 
 
 @pytest.mark.parametrize(
@@ -229,3 +269,27 @@ def test_the_real_engine_is_measured(tiny, tmp_path):
         "warm up until stable",
     ] == [span["name"] for span in session["cold_start"]]
     assert max(s["engine_rss_bytes"] or 0 for s in run.telemetry) > 200_000_000
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("small_model")
+def test_an_engine_that_dies_ends_the_run_with_its_reason(tiny, tmp_path):
+    """SIGKILL of the engine in mid-run: rows are kept, the error says what died, resume ends it."""
+    progress = RunProgress(io.StringIO())
+    update = progress.update
+
+    def kill_engine(done: int, *rest) -> None:
+        update(done, *rest)
+        if done == 3:
+            children = psutil.Process().children(recursive=True)
+            next(c for c in children if "embedded_server" in " ".join(c.cmdline())).kill()
+
+    progress.update = kill_engine
+    with pytest.raises(EngineLostError, match=r"died by signal 9.*engine\.log.*--resume"):
+        run_suite(tiny, model="pypi:gemma3-270m", out=tmp_path, progress=progress)
+
+    cut = read_run(next(tmp_path.iterdir()))
+    assert cut.incomplete_reason == "engine lost"
+    assert 3 <= len(cut.measured) < 20
+    again = run_suite(tiny, model="pypi:gemma3-270m", out=tmp_path, resume=True, progress=progress)
+    assert again.complete

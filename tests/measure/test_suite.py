@@ -33,7 +33,7 @@ prompt = "document"
 prompt_tokens = 256
 output_tokens = 8
 concurrency = 4
-requests_per_block = 3
+requests_per_block = 5
 """
 
 
@@ -61,8 +61,9 @@ def test_a_good_suite_is_read():
         ("blocks = 2", "blocks = 0", "line 3: blocks is 0"),
         ("seed = 7", "seed = ", "line 4: not TOML"),
         ("seed = 7", "", "line 1: seed is missing"),
-        ("requests_per_block = 3", "requests_per_block = 3\nmodel = 1", "line 24: model is unkn"),
-        ("requests_per_block = 3", "requests_per_block = 10001", "line 23: requests_per_block is"),
+        ("requests_per_block = 5", "requests_per_block = 5\nmodel = 1", "line 24: model is unkn"),
+        ("requests_per_block = 5", "requests_per_block = 10001", "line 23: requests_per_block is"),
+        ("requests_per_block = 5", "requests_per_block = 3", "line 23: requests_per_block is less"),
         ("[limits]\nttft_s = 1", "limits = 3", "line 6: limits is 3"),
     ],
 )

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from contextlib import suppress
 
 import pytest
@@ -16,12 +17,17 @@ from shoestring.measure.writer import RunWriter
 from shoestring.testing.synthetic import write_synthetic_run
 
 SLOW = "truth-ttft40-itl10-n8"
-CONFIG = {"schema_version": 1, "run_id": "r", "requests": [{"id": "a"}, {"id": "b"}]}
+CONFIG = {
+    "schema_version": 1, "run_id": "r", "suite": {}, "model": {}, "engine": {},
+    "requests": [{"id": "a"}, {"id": "b"}],
+}  # fmt: skip
 
 
 def row(row_id: str, **more) -> dict:
     """A row with what the reader needs."""
-    return {"id": row_id, "phase": "measure", "status": "ok", "events": [], **more}
+    return {
+        "id": row_id, "session": 1, "phase": "measure", "status": "ok", "events": [], **more
+    }  # fmt: skip
 
 
 def test_rows_and_manifest(tmp_path):
@@ -54,14 +60,15 @@ def test_a_full_disk_leaves_whole_rows(tmp_path):
         from pathlib import Path
         from shoestring.errors import MissingError
         from shoestring.measure.writer import RunWriter
-        config = {"schema_version": 1, "run_id": "r", "requests": []}
+        config = {"schema_version": 1, "run_id": "r", "suite": {}, "model": {}, "engine": {},
+                  "requests": []}
         writer = RunWriter.create(Path(sys.argv[1]) / "r", config)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
         try:
             for number in range(1000):
-                writer.append_row({"id": str(number), "phase": "measure", "status": "ok",
-                                   "events": [], "answer": "x" * 300})
+                writer.append_row({"id": str(number), "session": 1, "phase": "measure",
+                                   "status": "ok", "events": [], "answer": "x" * 300})
         except MissingError as error:
             print(error)
             print(number)
@@ -114,9 +121,16 @@ def test_a_run_on_a_disk_that_fills_up_and_is_freed(tmp_path, truth_url, harness
         ("config.json", "{", "config.json is damaged"),
         ("config.json", '{"schema_version": 2}', "schema version 2, this shoestring reads up to 1"),
         ("config.json", "[]", "no schema_version"),
+        ("config.json", '{"schema_version": 1}', "run_id is no str"),
         ("manifest.json", "nonsense", "manifest.json is damaged"),
+        ("manifest.json", '{"schema_version": 1, "status": "complete"}', "run_id is no str"),
+        (
+            "manifest.json",
+            '{"schema_version": 1, "run_id": "", "status": "", "requests": {}, "files": {}}',
+            "does not hold the hash of each file",
+        ),
         ("requests.jsonl", '{"id"\n{}\n', "line 1 is damaged"),
-        ("requests.jsonl", '{"id": "a"}\n', "line 1 is damaged: no events, phase, status"),
+        ("requests.jsonl", '{"id": "a"}\n', "line 1 is damaged: no events, phase, session, status"),
         ("environment.json", "", "environment.json is damaged"),
     ],
 )
@@ -132,6 +146,47 @@ def test_damage_is_named(tmp_path, file, damage, words):
 
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_writer_that_may_not_begin_leaves_no_lock(tmp_path):
+    """After damage was refused and mended, the same process can resume the run."""
+    path = write_synthetic_run(tmp_path / "run", killed=True)
+    environment = path / "environment.json"
+    good = environment.read_text()
+    environment.write_text("{")
+    with pytest.raises(BadRunError, match="damaged"):
+        RunWriter.resume(path)
+    environment.write_text(good)
+
+    with RunWriter.resume(path) as writer:
+        assert writer.next_session == 2
+
+
+def test_refused_writers_take_no_rows_away(tmp_path):
+    """While one writes, others that want to resume are refused and change nothing."""
+    with RunWriter.create(tmp_path / "r", CONFIG) as writer:
+
+        def intrude() -> None:
+            for _ in range(200):
+                with pytest.raises(BadRunError, match="another process"):
+                    RunWriter.resume(writer.path)
+
+        intruder = threading.Thread(target=intrude)
+        intruder.start()
+        for number in range(300):
+            writer.append_row(row(str(number)))
+        intruder.join()
+
+        assert len(read_run(writer.path).rows) == 300
+
+
+def test_a_session_number_is_never_used_twice(tmp_path):
+    """Without its environment a run still counts its sessions, by its rows."""
+    path = write_synthetic_run(tmp_path / "run", killed=True)
+    (path / "environment.json").unlink()
+
+    with RunWriter.resume(path) as writer:
+        assert writer.next_session == 2
 
 
 def test_a_changed_run_is_found_out(tmp_path):

@@ -1,16 +1,28 @@
-"""Which engines are on this machine, and what would bring the missing ones."""
+"""Which engines are on this machine, and what would bring the missing ones.
+
+That a program or a package lies there does not mean that it runs here: a library may be missing,
+or the processor may lack an instruction. So each is started once, as a child that may crash.
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import shutil
+import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 
 from shoestring.engines.embedded import INSTALL_COMMAND
 
 VERSION_TIMEOUT_S = 10.0
+IMPORT_TIMEOUT_S = 60.0  # a second on a warm disk; a notebook service's first read is slow
+SHOWN = 120  # characters of what an engine says
+# -P: what lies in the current folder under the same name is not the engine.
+IMPORT_COMMAND = (
+    sys.executable, "-P", "-c",
+    "import importlib.metadata, xllamacpp; print(importlib.metadata.version('xllamacpp'))",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,19 +53,46 @@ def find_engines() -> dict[str, Found]:
 def _find_embedded() -> Found:
     if importlib.util.find_spec("xllamacpp") is None:
         return Found(found=False, version=None, mend=INSTALL_COMMAND)
-    return Found(found=True, version=importlib.metadata.version("xllamacpp"), mend=None)
+    said = _say(*IMPORT_COMMAND, timeout_s=IMPORT_TIMEOUT_S)
+    if isinstance(said, str):
+        mend = f"xllamacpp cannot be imported ({said}): {INSTALL_COMMAND} --force-reinstall"
+        return Found(found=False, version=None, mend=mend)
+    return Found(found=True, version=_version(said), mend=None)
 
 
 def _find_program(name: str, mend: str) -> Found:
     program = shutil.which(name)
     if program is None:
         return Found(found=False, version=None, mend=mend)
+    said = _say(program, "--version", timeout_s=VERSION_TIMEOUT_S)
+    if isinstance(said, str):
+        mend = f"{program} does not start ({said}): install it anew"
+        return Found(found=False, version=None, mend=mend)
+    return Found(found=True, version=_version(said), mend=None)
+
+
+def _say(*command: str, timeout_s: float) -> list[str] | str:
+    """Return the lines that a command prints, or why it failed."""
     try:
-        said = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, timeout=VERSION_TIMEOUT_S,
-            check=False,
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8",
+            errors="replace", timeout=timeout_s, check=False,
         )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return Found(found=False, version=None, mend=f"{program} does not start: install it anew")
-    lines = (said.stdout + said.stderr).strip().splitlines()
-    return Found(found=True, version=lines[-1][:120] if lines else None, mend=None)
+    except subprocess.TimeoutExpired:
+        return f"silent for {timeout_s:g} s"
+    except OSError as error:
+        return str(error.strerror)
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    if done.returncode < 0:
+        number = -done.returncode
+        return f"ended by signal {number}, {signal.strsignal(number)}"
+    if done.returncode > 0:
+        return lines[-1].strip()[:SHOWN] if lines else f"exit status {done.returncode}"
+    return lines
+
+
+def _version(lines: list[str]) -> str | None:
+    """Pick the line that tells the version; some tell of devices before it, of compilers after."""
+    named = [line for line in lines if "version" in line.lower()]
+    numbered = [line for line in lines if any(map(str.isdigit, line))]
+    return next((line.strip()[:SHOWN] for line in named + numbered), None)

@@ -11,19 +11,20 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import os
 import secrets
 import select
+import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from shoestring.engines.openai import Endpoint, OpenAIEngine
+from shoestring.engines.openai import Endpoint, OpenAIEngine, Reply
 from shoestring.engines.protocol import Span
 from shoestring.engines.transport import parse_base_url
-from shoestring.errors import MissingError, ShoestringError
+from shoestring.errors import EngineLostError, MissingError, ShoestringError
+from shoestring.hardware.cores import usable_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +85,8 @@ class EmbeddedEngine(OpenAIEngine):
     @property
     def pid(self) -> int | None:
         """The child's process id while it runs."""
-        return self._child.pid if self._child is not None else None
+        child = self._child  # read once: the sampler asks while another thread stops the engine
+        return child.pid if child is not None else None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -104,7 +106,8 @@ class EmbeddedEngine(OpenAIEngine):
         log = self._log_path.open("ab") if self._log_path is not None else None
         try:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "shoestring.engines.embedded_server"],
+                # -P: what lies in the current folder is not imported.
+                [sys.executable, "-P", "-m", "shoestring.engines.embedded_server"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log if log is not None else subprocess.DEVNULL,
@@ -152,6 +155,12 @@ class EmbeddedEngine(OpenAIEngine):
                 continue
         child.stdout.close()
 
+    def lost(self) -> str | None:
+        """Say how the child died, once it has."""
+        if self._child is None or self._child.poll() is None:
+            return None
+        return str(self._death("answer"))
+
     def spans(self) -> list[Span]:
         """Return the steps of the start: process and import, then the model."""
         return list(self._spans)
@@ -159,6 +168,16 @@ class EmbeddedEngine(OpenAIEngine):
     def version(self) -> str | None:
         """Return the version of the xllamacpp wheel."""
         return f"xllamacpp {importlib.metadata.version('xllamacpp')}"
+
+    def _ask(self, method: str, path: str, **options: Any) -> Reply:
+        """Ask the child; where it is dead, say so instead of "no server answers"."""
+        try:
+            return super()._ask(method, path, **options)
+        except MissingError as error:
+            reason = self.lost()
+            if reason is None:
+                raise
+            raise EngineLostError(reason) from error
 
     def _tell(self, command: dict[str, Any]) -> None:
         if self._child is None or self._child.stdin is None:
@@ -178,33 +197,32 @@ class EmbeddedEngine(OpenAIEngine):
         line = self._child.stdout.readline() if readable else b""
         if not readable:
             self.stop()
-            raise ShoestringError(
-                f"the embedded engine did not {step} within {self._load_timeout_s:g} s"
+            raise EngineLostError(
+                f"the embedded engine did not {step} within {self._load_timeout_s:g} s: "
+                "take a smaller model, or a machine with more memory" + self._where_log()
             )
         if not line:
             raise self._death(step)
         answer: dict[str, Any] = json.loads(line)
         if answer.get("state") != state:
             self.stop()
-            raise ShoestringError(f"the embedded engine could not {step}: {answer.get('error')}")
+            raise EngineLostError(
+                f"the embedded engine could not {step}: {answer.get('error')}" + self._where_log()
+            )
         ended_s = time.monotonic()
         self._spans.append(Span(step, begun_s - self._origin_s, ended_s - self._origin_s))
         return answer
 
-    def _death(self, step: str) -> ShoestringError:
+    def _death(self, step: str) -> EngineLostError:
         assert self._child is not None
         status = self._child.wait()
         self.stop()
         how = f"by signal {-status}" if status < 0 else f"with status {status}"
-        memory = " (out of memory?)" if status == -9 else ""  # noqa: PLR2004
-        where = f"; its log is {self._log_path}" if self._log_path else ""
-        return ShoestringError(
-            f"the embedded engine died {how}{memory} before it could {step}{where}"
+        if status == -signal.SIGKILL:
+            how += " (out of memory? take a smaller model or less context)"
+        return EngineLostError(
+            f"the embedded engine died {how} before it could {step}{self._where_log()}"
         )
 
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    def _where_log(self) -> str:
+        return f"; its log is {self._log_path}" if self._log_path else ""

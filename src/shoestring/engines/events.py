@@ -9,6 +9,7 @@ llama-server, vLLM, Ollama and LM Studio send it.
 
 from __future__ import annotations
 
+import codecs
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -57,11 +58,14 @@ def split_messages(arrivals: Iterable[tuple[int, bytes]]) -> Iterator[Message]:
     Raises:
         UnicodeDecodeError: a complete line is not UTF-8.
     """
-    rest = b""
+    rest: list[bytes] = []
     data: list[str] = []
-    for t_ns, piece in arrivals:
-        lines = (rest + piece).split(b"\n")
-        rest = lines.pop()
+    for t_ns, piece in _without_mark(arrivals):
+        rest.append(piece)
+        if b"\n" not in piece:  # joined only when a line ends: a long line costs no more
+            continue
+        lines = b"".join(rest).split(b"\n")
+        rest = [lines.pop()]
         for raw in lines:
             line = raw.removesuffix(b"\r").decode("utf-8")
             if not line:
@@ -72,6 +76,12 @@ def split_messages(arrivals: Iterable[tuple[int, bytes]]) -> Iterator[Message]:
                 yield Message(t_ns, None)
             elif line.startswith("data:"):
                 data.append(line[5:].removeprefix(" "))
+
+
+def _without_mark(arrivals: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Drop a leading byte order mark, as the standard asks."""
+    for number, (t_ns, piece) in enumerate(arrivals):
+        yield t_ns, piece.removeprefix(codecs.BOM_UTF8) if number == 0 else piece
 
 
 def read_stream(arrivals: Iterable[tuple[int, bytes]]) -> Reading:
@@ -105,7 +115,7 @@ def _read_message(
         return
     try:
         chunk = json.loads(message.data)
-    except ValueError:
+    except (ValueError, RecursionError):
         chunk = None
     if not isinstance(chunk, dict):
         reading.failure = Failure("malformed", f"a chunk is not JSON: {message.data[:80]!r}")

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from shoestring.engines.events import Reading, read_stream
@@ -19,16 +22,24 @@ from shoestring.engines.protocol import (
     Span,
     monotonic_ns,
 )
-from shoestring.engines.transport import Cancellation, Exchange, exchange, parse_base_url
+from shoestring.engines.transport import (
+    READ_BYTES,
+    Cancellation,
+    Exchange,
+    exchange,
+    parse_base_url,
+)
 from shoestring.errors import BadValueError, MissingError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
     import requests
 
 API_KEY_VARIABLE = "SHOESTRING_API_KEY"
 PROBE_TIMEOUT_S = 10.0
+PROBE_LIMIT_BYTES = 8 * 2**20
 
 Endpoint = Literal["chat", "completions"]
 
@@ -61,8 +72,12 @@ class OpenAIEngine:
         self.model_id = model_id
         self.endpoint: Endpoint = endpoint
         self._api_key = api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE)
-        if self._api_key and not self._api_key.isprintable():
+        if self._api_key and not (self._api_key.isascii() and self._api_key.isprintable()):
             raise BadValueError(f"{API_KEY_VARIABLE} holds a character that no key can have")
+        if not model_id or not model_id.isprintable():
+            raise BadValueError(
+                f"the model's name {model_id!r} cannot be used: give printable text"
+            )
         self._fixed_length_field = fixed_length_field
         self._tokenises: bool | None = None
         self._server: str | None = None
@@ -84,12 +99,11 @@ class OpenAIEngine:
         Raises:
             MissingError: nobody answers there, or the key is refused.
         """
-        answer = self._ask("GET", "/v1/models")
-        self._server = answer.headers.get("Server")
-        if answer.status_code in (401, 403):
+        reply = self._ask("GET", "/v1/models")
+        self._server = reply.server
+        if reply.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise MissingError(
-                f"{self._address.url} refused the key (HTTP {answer.status_code}): "
-                f"set {API_KEY_VARIABLE}"
+                f"{self._address.url} refused the key (HTTP {reply.status}): set {API_KEY_VARIABLE}"
             )
 
     def load(self) -> None:
@@ -113,24 +127,36 @@ class OpenAIEngine:
         return self._server
 
     def count_tokens(self, text: str) -> int | None:
-        """Count by the server's ``/tokenize``, or None where it has none."""
+        """Count by the server's ``/tokenize``, or None where it has none.
+
+        Raises:
+            MissingError: the server counted before and does not any more.
+        """
         if self._tokenises is False:
             return None
-        body = {"content": text, "add_special": True}
-        answer = self._ask("POST", "/tokenize", json=body)
-        tokens = _tokens(answer) if answer.ok else None
+        reply = self._ask("POST", "/tokenize", json={"content": text, "add_special": True})
+        tokens = _tokens(reply)
+        if tokens is None and self._tokenises:
+            raise MissingError(
+                f"{self._address.url}/tokenize answered HTTP {reply.status} where it had "
+                "counted before: look at the server, then go on with --resume"
+            )
         self._tokenises = tokens is not None
         return tokens
 
-    def generate(
+    def lost(self) -> str | None:
+        """None: whether a server that is not ours comes back is not ours to know."""
+        return None
+
+    def record(
         self,
         prompt: Prompt,
         *,
         patience: Patience = Patience(),  # noqa: B008 - frozen
         intended_ns: int | None = None,
         cancellation: Cancellation | None = None,
-    ) -> Generation:
-        """Send one prompt and record the stream; see :class:`Engine`."""
+    ) -> OpenAIRecording:
+        """Send one prompt and take the stream down; see :class:`Engine`."""
         started_ns = monotonic_ns() if intended_ns is None else intended_ns
         path = "/v1/chat/completions" if self.endpoint == "chat" else "/v1/completions"
         raw = exchange(
@@ -142,7 +168,17 @@ class OpenAIEngine:
             started_ns=started_ns,
             cancellation=cancellation,
         )
-        return interpret(raw, started_ns)
+        return OpenAIRecording(raw, started_ns, self._api_key)
+
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        patience: Patience = Patience(),  # noqa: B008 - frozen
+        cancellation: Cancellation | None = None,
+    ) -> Generation:
+        """Send one prompt and return what came of it; see :class:`Engine`."""
+        return self.record(prompt, patience=patience, cancellation=cancellation).read()
 
     def __enter__(self) -> Self:
         """Start and load; what was started is stopped when loading fails."""
@@ -187,11 +223,11 @@ class OpenAIEngine:
             headers["Authorization"] = f"Bearer {self._api_key}"
         return headers
 
-    def _ask(self, method: str, path: str, **options: Any) -> requests.Response:
+    def _ask(self, method: str, path: str, **options: Any) -> Reply:
         """Send a request that is not timed.
 
         Raises:
-            MissingError: nobody answers.
+            MissingError: nobody answers, or not here, or without end.
         """
         import requests
 
@@ -199,11 +235,18 @@ class OpenAIEngine:
             self._session = requests.Session()
             # llama-server promises keep-alive and closes after it.
             self._session.headers.update({**self._headers(), "Connection": "close"})
-            # What is on this machine is never asked through a proxy.
-            self._session.trust_env = self._address.host not in ("127.0.0.1", "localhost", "::1")
+            # The timed path knows no proxy and no netrc; what is asked beside it must not either.
+            self._session.trust_env = False
         url = self._address.url + path
         try:
-            return self._session.request(method, url, timeout=PROBE_TIMEOUT_S, **options)
+            with self._session.request(
+                method, url, timeout=PROBE_TIMEOUT_S, stream=True, allow_redirects=False, **options
+            ) as answer:
+                if answer.is_redirect:
+                    where = answer.headers["Location"]
+                    raise MissingError(f"{url} sends on to {where}: give that as --base-url")
+                body = _read_bounded(answer.iter_content(READ_BYTES), url)
+                return Reply(answer.status_code, answer.headers.get("Server"), body)
         except requests.RequestException as error:
             raise MissingError(
                 f"no server answers at {self._address.url} ({type(error).__name__}): "
@@ -211,25 +254,67 @@ class OpenAIEngine:
             ) from error
 
 
-def interpret(raw: Exchange, started_ns: int) -> Generation:
-    """Read what an exchange brought; the first failure on the way is the one that counts."""
-    reading = read_stream(raw.arrivals) if raw.status == 200 else Reading()  # noqa: PLR2004
-    return Generation(
-        intended_ns=started_ns,
-        sent_ns=raw.sent_ns,
-        headers_ns=raw.headers_ns,
-        end_ns=raw.end_ns,
-        connect_s=raw.connect_s,
-        http_status=raw.status,
-        events=tuple(reading.events),
-        failure=_judge(raw, reading),
-        finish_reason=reading.finish_reason,
-        usage=reading.usage,
-        native=reading.native,
-        text=reading.text,
-        reasoning=reading.reasoning,
-        truth=tuple(reading.truth),
-    )
+@dataclass(frozen=True)
+class Reply:
+    """What came of a request that is not timed."""
+
+    status: int
+    server: str | None
+    body: bytes
+
+
+@dataclass(frozen=True)
+class OpenAIRecording:
+    """One exchange and when it was meant to begin; ``secret`` is kept out of what is read."""
+
+    raw: Exchange
+    started_ns: int
+    secret: str | None = field(default=None, repr=False)
+
+    @property
+    def end_ns(self) -> int:
+        """When the exchange was over."""
+        return self.raw.end_ns
+
+    def read(self) -> Generation:
+        """Read what arrived; the first failure on the way is the one that counts."""
+        raw = self.raw
+        reading = read_stream(raw.arrivals) if raw.status == HTTPStatus.OK else Reading()
+        failure = _judge(raw, reading)
+        return Generation(
+            intended_ns=self.started_ns,
+            sent_ns=raw.sent_ns,
+            headers_ns=raw.headers_ns,
+            end_ns=raw.end_ns,
+            connect_s=raw.connect_s,
+            http_status=raw.status,
+            events=tuple(reading.events),
+            failure=failure and Failure(failure.reason, self._without_secret(failure.detail)),
+            finish_reason=reading.finish_reason,
+            usage=reading.usage,
+            native=reading.native,
+            text=self._without_secret(reading.text),
+            reasoning=self._without_secret(reading.reasoning),
+            truth=tuple(reading.truth),
+        )
+
+    def _without_secret(self, text: str) -> str:
+        """Blank the key out: some servers send the request's head back when they refuse it."""
+        return text.replace(self.secret, "***") if self.secret else text
+
+
+def _read_bounded(pieces: Iterable[bytes], url: str) -> bytes:
+    """Read a body up to a limit of size and of time.
+
+    Raises:
+        MissingError: it is longer, or takes longer.
+    """
+    body, begun_s = bytearray(), time.monotonic()
+    for piece in pieces:
+        body += piece
+        if len(body) > PROBE_LIMIT_BYTES or time.monotonic() - begun_s > PROBE_TIMEOUT_S:
+            raise MissingError(f"{url} answers without end: is this the base URL?")
+    return bytes(body)
 
 
 def _judge(raw: Exchange, reading: Reading) -> Failure | None:
@@ -246,9 +331,12 @@ def _judge(raw: Exchange, reading: Reading) -> Failure | None:
     return None
 
 
-def _tokens(answer: requests.Response) -> int | None:
+def _tokens(reply: Reply) -> int | None:
+    """Return how many tokens a reply of ``/tokenize`` holds, or None where it is no such reply."""
+    if reply.status != HTTPStatus.OK:
+        return None
     try:
-        tokens = answer.json().get("tokens")
-    except (ValueError, AttributeError):
+        tokens = json.loads(reply.body)["tokens"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return len(tokens) if isinstance(tokens, list) else None

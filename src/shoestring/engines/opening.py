@@ -24,6 +24,8 @@ def check_engine(engine: str, base_url: str | None) -> str:
     """
     if engine not in ENGINES:
         raise BadValueError(f"unknown engine {engine!r}: give {', '.join(ENGINES)}")
+    if base_url == "":
+        raise BadValueError("--base-url is empty: give the server's address, or leave it out")
     if engine == "openai" and not base_url:
         raise BadValueError("engine openai needs the server's address: give --base-url")
     if engine == "embedded" and base_url:

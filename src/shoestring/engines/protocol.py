@@ -152,6 +152,17 @@ class Span:
     end_s: float
 
 
+class Recording(Protocol):
+    """One request, taken down and not yet read: reading costs time that no slot shall wait for."""
+
+    @property
+    def end_ns(self) -> int:
+        """When the request was over."""
+
+    def read(self) -> Generation:
+        """Parse what arrived."""
+
+
 class Engine(Protocol):
     """An engine that has one model.
 
@@ -190,15 +201,27 @@ class Engine(Protocol):
     def count_tokens(self, text: str) -> int | None:
         """Count the tokens of ``text`` by the model's tokenizer, or None without one."""
 
-    def generate(
+    def lost(self) -> str | None:
+        """Say in one line why no more answers can come, or None while they can."""
+
+    def record(
         self,
         prompt: Prompt,
         *,
         patience: Patience = ...,
         intended_ns: int | None = None,
         cancellation: Cancellation | None = None,
+    ) -> Recording:
+        """Send one prompt and take the stream down; nothing is parsed, nothing is raised."""
+
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        patience: Patience = ...,
+        cancellation: Cancellation | None = None,
     ) -> Generation:
-        """Send one prompt and record the stream. Failures are in the record, not raised."""
+        """Send one prompt and return what came of it; failures are in it, not raised."""
 
     def __enter__(self) -> Self:
         """Start and load."""

@@ -1,18 +1,21 @@
 """The timed path: one HTTP exchange, every arrival stamped before anything is parsed.
 
 ``http.client`` in the caller's thread, one connection a request (llama-server promises to keep a
-connection alive and closes it after a stream; ``connect_s`` says what the connection cost). The
-stamp is taken as soon as the bytes are in our hands; decoding and JSON come after the stream.
+connection alive and closes it after a stream; ``connect_s`` says what the connection cost). Below
+it lies a reader of our own, which stamps each ``recv`` as it returns: framing, decoding and JSON
+come after the stamp. The same reader holds the limits of time at every ``recv``, so that a server
+that drips bytes, in its head or in its trailer, cannot outlast them.
 Measured against the known-truth server in ``benchmarks/clock.py``.
 """
 
 from __future__ import annotations
 
 import http.client
+import io
 import socket
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from shoestring.engines.protocol import Failure, FailureReason, Patience, monotonic_ns
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 READ_BYTES = 65_536
 BODY_LIMIT_BYTES = 64 * 2**20
 DETAIL_LIMIT_BYTES = 4_096
+CONNECT_LIMIT_S = 10.0
+"""A connection that takes longer than this counts as none; it cannot be cancelled before."""
 
 
 class Cancellation:
@@ -94,14 +99,16 @@ def parse_base_url(text: str) -> Address:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise BadValueError(f"base URL {text!r} cannot be used: {error}") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadValueError(f"base URL {text!r} cannot be used: give http://HOST:PORT")
+        # Not repeated: what cannot be parsed may hold a password.
+        raise BadValueError(f"the base URL cannot be used: {error}") from error
     if parts.username or parts.password or parts.query or parts.fragment:
         raise BadValueError(
             "the base URL holds more than scheme, host, port and path: "
             "give the key in SHOESTRING_API_KEY"
         )
+    writable = text.isascii() and text.isprintable() and " " not in text
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not writable:
+        raise BadValueError(f"base URL {text!r} cannot be used: give http://HOST:PORT")
     secure = parts.scheme == "https"
     prefix = parts.path.rstrip("/").removesuffix("/v1")
     return Address(secure, parts.hostname, port or (443 if secure else 80), prefix)
@@ -158,18 +165,22 @@ class _Attempt:
         self._patience = patience
         self._deadline_ns = started_ns + int(patience.request_s * 1e9)
         kind = http.client.HTTPSConnection if address.secure else http.client.HTTPConnection
-        self._connection = kind(address.host, address.port, timeout=patience.stall_s)
+        self._connection = kind(address.host, address.port)
+        self._connection.response_class = self._make_response  # type: ignore[assignment]
         self._prefix = address.prefix
         self.sock: socket.socket | None = None
         self._response: http.client.HTTPResponse | None = None
+        self._status: int | None = None
         self._sent_ns: int | None = None
         self._headers_ns: int | None = None
+        self._arrived_ns = 0
         self.connect_s: float | None = None
         self._arrivals: list[tuple[int, bytes]] = []
         self._failure: Failure | None = None
 
     def connect(self) -> None:
         before_ns = self._clock()
+        self._connection.timeout = min(self._wait_s(), CONNECT_LIMIT_S)
         self._connection.connect()
         self.sock = self._connection.sock
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -180,32 +191,50 @@ class _Attempt:
         self._sent_ns = self._clock()
 
     def read(self) -> None:
-        self._limit_wait()
         response = self._response = self._connection.getresponse()
-        self._headers_ns = self._clock()
+        self._headers_ns = self._arrived_ns
+        self._status = response.status
         if response.status != http.HTTPStatus.OK:
-            said = response.read(DETAIL_LIMIT_BYTES).decode("utf-8", "replace")
-            detail = " ".join(said.split())[:500]
-            self.fail("http_error", f"HTTP {response.status} {response.reason}: {detail}")
+            self._read_refusal(response)
             return
         size = 0
-        arrivals, clock = self._arrivals, self._clock
         while data := response.read1(READ_BYTES):
-            arrivals.append((clock(), data))
+            self._arrivals.append((self._arrived_ns, data))
             size += len(data)
             if size > BODY_LIMIT_BYTES:
                 self.fail("malformed", f"the answer is longer than {BODY_LIMIT_BYTES} bytes")
                 return
-            self._limit_wait()
+        if response.length:  # of a Content-Length; read1 does not complain of a cut body
+            self.fail("reset", f"the connection was closed {response.length} bytes too early")
 
-    def _limit_wait(self) -> None:
+    def _read_refusal(self, response: http.client.HTTPResponse) -> None:
+        """Note the status first: the text that explains it may never come."""
+        reason: FailureReason = "http_error"
+        self.fail(reason, f"HTTP {response.status} {response.reason}")
+        said = response.read(DETAIL_LIMIT_BYTES).decode("utf-8", "replace")
+        self._failure = Failure(
+            reason, f"HTTP {response.status} {response.reason}: {' '.join(said.split())[:500]}"
+        )
+
+    def receive(self, file: socket.SocketIO, buffer: Any) -> int | None:
+        """Receive what is there, within the limits, and stamp it."""
         assert self.sock is not None
+        self.sock.settimeout(self._wait_s())
+        count = file.readinto(buffer)
+        self._arrived_ns = self._clock()
+        return count
+
+    def _make_response(self, sock: socket.socket, **options: Any) -> http.client.HTTPResponse:
+        return http.client.HTTPResponse(_Wire(self, sock), **options)  # type: ignore[arg-type]
+
+    def _wait_s(self) -> float:
+        """Return how long the next wait may be: the stall limit, or what is left of the whole."""
         left_s = (self._deadline_ns - self._clock()) / 1e9
-        self.sock.settimeout(max(min(left_s, self._patience.stall_s), 0.001))
+        return max(min(left_s, self._patience.stall_s), 0.001)
 
     def timeout_reason(self) -> tuple[FailureReason, str]:
         if self.connect_s is None:
-            return "connect", f"no connection within {self._patience.stall_s:g} s"
+            return "connect", f"no connection within {self._connection.timeout:g} s"
         if self._clock() >= self._deadline_ns:
             return "deadline", f"not finished within {self._patience.request_s:g} s"
         if self._headers_ns is None:
@@ -213,7 +242,8 @@ class _Attempt:
         return "stall", f"no byte for {self._patience.stall_s:g} s"
 
     def fail(self, reason: FailureReason, detail: str) -> None:
-        self._failure = Failure(reason, detail)
+        """Note why the exchange failed; the first reason is the one that counts."""
+        self._failure = self._failure or Failure(reason, detail)
 
     def close(self) -> None:
         if self._response is not None:
@@ -227,16 +257,44 @@ class _Attempt:
             headers_ns=self._headers_ns,
             end_ns=self._clock(),
             connect_s=self.connect_s,
-            status=response.status if response is not None else None,
+            status=self._status,
             content_type=(response.getheader("Content-Type") or "") if response is not None else "",
             arrivals=self._arrivals,
             failure=self._failure,
         )
 
 
+class _Wire(io.RawIOBase):
+    """What ``http.client`` takes for its socket: every read goes through ``receive``."""
+
+    def __init__(self, attempt: _Attempt, sock: socket.socket) -> None:
+        super().__init__()
+        self._attempt = attempt
+        # Holds the socket open: ``http.client`` closes its own end as soon as it has the head.
+        self._file = sock.makefile("rb", buffering=0)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """Return the buffered file that the response reads from."""
+        return io.BufferedReader(self, READ_BYTES)
+
+    def readable(self) -> bool:
+        """Return True: that is all it is for."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Fill the buffer with what has arrived."""
+        return self._attempt.receive(self._file, buffer)
+
+    def close(self) -> None:
+        """Let the socket go."""
+        self._file.close()
+        super().close()
+
+
 def _shut(sock: socket.socket) -> None:
     try:
-        sock.shutdown(socket.SHUT_RDWR)
+        # The plain socket's: that of TLS would take its state away under the reading thread.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
     except OSError:
         # The peer was faster: the socket is down already, which is what was wanted.
         return

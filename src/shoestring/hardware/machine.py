@@ -4,7 +4,7 @@ A container or a notebook service often lends a part of a machine only: fewer co
 cgroup quota) and less memory (cgroup limit) than the machine has. What may be used is what
 matters for speed and for fit, so it stands beside what is there::
 
-    cores_usable = min(cores in the affinity mask, quota / period)
+    cores_usable = min(cores in the affinity mask, quota / period)   (hardware.cores)
     memory_bytes = min(memory of the host, cgroup limit)
 
 Everything is read from files below a root folder, so that a test can describe another machine.
@@ -18,7 +18,8 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoestring.hardware.cgroups import cpu_limit_cores, memory_limit_bytes
+from shoestring.hardware.cgroups import memory_limit_bytes
+from shoestring.hardware.cores import lent_cores
 from shoestring.hardware.gpus import list_gpus
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _cpu(root: Path) -> dict[str, Any]:
         "model": first.get("model name") or platform.processor() or None,
         "cores_physical": _physical_cores(processors),
         "cores_logical": logical,
-        "cores_usable": _usable_cores(root, logical),
+        "cores_usable": lent_cores(root, logical),
         "flags": _flags(first.get("flags") or first.get("Features") or ""),
     }
 
@@ -110,22 +111,6 @@ def _physical_cores(processors: list[dict[str, str]]) -> int | None:
     """Count distinct cores; ARM's cpuinfo does not say, and then nobody is asked to guess."""
     cores = {(p.get("physical id", "0"), p["core id"]) for p in processors if "core id" in p}
     return len(cores) or None
-
-
-def _usable_cores(root: Path, logical: int | None) -> float | None:
-    allowed = _allowed_cores(_read(root / "proc/self/status") or "") or logical
-    limits = [float(n) for n in (allowed, cpu_limit_cores(root)) if n is not None]
-    return min(limits, default=None)
-
-
-def _allowed_cores(status: str) -> int | None:
-    """Count the cores of the affinity mask, written like ``0-3,8``."""
-    for line in status.splitlines():
-        key, _, value = line.partition(":")
-        if key == "Cpus_allowed_list":
-            ranges = [part.split("-") for part in value.strip().split(",")]
-            return sum(int(bounds[-1]) - int(bounds[0]) + 1 for bounds in ranges)
-    return None
 
 
 def _flags(text: str) -> list[str]:

@@ -10,14 +10,15 @@ not drift; a sample that comes late is taken once, and what was missed is left o
 It shares Python's lock with the clocks that it must not disturb: a sample takes about 0.4 ms,
 most of it inside system calls that let the lock go, and ``cpu_s`` says what all samples cost.
 The kernel counts processor time in ticks of 10 ms, so at 10 Hz percentages have coarse steps.
-What cannot be read is None, and ``unavailable`` says why; nothing is made up.
+What cannot be read is None, and ``unavailable`` says why; nothing is made up. A probe that fails
+(a sandbox may forbid any of them) costs its own fields only: the sampler goes on.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 
@@ -26,10 +27,13 @@ from shoestring.hardware.processes import ProcessTree, peak_resident_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+T = TypeVar("T")
 SLOW_S = 1.0  # between the readings that cost more
 # Names that the drivers of processor sensors give themselves.
 CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal", "soc_thermal")
 ENGINE_FIELDS = ("engine_cpu_percent", "engine_rss_bytes", "engine_processes")
+# What psutil raises where the kernel does not let it read, or writes what it does not expect.
+PROBE_ERRORS = (OSError, psutil.Error, RuntimeError, ValueError)
 
 
 class TelemetrySampler:
@@ -44,6 +48,7 @@ class TelemetrySampler:
         rate_hz: samples a second.
 
     Attributes:
+        rate_hz: samples a second.
         unavailable: why a field is or was None, by the field's name.
     """
 
@@ -56,6 +61,7 @@ class TelemetrySampler:
         session: int,
         rate_hz: float = 10,
     ) -> None:
+        self.rate_hz = rate_hz
         self.unavailable: dict[str, str] = {}
         self._engine_pid = engine_pid
         self._sink = sink
@@ -66,7 +72,7 @@ class TelemetrySampler:
         self._slow: dict[str, float | None] = {}
         self._slow_due_s = 0.0
         self._engine_read_s = 0.0
-        self._machine_before = psutil.cpu_times()
+        self._machine_before = self._probe(psutil.cpu_times, "cpu_percent")
         self._sampled_peak_bytes: int | None = None
         self._kernel_peak_bytes: int | None = None
         self._was_tree = False
@@ -108,13 +114,13 @@ class TelemetrySampler:
             Bytes and source; both None where no process of the engine was seen.
         """
         if self._tree is not None:
-            self._note_kernel_peak(self._tree.pid)
+            self._note_kernel_peak(self._tree)
         sampled, kernel = self._sampled_peak_bytes, self._kernel_peak_bytes
         if kernel is not None and not self._was_tree:
             return kernel, "VmHWM"
         if sampled is None:
             return None, None
-        return sampled, f"largest sample of the process tree at {1 / self._period_s:g} Hz"
+        return sampled, f"largest sample of the process tree at {self.rate_hz:g} Hz"
 
     def _run(self) -> None:
         started_s = time.monotonic()
@@ -140,23 +146,38 @@ class TelemetrySampler:
         slow = now_s >= self._slow_due_s
         if slow:
             self._slow_due_s = now_s + SLOW_S
-            self._slow = {"temperature_c": self._temperature(), "frequency_hz": self._frequency()}
-            if self._tree is not None:
-                self._tree.rescan()
-                self._note_kernel_peak(self._tree.pid)
+            self._slow = {
+                "temperature_c": self._probe(self._temperature, "temperature_c"),
+                "frequency_hz": self._probe(self._frequency, "frequency_hz"),
+            }
+            self._probe(self._look_for_processes, "engine_processes")
         return {
             "session": self._session,
             "t_ns": t_ns,
-            "cpu_percent": self._machine_percent(),
+            "cpu_percent": self._probe(self._machine_percent, "cpu_percent"),
             **self._read_engine(now_s),
-            "available_memory_bytes": psutil.virtual_memory().available,
+            "available_memory_bytes": self._probe(
+                lambda: psutil.virtual_memory().available, "available_memory_bytes"
+            ),
             **self._slow,
         }
+
+    def _probe(self, read: Callable[[], T], *fields: str) -> T | None:
+        """Read something; where that fails, note the reason for its fields and return None."""
+        try:
+            return read()
+        except PROBE_ERRORS as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self.unavailable |= dict.fromkeys(fields, reason)
+            return None
 
     def _machine_percent(self) -> float | None:
         """Return the busy share of all cores since the sample before, 0-100."""
         before, now = self._machine_before, psutil.cpu_times()
         self._machine_before = now
+        if before is None:
+            self.unavailable["cpu_percent"] = "first reading after a failed one"
+            return None
         # Guest time is inside user time on Linux, and waiting for a disk is idleness.
         idle = sum(getattr(now, k, 0) - getattr(before, k, 0) for k in ("idle", "iowait"))
         guest = sum(getattr(now, k, 0) - getattr(before, k, 0) for k in ("guest", "guest_nice"))
@@ -167,6 +188,10 @@ class TelemetrySampler:
         return round(min(100.0, max(0.0, 100 * (total - idle) / total)), 1)
 
     def _read_engine(self, now_s: float) -> dict[str, Any]:
+        use = self._probe(lambda: self._engine_use(now_s), *ENGINE_FIELDS)
+        return dict.fromkeys(ENGINE_FIELDS) if use is None else use
+
+    def _engine_use(self, now_s: float) -> dict[str, Any]:
         """Read the engine's processes; look for the root anew where its pid has changed."""
         pid = self._engine_pid() if callable(self._engine_pid) else self._engine_pid
         if pid is None:
@@ -192,8 +217,13 @@ class TelemetrySampler:
         self.unavailable |= dict.fromkeys(ENGINE_FIELDS, reason)
         return dict.fromkeys(ENGINE_FIELDS)
 
-    def _note_kernel_peak(self, pid: int) -> None:
-        peak = peak_resident_bytes(pid)
+    def _look_for_processes(self) -> None:
+        if self._tree is not None:
+            self._tree.rescan()
+            self._note_kernel_peak(self._tree)
+
+    def _note_kernel_peak(self, tree: ProcessTree) -> None:
+        peak = peak_resident_bytes(tree.pid)
         if peak is not None:
             self._kernel_peak_bytes = max(self._kernel_peak_bytes or 0, peak)
 
@@ -208,10 +238,7 @@ class TelemetrySampler:
 
     def _frequency(self) -> float | None:
         """Return the mean over the cores, in hertz."""
-        try:
-            frequency = psutil.cpu_freq()
-        except (OSError, NotImplementedError, RuntimeError):
-            frequency = None
+        frequency: Any = psutil.cpu_freq()  # None on some systems, whatever its types say
         if frequency is None or not frequency.current:
             self.unavailable["frequency_hz"] = "the kernel does not say"
             return None

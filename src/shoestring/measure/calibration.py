@@ -13,6 +13,7 @@ and the floor below which a figure of this session means nothing.
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from statistics import median
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from shoestring.engines.openai import OpenAIEngine
 from shoestring.engines.protocol import Patience, Prompt
-from shoestring.errors import ShoestringError
+from shoestring.errors import InterruptedRunError, ShoestringError
 from shoestring.measure.loop import Ask, Stop, closed_loop
+from shoestring.measure.prompting import PromptText
 from shoestring.measure.schedule import Planned
 from shoestring.truth.process import running_server
 
@@ -79,9 +81,16 @@ def calibrate(
             if not stop.asked
         ]
     if not errors:
-        raise ShoestringError("the calibration was interrupted")
-    worst = max(errors, key=lambda error: error.gap_error_p99_s or 0.0)
-    return {**asdict(worst), "by_concurrency": [asdict(error) for error in errors]}
+        raise InterruptedRunError("the calibration was interrupted")
+    worst: dict[str, Any] = {
+        name: max((asdict(error)[name] for error in errors), key=lambda value: value or 0.0)
+        for name in ("ttft_error_s", "ttft_error_p99_s", "gap_error_p99_s")
+    }
+    return {
+        "requests": sum(error.requests for error in errors),
+        **worst,
+        "by_concurrency": [asdict(error) for error in errors],
+    }
 
 
 def collect(
@@ -98,15 +107,17 @@ def collect(
         ShoestringError: a request failed, which on loopback it must not.
     """
     engine = OpenAIEngine(base_url, model, api_key="")
+    text = PromptText("now", None)
     asks = [
-        Ask(Planned(f"k{number}", 0, "calibration", concurrency), Prompt("now", 100_000), "")
+        Ask(Planned(f"k{number}", 0, "calibration", concurrency), Prompt(text.text, 100_000), text)
         for number in range(requests)
     ]
     answers = closed_loop(engine, asks, concurrency, Patience(10.0, 60.0), stop, cancellation)
-    generations = [answer.generation for answer in answers]
+    with closing(answers):
+        generations = [answer.recording.read() for answer in answers]
     failed = [g.failure for g in generations if g.failure is not None]
     if failed:
-        raise ShoestringError(f"the calibration failed: {failed[0].detail}")
+        raise ShoestringError(f"the clock could not be calibrated: {failed[0].detail}")
     return generations
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import click
@@ -30,6 +31,7 @@ Then: shoestring report PATH, which the last line of the output names.
 @click.option("--base-url", help="A server that speaks the OpenAI protocol: http://HOST:PORT.")
 @click.option("--concurrency", type=click.IntRange(1, 1024), help="Use this one in every case.")
 @click.option("--requests", type=click.IntRange(1, 100_000), help="Send so many in all.")
+@click.option("--deadline", help="End after so long, to be resumed: 90s, 30m, 8h.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -47,6 +49,7 @@ def run(
     base_url: str | None,
     concurrency: int | None,
     requests: int | None,
+    deadline: str | None,
     out: Path,
     resume: bool,
     as_json: bool,
@@ -70,6 +73,7 @@ def run(
         resume=resume,
         concurrency=concurrency,
         requests=requests,
+        deadline_s=_seconds(deadline) if deadline is not None else None,
     )
     status = "complete" if done.complete else "incomplete"
     if as_json:
@@ -79,6 +83,14 @@ def run(
     if not done.complete:
         click.echo(f"incomplete: {done.incomplete_reason}; go on with --resume", err=True)
     click.echo(str(done.path))
+
+
+def _seconds(text: str) -> float:
+    """Read a duration: a number and s, m or h."""
+    parts = re.fullmatch(r"(\d{1,7}(?:\.\d+)?)([smh])", text)
+    if parts is None or not float(parts[1]):
+        raise BadValueError(f"--deadline {text!r} is no duration: give 90s, 30m or 8h")
+    return float(parts[1]) * {"s": 1, "m": 60, "h": 3600}[parts[2]]
 
 
 def _floor(calibration: dict[str, float | None] | None) -> str:

@@ -1,8 +1,9 @@
 """Ctrl-C and SIGTERM end a run in order: finish what is in flight, keep the rows, end the engine.
 
 While requests are in flight the first signal stops the sending and they have ``GRACE_S`` to end; a
-second signal, or the end of that time, breaks them off. At any other moment the first signal ends
-the session at once.
+second signal, or the end of that time, breaks them off. While a session is put away (the engine is
+ended, the manifest written) a signal is noted and nothing is broken off. At any other moment the
+first signal ends the session at once.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ def orderly_interrupts(stop: Stop, say: Callable[[str], None]) -> Iterator[None]
     timer.daemon = True
 
     def handle(number: int, _frame: FrameType | None) -> None:
+        if stop.closing:
+            stop.ask(REASON)
+            return
         if stop.asked or not stop.sending:
             raise InterruptedRunError(REASON)
         stop.ask(REASON)
@@ -47,8 +51,10 @@ def orderly_interrupts(stop: Stop, say: Callable[[str], None]) -> Iterator[None]
             f"(up to {GRACE_S:g} s; again to break them off); the run can be resumed"
         )
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
+        for number in SIGNALS:
+            signal.signal(number, handle)
         yield
     finally:
         timer.cancel()

@@ -1,7 +1,8 @@
 """The closed loop: ``concurrency`` slots, each sends its next request when its last has ended.
 
-Slots are threads that wait in ``recv``; they do nothing but the timed exchange. Rows are parsed
-and written by the caller's thread, so that no ``fsync`` delays a slot.
+Slots are threads that wait in ``recv``; they do nothing but the timed exchange. What they took
+down is parsed and written by the caller's thread, so that neither parsing nor ``fsync`` delays a
+slot. A request is intended for the moment at which its slot became free.
 
 A closed loop sends less when the server is slow: its latencies are those of users who wait
 (coordinated omission), and the record says at which concurrency each was taken.
@@ -15,11 +16,14 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shoestring.engines.protocol import monotonic_ns
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
-    from shoestring.engines.protocol import Engine, Generation, Patience, Prompt
+    from shoestring.engines.protocol import Engine, Patience, Prompt, Recording
     from shoestring.engines.transport import Cancellation
+    from shoestring.measure.prompting import PromptText
     from shoestring.measure.schedule import Planned
 
 
@@ -29,15 +33,15 @@ class Ask:
 
     planned: Planned
     prompt: Prompt
-    prompt_sha256: str
+    text: PromptText
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A request and what came of it."""
+    """A request and what was taken down of its answer."""
 
     ask: Ask
-    generation: Generation
+    recording: Recording
 
 
 class Stop:
@@ -45,6 +49,7 @@ class Stop:
 
     Attributes:
         sending: whether requests of the run are in flight, which deserve to end in peace.
+        closing: whether the session is being put away, which no signal may break off.
         reason: why to stop; None while there is no reason.
         error: what went wrong, where that is the reason.
     """
@@ -53,6 +58,7 @@ class Stop:
         self._event = threading.Event()
         self._cancellation = cancellation
         self.sending = False
+        self.closing = False
         self.reason: str | None = None
         self.error: BaseException | None = None
 
@@ -95,14 +101,18 @@ def closed_loop(
     ended: queue.SimpleQueue[Answer | BaseException | None] = queue.SimpleQueue()
 
     def send_waiting() -> None:
+        free_ns = monotonic_ns()
         while waiting and not stop.asked:
             try:
                 ask = waiting.popleft()
             except IndexError:  # another slot was faster
                 return
-            generation = engine.generate(ask.prompt, patience=patience, cancellation=cancellation)
+            recording = engine.record(
+                ask.prompt, patience=patience, intended_ns=free_ns, cancellation=cancellation
+            )
+            free_ns = recording.end_ns
             if not stop.was_cut:
-                ended.put(Answer(ask, generation))
+                ended.put(Answer(ask, recording))
 
     def slot() -> None:
         try:
@@ -112,13 +122,12 @@ def closed_loop(
         finally:
             ended.put(None)
 
-    slots = [
-        threading.Thread(target=slot, name=f"slot-{number}", daemon=True)
-        for number in range(min(concurrency, len(asks)))
-    ]
-    for thread in slots:
-        thread.start()
+    slots: list[threading.Thread] = []
     try:
+        for number in range(min(concurrency, len(asks))):
+            thread = threading.Thread(target=slot, name=f"slot-{number}", daemon=True)
+            thread.start()
+            slots.append(thread)
         yield from _until_closed(ended, len(slots))
     except BaseException:  # an error, a signal, or a caller that wants no more
         waiting.clear()

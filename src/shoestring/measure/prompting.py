@@ -15,6 +15,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from shoestring.errors import BadValueError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -48,6 +50,9 @@ def make_prompt(
     """Make the prompt of one request: the longest that is not longer than wanted.
 
     The order is nonce, question or text, filling, task. Only whole words are cut.
+
+    Raises:
+        BadValueError: nonce and task alone are longer than wanted.
     """
     rng = random.Random(f"{seed}/{request_id}")
     nonce = f"[{rng.getrandbits(48):012x}]"
@@ -60,10 +65,15 @@ def make_prompt(
     if shortest is None:
         return PromptText(compose(max(1, int(case.prompt_tokens * WORDS_PER_TOKEN))), None)
     low, high, tokens = 0, len(words), shortest
+    if shortest > case.prompt_tokens:
+        raise BadValueError(
+            f"case {case.name} wants prompts of {case.prompt_tokens} tokens; with this model the "
+            f"shortest has {shortest}: raise prompt_tokens"
+        )
     while low < high:
         middle = (low + high + 1) // 2
         counted = count_tokens(compose(middle))
-        assert counted is not None
+        assert counted is not None, "a tokenizer that counted once goes on or raises"
         if counted <= case.prompt_tokens:
             low, tokens = middle, counted
         else:

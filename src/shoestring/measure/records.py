@@ -27,6 +27,13 @@ HASHED = (CONFIG, REQUESTS, TELEMETRY, ENVIRONMENT)
 
 Row = dict[str, Any]
 
+SHAPES: dict[str, dict[str, type]] = {
+    CONFIG: {"run_id": str, "suite": dict, "model": dict, "engine": dict, "requests": list},
+    ENVIRONMENT: {"sessions": list},
+    MANIFEST: {"run_id": str, "status": str, "requests": dict, "files": dict},
+}
+"""What must be in each object, by file: anything else is damage."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -55,7 +62,7 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether every planned request has its row and the manifest says so."""
+        """Whether the manifest says that every planned request has its row; its hashes held."""
         return self.manifest is not None and self.manifest["status"] == "complete"
 
     @property
@@ -89,9 +96,9 @@ def read_run(path: Path) -> Run:
     config = read_object(path / CONFIG)
     manifest = read_object(path / MANIFEST) if (path / MANIFEST).is_file() else None
     if manifest is not None:
-        _check_hashes(path, manifest)
+        check_hashes(path, manifest)
     rows, _ = read_lines(path / REQUESTS)
-    _check_rows(path / REQUESTS, rows)
+    check_rows(path / REQUESTS, rows)
     telemetry, _ = read_lines(path / TELEMETRY)
     environment_path = path / ENVIRONMENT
     environment = read_object(environment_path) if environment_path.is_file() else {"sessions": []}
@@ -99,10 +106,14 @@ def read_run(path: Path) -> Run:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read one JSON object with a ``schema_version`` that this version knows."""
+    """Read one JSON object of a run, of a schema that this version knows and of the right shape.
+
+    Raises:
+        BadRunError: it is damaged, or of a newer schema.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadRunError(
             f"{path} is damaged: {error}; take the run from its source again"
         ) from error
@@ -114,6 +125,9 @@ def read_object(path: Path) -> dict[str, Any]:
             f"{path} has schema version {version}, this shoestring reads up to {SCHEMA_VERSION}: "
             "update shoestring"
         )
+    for key, kind in SHAPES.get(path.name, {}).items():
+        if not isinstance(value.get(key), kind):
+            raise BadRunError(f"{path} is damaged: {key} is no {kind.__name__}")
     return dict(value)
 
 
@@ -126,15 +140,18 @@ def read_lines(path: Path) -> tuple[list[Row], int]:
     Raises:
         BadRunError: a line other than the torn last one is not a JSON object.
     """
-    if not path.is_file():
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
         return [], 0
-    data = path.read_bytes()
+    except OSError as error:
+        raise BadRunError(f"{path} cannot be read: {error.strerror}") from error
     whole = data.rfind(b"\n") + 1
     rows = []
     for number, line in enumerate(data[:whole].splitlines(), start=1):
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadRunError(f"{path}, line {number} is damaged: {error}") from error
         if not isinstance(row, dict):
             raise BadRunError(f"{path}, line {number} is damaged: not an object")
@@ -148,19 +165,31 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_hashes(path: Path, manifest: dict[str, Any]) -> None:
-    for name, expected in manifest.get("files", {}).items():
+def check_hashes(path: Path, manifest: dict[str, Any]) -> None:
+    """Check that the files of a run are those that its manifest describes.
+
+    Raises:
+        BadRunError: one is missing or was changed.
+    """
+    if set(manifest["files"]) != set(HASHED):
+        raise BadRunError(f"{path / MANIFEST} is damaged: it does not hold the hash of each file")
+    for name, expected in manifest["files"].items():
         file = path / name
-        if name not in HASHED or not file.is_file() or file_sha256(file) != expected:
+        if not file.is_file() or file_sha256(file) != expected:
             raise BadRunError(
                 f"{file} is not the file that {MANIFEST} describes: the run was changed or damaged"
             )
 
 
-def _check_rows(path: Path, rows: list[Row]) -> None:
+def check_rows(path: Path, rows: list[Row]) -> None:
+    """Check that every row has what all readers need, and that none stands twice.
+
+    Raises:
+        BadRunError: naming the line.
+    """
     seen: set[str] = set()
     for number, row in enumerate(rows, start=1):
-        missing = {"id", "phase", "status", "events"} - row.keys()
+        missing = {"id", "session", "phase", "status", "events"} - row.keys()
         if missing:
             raise BadRunError(f"{path}, line {number} is damaged: no {', '.join(sorted(missing))}")
         if row["id"] in seen:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from shoestring.engines.protocol import Generation
+    from shoestring.measure.prompting import PromptText
     from shoestring.measure.records import Row
     from shoestring.measure.schedule import Planned
 
@@ -18,7 +19,7 @@ def make_row(
     session: int,
     phase: str,
     origin_ns: int,
-    prompt_sha256: str,
+    prompt: PromptText,
     max_tokens: int,
 ) -> Row:
     """Return the row of a request; its times count from the session's origin."""
@@ -29,7 +30,8 @@ def make_row(
         "block": planned.block,
         "case": planned.case,
         "concurrency": planned.concurrency,
-        "prompt_sha256": prompt_sha256,
+        "prompt_sha256": prompt.sha256,
+        "prompt_tokens_counted": prompt.tokens,
         "max_tokens": max_tokens,
         **describe_generation(generation, origin_ns),
     }

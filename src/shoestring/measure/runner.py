@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import secrets
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -10,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from shoestring.engines.opening import check_engine, make_engine
 from shoestring.engines.transport import Cancellation
-from shoestring.errors import BadRunError, InterruptedRunError, MissingError, ShoestringError
+from shoestring.errors import (
+    BadRunError,
+    BadValueError,
+    DiskFullError,
+    EngineLostError,
+    InterruptedRunError,
+    ShoestringError,
+)
 from shoestring.measure import records
 from shoestring.measure.interrupts import REASON as INTERRUPTED
 from shoestring.measure.interrupts import orderly_interrupts
@@ -29,6 +37,8 @@ if TYPE_CHECKING:
 
 DEFAULT_OUT = Path("results/local")
 LOG = "engine.log"
+SPARE_FILES = 64
+"""Files that are open beside the sockets of the requests in flight."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,7 @@ def run_suite(
     resume: bool = False,
     concurrency: int | None = None,
     requests: int | None = None,
+    deadline_s: float | None = None,
     progress: RunProgress | None = None,
 ) -> Run:
     """Measure a model with a suite and return the run that was recorded.
@@ -92,6 +103,7 @@ def run_suite(
             run is begun where there is none.
         concurrency: use this one in every case instead of the suite's.
         requests: send so many in all, dealt evenly over blocks and cases.
+        deadline_s: end the session after so many seconds, incomplete, to be resumed.
         progress: where to show how far it is.
 
     Raises:
@@ -99,15 +111,16 @@ def run_suite(
         InterruptedRunError: a signal ended it; the rows are safe and it can be resumed.
     """
     progress = progress or RunProgress()
-    chosen = _with_concurrency(load_suite(suite), concurrency)
+    chosen = _adapted(load_suite(suite), concurrency, deadline_s)
     subject = _find_subject(model, check_engine(engine, base_url), base_url)
     config = _config(chosen, subject, requests)
-    with _open_writer(Path(out), config, resume=resume, progress=progress) as writer:
-        if len(writer.done) < len(config["requests"]):
-            _run_session(writer, chosen, subject, progress, requests)
-        else:
-            progress.step(f"{writer.path} has all its rows")
-            writer.finish(None)
+    found = _find_cut_run(Path(out), config, progress) if resume else None
+    if found is not None and _is_complete(found):
+        progress.step(f"{found} is complete: nothing is left to do")
+        return read_run(found)
+    _check_file_limit(chosen)
+    with _open_writer(found, Path(out), config, progress) as writer:
+        _run_session(writer, chosen, subject, progress, requests)
         return read_run(writer.path)
 
 
@@ -130,17 +143,39 @@ def _run_session(
         except InterruptedRunError:
             stop.ask(INTERRUPTED)
         except ShoestringError as error:
-            stop.ask(str(error), error)
-    try:
-        writer.finish(stop.reason)
-    except MissingError as full:
-        raise stop.error or full from full
+            stop.ask(_reason(error), error)
+        except OSError as error:
+            mend = f"cannot write or start what the run needs: {error}; go on with --resume"
+            stop.ask("operating system error", ShoestringError(mend))
+        stop.closing = True
+        try:
+            complete = writer.finish(stop.reason) == "complete"
+        except DiskFullError as full:
+            raise stop.error or full from full
     if stop.error is not None:
         raise stop.error
-    if stop.reason == INTERRUPTED:
+    if stop.reason == INTERRUPTED and not complete:
         raise InterruptedRunError(
             f"interrupted: {len(writer.done)} of {len(writer.config['requests'])} rows are in "
             f"{writer.path}; go on with --resume"
+        )
+
+
+def _reason(error: ShoestringError) -> str:
+    """Name an error for the manifest: short, and without the paths of this machine."""
+    if isinstance(error, DiskFullError):
+        return "disk full"
+    return "engine lost" if isinstance(error, EngineLostError) else "a part was missing"
+
+
+def _check_file_limit(suite: Suite) -> None:
+    """Refuse a concurrency for which this process may not open enough sockets."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = suite.max_concurrency + SPARE_FILES
+    if allowed != resource.RLIM_INFINITY and allowed < needed:
+        raise BadValueError(
+            f"concurrency {suite.max_concurrency} needs {needed} open files and {allowed} are "
+            f"allowed: ulimit -n {needed}, or a smaller --concurrency"
         )
 
 
@@ -159,11 +194,14 @@ def _find_subject(model: str, engine: str, base_url: str | None) -> Subject:
     return Subject(model, engine, None, file, read_facts(file.path))
 
 
-def _with_concurrency(suite: Suite, concurrency: int | None) -> Suite:
-    if concurrency is None:
-        return suite
-    cases = tuple(replace(case, concurrency=concurrency) for case in suite.cases)
-    return replace(suite, cases=cases)
+def _adapted(suite: Suite, concurrency: int | None, deadline_s: float | None) -> Suite:
+    """Return the suite with what the caller wants otherwise."""
+    if concurrency is not None:
+        cases = tuple(replace(case, concurrency=concurrency) for case in suite.cases)
+        suite = replace(suite, cases=cases)
+    if deadline_s is not None:
+        suite = replace(suite, deadlines=replace(suite.deadlines, suite_s=deadline_s))
+    return suite
 
 
 def _config(suite: Suite, subject: Subject, requests: int | None) -> dict[str, Any]:
@@ -187,19 +225,16 @@ def _config(suite: Suite, subject: Subject, requests: int | None) -> dict[str, A
 
 
 def _open_writer(
-    out: Path, config: dict[str, Any], *, resume: bool, progress: RunProgress
+    found: Path | None, out: Path, config: dict[str, Any], progress: RunProgress
 ) -> RunWriter:
-    found = _find_cut_run(out, config) if resume else None
-    if found is not None:
-        writer = RunWriter.resume(found)
-        progress.step(f"going on with {found}: {len(writer.done)} rows are there")
-        return writer
-    if resume:
-        progress.step(f"no cut run of this suite, model and engine in {out}: beginning a new one")
-    return RunWriter.create(out / config["run_id"], config)
+    if found is None:
+        return RunWriter.create(out / config["run_id"], config)
+    writer = RunWriter.resume(found)
+    progress.step(f"going on with {found}: {len(writer.done)} rows are there")
+    return writer
 
 
-def _find_cut_run(out: Path, config: dict[str, Any]) -> Path | None:
+def _find_cut_run(out: Path, config: dict[str, Any], progress: RunProgress) -> Path | None:
     """Return the run to go on with: ``out`` itself, or the newest cut one that matches in it.
 
     Raises:
@@ -212,16 +247,17 @@ def _find_cut_run(out: Path, config: dict[str, Any]) -> Path | None:
                 f"{out} is a run with another {', '.join(differing)}: resume it with its own"
             )
         return out
-    if not out.is_dir():
-        return None
-    cut = [
-        folder
-        for folder in sorted(out.iterdir(), reverse=True)
-        if (folder / records.CONFIG).is_file()
-        and not _is_complete(folder)
-        and not _differences(read_object(folder / records.CONFIG), config)
-    ]
-    return cut[0] if cut else None
+    for folder in sorted(out.iterdir(), reverse=True) if out.is_dir() else []:
+        if not (folder / records.CONFIG).is_file():
+            continue
+        try:
+            differing = _differences(read_object(folder / records.CONFIG), config)
+            if not differing and not _is_complete(folder):
+                return folder
+        except BadRunError as error:
+            progress.step(f"passed over: {error}")
+    progress.step(f"no cut run of this suite, model and engine in {out}: beginning a new one")
+    return None
 
 
 def _is_complete(folder: Path) -> bool:
@@ -230,6 +266,11 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    """Name what would make rows of the two configs unlike; run id and date may differ."""
+    """Name what would make rows of the two unlike; run id, date and deadlines may differ."""
     parts = ("suite", "model", "engine", "requests")
-    return [part for part in parts if theirs.get(part) != ours[part]]
+
+    def bearing(config: dict[str, Any], part: str) -> Any:
+        value = config[part]
+        return {**value, "deadlines": None} if part == "suite" else value
+
+    return [part for part in parts if bearing(theirs, part) != bearing(ours, part)]

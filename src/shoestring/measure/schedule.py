@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Planned:
-    """One request that will be sent; ``id`` is unique in the run."""
+    """One request that will be sent; ``id`` is unique in the run.
+
+    ``concurrency`` is what it will really see: never more than its batch has requests.
+    """
 
     id: str
     block: int
@@ -29,11 +32,12 @@ class Planned:
 
 @dataclass(frozen=True)
 class Batch:
-    """The requests of one case in one block: they share ``case.concurrency`` slots."""
+    """The requests of one case in one block: they share ``concurrency`` slots."""
 
     block: int
     case: Case
     requests: tuple[Planned, ...]
+    concurrency: int
 
 
 def plan_batches(suite: Suite, requests: int | None = None) -> list[Batch]:
@@ -54,14 +58,15 @@ def plan_batches(suite: Suite, requests: int | None = None) -> list[Batch]:
         each, more = divmod(requests, len(cells))
         counts = [each + (number < more) for number in range(len(cells))]
     return [
-        Batch(block, case, _requests(block, case, count))
+        Batch(block, case, _requests(block, case, count), min(case.concurrency, count))
         for (block, case), count in zip(cells, counts, strict=True)
         if count
     ]
 
 
 def _requests(block: int, case: Case, count: int) -> tuple[Planned, ...]:
+    concurrency = min(case.concurrency, count)
     return tuple(
-        Planned(f"b{block}-{case.name}-{number:04d}", block, case.name, case.concurrency)
+        Planned(f"b{block}-{case.name}-{number:04d}", block, case.name, concurrency)
         for number in range(1, count + 1)
     )

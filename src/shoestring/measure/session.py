@@ -9,15 +9,21 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
+import threading
 import time
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from shoestring.engines.protocol import Patience, Prompt, Span
-from shoestring.errors import MissingError
+from shoestring.errors import (
+    DiskFullError,
+    EngineLostError,
+    InterruptedRunError,
+    ShoestringError,
+)
 from shoestring.hardware.machine import describe_machine
 from shoestring.hardware.telemetry import TelemetrySampler
 from shoestring.measure.calibration import calibrate
@@ -84,8 +90,7 @@ class Session:
         self.writer.write_session(self.facts)
         with ExitStack() as stack:
             self.progress.step("calibrating the clock against the known-truth server")
-            levels = {case.concurrency for case in self.suite.cases}
-            self.facts["calibration"] = calibrate(levels, self.stop, self.cancellation)
+            self._calibrate()
             sampler = TelemetrySampler(
                 lambda: self.engine.pid,
                 self._keep_sample,
@@ -96,8 +101,19 @@ class Session:
             stack.callback(self._close, sampler)
             self._start_engine(stack)
             stack.callback(self._note_memory, sampler)
+            stack.callback(self._begin_closing)
             self._warm_up()
             self._send_all()
+
+    def _calibrate(self) -> None:
+        """Measure the floor of the clock; without one the run goes on, and its report warns."""
+        levels = {batch.concurrency for batch in self.batches}
+        try:
+            self.facts["calibration"] = calibrate(levels, self.stop, self.cancellation)
+        except InterruptedRunError:
+            raise
+        except ShoestringError as error:
+            self.progress.step(f"no floor for this session: {error}")
 
     def _start_engine(self, stack: ExitStack) -> None:
         self.progress.step(f"starting engine {self.engine.name} with {self.engine.model_id}")
@@ -119,7 +135,7 @@ class Session:
         first_ns: int | None = None
         for number in range(1, warmup.maximum + 1):
             planned = Planned(f"w{self.number}-{number:04d}", 0, case.name, 1)
-            for generation in self._send(Batch(0, case, (planned,)), "warmup"):
+            for generation in self._send(Batch(0, case, (planned,), 1), "warmup"):
                 if number == 1:
                     first_ns = _first_ns(generation)
                     self._note_span("first token", generation.intended_ns, first_ns)
@@ -138,54 +154,59 @@ class Session:
         self.writer.write_session(self.facts)
 
     def _send_all(self) -> None:
-        done = self.writer.done
-        deadline_ns = time.monotonic_ns() + int(self.suite.deadlines.suite_s * 1e9)
-        self.progress.begin(len(done))
-        for batch in self.batches:
-            left = tuple(planned for planned in batch.requests if planned.id not in done)
-            self._send(Batch(batch.block, batch.case, left), "measure")
-            if time.monotonic_ns() > deadline_ns:
-                self.stop.ask(f"suite deadline of {self.suite.deadlines.suite_s:g} s")
-            if self.stop.asked:
-                return
+        deadline_s = self.suite.deadlines.suite_s
+        # The timer holds within a batch, too: requests in flight end, no more are sent.
+        timer = threading.Timer(deadline_s, self.stop.ask, [f"deadline of {deadline_s:g} s"])
+        timer.daemon = True
+        timer.start()
+        self.progress.begin(len(self.writer.done))
+        try:
+            for batch in self.batches:
+                left = tuple(p for p in batch.requests if p.id not in self.writer.done)
+                self._send(replace(batch, requests=left), "measure")
+                if self.stop.asked:
+                    return
+        finally:
+            timer.cancel()
 
     def _send(self, batch: Batch, phase: str) -> list[Generation]:
         """Send one batch and write its rows as they end."""
         asks = [self._ask(batch.case, planned) for planned in batch.requests]
-        concurrency = 1 if phase == "warmup" else batch.case.concurrency
         generations = []
         self.stop.sending = True
         answers = closed_loop(
-            self.engine, asks, concurrency, self._patience, self.stop, self.cancellation
+            self.engine, asks, batch.concurrency, self._patience, self.stop, self.cancellation
         )
         with closing(answers):
             for answer in answers:
-                self.writer.append_row(
-                    make_row(
-                        answer.ask.planned,
-                        answer.generation,
-                        session=self.number,
-                        phase=phase,
-                        origin_ns=self._origin_ns,
-                        prompt_sha256=answer.ask.prompt_sha256,
-                        max_tokens=answer.ask.prompt.max_tokens,
-                    )
-                )
-                generations.append(answer.generation)
-                if phase == "measure":
-                    self._show_progress(batch.case)
+                generation = answer.recording.read()
+                self._write_row(answer.ask, generation, phase)
+                generations.append(generation)
+                if generation.failure is not None and (reason := self.engine.lost()) is not None:
+                    raise EngineLostError(f"{reason}; go on with --resume")
         self.stop.sending = False
         return generations
 
-    def _ask(self, case: Case, planned: Planned) -> Ask:
-        prompt = make_prompt(case, planned.id, self.suite.seed, self.engine.count_tokens)
-        wanted = Prompt(prompt.text, case.output_tokens, fixed_length=True, seed=self.suite.seed)
-        return Ask(planned, wanted, prompt.sha256)
+    def _write_row(self, ask: Ask, generation: Generation, phase: str) -> None:
+        self.writer.append_row(
+            make_row(
+                ask.planned,
+                generation,
+                session=self.number,
+                phase=phase,
+                origin_ns=self._origin_ns,
+                prompt=ask.text,
+                max_tokens=ask.prompt.max_tokens,
+            )
+        )
+        if phase == "measure":
+            total = len(self.writer.config["requests"])
+            self.progress.update(len(self.writer.done), total, self.writer.failed, ask.planned.case)
 
-    def _show_progress(self, case: Case) -> None:
-        measured = [row for row in self.writer.rows if row["phase"] == "measure"]
-        failed = sum(row["status"] == "failed" for row in measured)
-        self.progress.update(len(measured), len(self.writer.config["requests"]), failed, case.name)
+    def _ask(self, case: Case, planned: Planned) -> Ask:
+        text = make_prompt(case, planned.id, self.suite.seed, self.engine.count_tokens)
+        wanted = Prompt(text.text, case.output_tokens, fixed_length=True, seed=self.suite.seed)
+        return Ask(planned, wanted, text)
 
     def _note_span(self, name: str, start_ns: int, end_ns: int | None) -> None:
         if end_ns is not None:
@@ -197,8 +218,11 @@ class Session:
         """Write a telemetry sample; a full disk ends the run from the sampler's thread, too."""
         try:
             self.writer.append_sample(sample)
-        except MissingError as error:
+        except DiskFullError as error:
             self.stop.ask("disk full", error)
+
+    def _begin_closing(self) -> None:
+        self.stop.closing = True
 
     def _note_memory(self, sampler: TelemetrySampler) -> None:
         peak_bytes, source = sampler.ram_peak_bytes()

@@ -144,6 +144,8 @@ class _Parser:
             self._table: dict[str, Any] = tomllib.loads(self._text)
         except UnicodeDecodeError as error:
             raise BadValueError(f"{file}: not UTF-8 text: {error.reason}") from error
+        except RecursionError as error:
+            raise BadValueError(f"{file}: not a suite: it is nested without end") from error
         except tomllib.TOMLDecodeError as error:
             place = re.search(r"line (\d+)", str(error))
             where = f"{file}, line {place[1]}" if place else f"{file}, at its end"
@@ -192,11 +194,12 @@ class _Parser:
         minimum = self._integer(table, "minimum", "warmup", 0, 1, 1000)
         maximum = self._integer(table, "maximum", "warmup", 0, minimum, 1000)
         tolerance = table.get("tolerance", standard.tolerance)
-        if not isinstance(tolerance, float) or not 0 < tolerance <= 1:
+        number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
+        if not number or not 0 < tolerance <= 1:
             self._fail(
                 "tolerance", "warmup", 0, f"is {tolerance!r}: give a number above 0, up to 1"
             )
-        return WarmUp(minimum, maximum, tolerance)
+        return WarmUp(minimum, maximum, float(tolerance))
 
     def _numbers(self, kind: type[Any], section: str, highest: float) -> Any:
         """Read a table of positive numbers into a dataclass."""
@@ -215,6 +218,9 @@ class _Parser:
         for index, name in enumerate(names):
             if name in names[:index]:
                 self._fail("name", "case", index, f"is {name!r} a second time: names are unique")
+            if suite.cases[index].requests_per_block < suite.cases[index].concurrency:
+                self._fail("requests_per_block", "case", index, "is less than concurrency: give "
+                           "as many at least, or that concurrency never comes about")  # fmt: skip
         total = suite.blocks * sum(case.requests_per_block for case in suite.cases)
         if total > MAX_REQUESTS:
             raise BadValueError(f"{self._file}: {total} requests; at most {MAX_REQUESTS}")

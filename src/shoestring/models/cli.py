@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from shoestring.models.progress import MEGABYTE, ProgressBar
+
 if TYPE_CHECKING:
     from shoestring.models.facts import ModelFacts
-
-MEGABYTE = 1_000_000
 
 
 @click.group()
@@ -32,18 +31,18 @@ def list_models(*, as_json: bool) -> None:
     Example: shoestring models list
     """
     from shoestring.models.catalogue import CATALOGUE
-    from shoestring.models.fetch import cached_path
+    from shoestring.models.fetch import find_cached
     from shoestring.paths import cache_dir
 
     rows = []
     for model in CATALOGUE.values():
-        path = cached_path(model, cache_dir())
+        path = find_cached(model, cache_dir())
         rows.append(
             {
                 "name": f"pypi:{model.name}",
                 "description": model.description,
-                "cached": path.is_file(),
-                "path": str(path) if path.is_file() else None,
+                "cached": path is not None,
+                "path": str(path) if path else None,
                 "file_bytes": model.file_bytes,
                 "download_bytes": model.download_bytes,
                 "licence": model.licence,
@@ -70,14 +69,14 @@ def show(model: str, *, as_json: bool) -> None:
     """
     from shoestring.models.catalogue import CATALOGUE
     from shoestring.models.facts import read_facts
-    from shoestring.models.fetch import cached_path
+    from shoestring.models.fetch import find_cached
     from shoestring.models.names import parse_model_name
     from shoestring.paths import cache_dir
 
     name = parse_model_name(model)
     known = CATALOGUE[name.rest] if name.scheme == "pypi" else None
-    path = cached_path(known, cache_dir()) if known else Path(name.rest).expanduser()
-    facts = None if known and not path.is_file() else read_facts(path)
+    path = find_cached(known, cache_dir()) if known else name.path
+    facts = read_facts(path) if path else None
     if as_json:
         answer: dict[str, Any] = {"name": model, "path": str(path) if facts else None}
         answer |= {"licence": known.licence if known else None}
@@ -104,7 +103,6 @@ def get(model: str, *, as_json: bool) -> None:
     Example: shoestring models get pypi:gemma3-270m
     """
     from shoestring.models.fetch import resolve_model
-    from shoestring.models.progress import ProgressBar
     from shoestring.paths import cache_dir
 
     with ProgressBar(model) as bar:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from shoestring.errors import BadModelError, MissingError
 from shoestring.models.catalogue import CATALOGUE, PypiModel
 from shoestring.models.names import parse_model_name
+from shoestring.models.progress import MEGABYTE
 from shoestring.models.wheels import download_wheels, join_members, read_member
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from shoestring.models.wheels import Progress
 
 SPACE_FACTOR = 2.2  # pip holds the wheels twice for a moment; later wheels and file lie together
-MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -85,32 +85,47 @@ def resolve_model(
     """
     parsed = parse_model_name(name, known=tuple(catalogue))
     if parsed.scheme == "file":
-        return _check_local(name, Path(parsed.rest).expanduser())
+        return _check_local(name, parsed.path)
     model = catalogue[parsed.rest]
-    path = cached_path(model, cache)
-    if not _is_whole(path, model):
-        try:
+    path = _cached_path(model, cache)
+    try:
+        if not _is_whole(path, model):
             _fetch(model, path, progress=progress, say=say, free_bytes=free_bytes)
-        except OSError as error:
-            raise MissingError(_explain_disk(path.parent, error)) from error
+    except OSError as error:
+        raise MissingError(_explain_disk(path.parent, error)) from error
     return ModelFile(name, path, model.sha256, model.file_bytes)
 
 
-def cached_path(model: PypiModel, cache: Path) -> Path:
-    """Return where the file of a catalogue model lies once it is fetched."""
+def find_cached(model: PypiModel, cache: Path) -> Path | None:
+    """Return the file of a catalogue model if there is one in the cache; it is not checked.
+
+    Raises:
+        MissingError: the cache cannot be looked into.
+    """
+    path = _cached_path(model, cache)
+    try:
+        return path if path.is_file() else None
+    except OSError as error:
+        raise MissingError(_explain_disk(path.parent, error)) from error
+
+
+def _cached_path(model: PypiModel, cache: Path) -> Path:
     return cache / "models" / model.file_name
 
 
 def _check_local(name: str, path: Path) -> ModelFile:
-    from shoestring.models.header import read_header
+    from shoestring.models.header import explain_unreadable, read_header
 
-    if not path.exists():
-        raise BadModelError(f"the model file {path} does not exist: check the path")
-    if not path.is_file():
-        raise BadModelError(f"{path} is no file: file: takes the path of one GGUF file")
-    header = read_header(path)
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        if not path.exists():
+            raise BadModelError(f"the model file {path} does not exist: check the path")
+        if not path.is_file():
+            raise BadModelError(f"{path} is no file: file: takes the path of one GGUF file")
+        header = read_header(path)
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadModelError(explain_unreadable(path, error)) from error
     return ModelFile(name, path, sha256, header.file_bytes)
 
 
@@ -197,7 +212,7 @@ def _explain_disk(folder: Path, error: OSError) -> str:
         )
     return (
         f"cannot keep models in {folder}: {error.strerror}; "
-        "set SHOESTRING_CACHE to a folder that you can write"
+        "set SHOESTRING_CACHE to a folder that you can read and write"
     )
 
 

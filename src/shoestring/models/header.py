@@ -105,7 +105,8 @@ def read_header(path: Path) -> Header:
     """Read the header of a GGUF file and check that the file is whole.
 
     Raises:
-        BadModelError: the file is not there, is no GGUF, is cut, or is damaged.
+        BadModelError: the file is not there, is no GGUF, is cut, is damaged, or holds only a part
+            of a model.
     """
     try:
         with path.open("rb") as file:
@@ -115,7 +116,7 @@ def read_header(path: Path) -> Header:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 header = _parse(_Cursor(data, file_bytes))
     except OSError as error:
-        raise BadModelError(f"cannot read the model file {path}: {error.strerror}") from error
+        raise BadModelError(explain_unreadable(path, error)) from error
     except _Cut as error:
         raise BadModelError(
             f"{path} is cut inside its header: it has {file_bytes} bytes; fetch it again"
@@ -127,7 +128,24 @@ def read_header(path: Path) -> Header:
             f"{path} is cut: it should have {header.end_bytes} bytes, has {file_bytes}; "
             "fetch it again"
         )
+    _check_one_part(path, header.values.get("split.count"))
     return header
+
+
+def explain_unreadable(path: Path, error: OSError) -> str:
+    """Say in one line that the system does not let a model file be read."""
+    return (
+        f"cannot read the model file {path}: {error.strerror}; check the path and its permissions"
+    )
+
+
+def _check_one_part(path: Path, parts: Any) -> None:
+    """Refuse one part of a split model: its facts would be those of the part."""
+    if isinstance(parts, int) and parts > 1:
+        raise BadModelError(
+            f"{path} is one of {parts} parts of a split model: merge them with "
+            "llama-gguf-split --merge FIRST-PART WHOLE.gguf and give the whole file"
+        )
 
 
 def _check_prefix(path: Path, prefix: bytes, file_bytes: int) -> None:

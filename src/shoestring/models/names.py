@@ -42,6 +42,20 @@ class ModelName:
     def __str__(self) -> str:
         return f"{self.scheme}:{self.rest}"
 
+    @property
+    def path(self) -> Path:
+        """The path that a ``file:`` name holds, with ``~`` resolved.
+
+        Raises:
+            BadModelError: it begins with the home of a user who does not exist.
+        """
+        try:
+            return Path(self.rest).expanduser()
+        except RuntimeError as error:
+            raise BadModelError(
+                f"{_shown(str(self))}: no such home folder; give the path in full"
+            ) from error
+
 
 def parse_model_name(text: str, *, known: Iterable[str] = tuple(CATALOGUE)) -> ModelName:
     """Parse a model name.
@@ -53,10 +67,15 @@ def parse_model_name(text: str, *, known: Iterable[str] = tuple(CATALOGUE)) -> M
     Raises:
         BadModelError: the name is not one that this version runs; the message names the nearest.
     """
-    if len(text) > LONGEST_NAME or not text.isprintable():
+    if len(text) > LONGEST_NAME:
         raise BadModelError(
-            f"{_shown(text)} is no model name: it is longer than {LONGEST_NAME} characters or "
-            "holds control characters"
+            f"the model name {_shown(text)} has {len(text)} characters: "
+            f"give one of at most {LONGEST_NAME}"
+        )
+    if not text.isprintable():
+        raise BadModelError(
+            f"the model name {_shown(text)} holds characters that cannot be printed: "
+            "leave them out, or rename the file"
         )
     scheme, colon, rest = text.partition(":")
     if colon and scheme == "file" and rest:
@@ -72,7 +91,7 @@ def parse_model_name(text: str, *, known: Iterable[str] = tuple(CATALOGUE)) -> M
 
 
 def _mend(text: str, known: tuple[str, ...]) -> str:
-    if not text.startswith("pypi:") and text and Path(text).is_file():
+    if not text.startswith("pypi:") and _is_file(text):
         return f"did you mean file:{text}?"
     name = text.removeprefix("pypi:").lower()
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -80,6 +99,13 @@ def _mend(text: str, known: tuple[str, ...]) -> str:
         return f"did you mean pypi:{near[0]}?"
     models = ", ".join(f"pypi:{name}" for name in known)
     return f"known are {models} and file:PATH (a GGUF file)"
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # too long for a path, or in a folder that is closed to us: no hint then
+        return False
 
 
 def _shown(text: str) -> str:

