@@ -1,5 +1,9 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -7,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring.hardware.cgroups import cpu_limit_cores, memory_limit_bytes
+from shoestring.hardware.cores import lent_cores, usable_cores
 from shoestring.hardware.gpus import Gpus, list_gpus
 from shoestring.hardware.machine import describe_machine
 
@@ -165,7 +170,39 @@ def test_every_affinity_mask_is_counted(cores):
         else:
             parts.append([core, core])
     text = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
-    assert _allowed_cores(f"Cpus_allowed_list:\t{text}\n") == len(cores)
+    status = {"proc/self/status": f"Cpus_allowed_list:\t{text}\n"}
+    with TemporaryDirectory() as folder:
+        assert lent_cores(write_tree(Path(folder), status), None) == len(cores)
+
+
+@pytest.mark.parametrize(
+    ("mask", "quota", "threads"),
+    [
+        ("0-3", "max 100000", 4),
+        ("0-3", "250000 100000", 2),
+        ("0-3", "50000 100000", 1),
+        ("1", "400000 100000", 1),
+    ],
+)
+def test_threads_are_what_mask_and_quota_pay_for(tmp_path, mask, quota, threads):
+    """The tighter of affinity and quota counts, rounded down, and one thread is the least."""
+    root = write_tree(tmp_path, {
+        "proc/self/status": f"Cpus_allowed_list:\t{mask}\n",
+        "proc/self/cgroup": "0::/\n",
+        "sys/fs/cgroup/cpu.max": f"{quota}\n",
+    })  # fmt: skip
+    assert usable_cores(root) == threads
+
+
+def test_threads_are_known_without_proc_and_without_psutil(tmp_path):
+    """Where no file says it, the system is asked; the answer costs no heavy import."""
+    assert usable_cores(tmp_path) == len(os.sched_getaffinity(0))
+    code = (
+        "import sys; from shoestring.hardware.cores import usable_cores; "
+        "print(usable_cores() >= 1, 'psutil' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "True False\n"
 
 
 def test_a_machine_without_files_has_unknowns_and_no_error(tmp_path):

@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager
 from itertools import pairwise
 
+import psutil
 import pytest
 
 from shoestring.hardware.processes import ProcessTree, peak_resident_bytes
@@ -223,6 +224,53 @@ def test_a_sink_that_cannot_write_is_reported_once_by_stop():
         sampler.stop()
     sampler.stop()
     assert failed.empty()
+
+
+def refuse(error: Exception):
+    """Make a probe that fails."""
+
+    def probe(*_args, **_kwargs):
+        raise error
+
+    return probe
+
+
+@pytest.mark.parametrize(
+    ("probe", "error", "fields"),
+    [
+        ("sensors_temperatures", OSError(5, "Input/output error"), ["temperature_c"]),
+        ("cpu_freq", ValueError("bad cpuinfo"), ["frequency_hz"]),
+        ("cpu_times", PermissionError(13, "Permission denied"), ["cpu_percent"]),
+        ("virtual_memory", RuntimeError("no meminfo"), ["available_memory_bytes"]),
+        ("Process", psutil.Error("no process table"),
+         ["engine_cpu_percent", "engine_rss_bytes", "engine_processes"]),
+    ],
+)  # fmt: skip
+def test_a_probe_that_fails_costs_its_own_fields_only(monkeypatch, probe, error, fields):
+    """Sampling goes on with None and the reason, and stop does not raise what a probe raised."""
+    monkeypatch.setattr(psutil, probe, refuse(error), raising=False)
+    with sampling(os.getpid()) as (sampler, samples):
+        for _ in range(3):
+            sample = samples.get(timeout=30)
+    assert [sample[field] for field in fields] == [None] * len(fields)
+    assert all(str(error) in sampler.unavailable[field] for field in fields)
+    kept = {"cpu_percent", "available_memory_bytes", "engine_rss_bytes"} - set(fields)
+    assert all(sample[field] is not None for field in kept - {"cpu_percent"})
+
+
+def test_an_engine_that_cannot_be_asked_for_its_process_costs_its_own_fields_only():
+    """The function that gives the process may fail too, also before the first sample."""
+    with sampling(refuse(OSError(3, "No such process"))) as (sampler, samples):
+        sample = samples.get(timeout=30)
+    assert sample["engine_rss_bytes"] is None
+    assert "No such process" in sampler.unavailable["engine_rss_bytes"]
+    assert sample["available_memory_bytes"] > 0
+
+
+def test_the_rate_is_told():
+    """Who writes the method down need not repeat the number."""
+    assert TelemetrySampler(None, print, origin_ns=0, session=1).rate_hz == 10
+    assert TelemetrySampler(None, print, origin_ns=0, session=1, rate_hz=50).rate_hz == 50
 
 
 def test_the_sampler_knows_what_it_costs():

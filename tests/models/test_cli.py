@@ -3,7 +3,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from shoestring.errors import BadModelError
+from shoestring.errors import BadModelError, BadValueError, MissingError
 from shoestring.models.catalogue import CATALOGUE
 from shoestring.models.cli import models
 
@@ -57,6 +57,15 @@ def test_a_wrong_name_is_an_error_of_the_user(run):
     for command in ("show", "get"):
         with pytest.raises(BadModelError, match="did you mean"):
             run(command, "pypi:gema3-270m")
+
+
+def test_a_cache_that_cannot_be_looked_into_is_one_clear_line(run, monkeypatch):
+    """Each command names the variable, whatever the system says of the folder."""
+    for cache, kind in (("x" * 300, MissingError), ("~nosuch/x", BadValueError)):
+        monkeypatch.setenv("SHOESTRING_CACHE", cache)
+        for words in (["list"], ["show", "pypi:gemma3-270m"], ["get", "pypi:gemma3-270m"]):
+            with pytest.raises(kind, match="SHOESTRING_CACHE"):
+                run(*words)
 
 
 def test_every_command_teaches_by_an_example():

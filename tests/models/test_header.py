@@ -113,6 +113,17 @@ def test_a_cut_file_names_both_sizes(tmp_path: Path):
         read_header(path)
 
 
+@pytest.mark.parametrize("parts", [0, 1, 2, 9])
+def test_a_part_of_a_split_model_is_refused(tmp_path: Path, parts):
+    """A file that counts itself among several parts is not whole; the error says how to merge."""
+    path = write_gguf(tmp_path / "m.gguf", {"split.count": parts}, [np.ones(32, np.float32)])
+    if parts < 2:
+        assert read_header(path).values["split.count"] == parts
+        return
+    with pytest.raises(BadModelError, match=rf"m\.gguf is one of {parts} parts .*split --merge"):
+        read_header(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"GGU", b"not a model at all, whatever it is called"])
 def test_what_does_not_begin_with_gguf_is_no_gguf(tmp_path: Path, content):
     """Other files are refused by their first letters."""

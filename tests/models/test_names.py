@@ -60,6 +60,29 @@ def test_anything_else_is_refused_in_one_short_line(text):
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize("text", ["x" * 300, "/" + "x" * 300, "a/" * 2000])
+def test_a_name_that_is_too_long_for_a_path_is_only_unknown(text):
+    """The hint for a forgotten file: never breaks on what the system takes for no path."""
+    with pytest.raises(BadModelError, match="unknown model"):
+        parse_model_name(text)
+
+
+@pytest.mark.parametrize("text", ["pypi:a\nb", "file:\x00", "\udcff", "file:a\u202e.gguf"])
+def test_a_name_that_cannot_be_printed_says_so(text):
+    """The error names the one thing that is wrong, in characters that can be printed."""
+    with pytest.raises(BadModelError, match="cannot be printed") as caught:
+        parse_model_name(text)
+    assert str(caught.value).isprintable()
+
+
+def test_the_home_of_nobody_is_a_mistake(monkeypatch):
+    """A tilde is the user's home; that of a user who does not exist is refused."""
+    monkeypatch.setenv("HOME", "/some/home")
+    assert parse_model_name("file:~/x.gguf").path == Path("/some/home/x.gguf")
+    with pytest.raises(BadModelError, match=r"'file:~nosuch/x\.gguf': no such home folder"):
+        _ = parse_model_name("file:~nosuch/x.gguf").path
+
+
 @given(st.text())
 def test_no_text_breaks_the_parser(text):
     """Any text is parsed to itself or refused; nothing else is raised."""

@@ -242,4 +242,4 @@ class TelemetrySampler:
         if frequency is None or not frequency.current:
             self.unavailable["frequency_hz"] = "the kernel does not say"
             return None
-        return round(frequency.current * 1e6)
+        return round(float(frequency.current) * 1e6)

@@ -236,7 +236,7 @@ class Session:
     def _close(self, sampler: TelemetrySampler) -> None:
         sampler.stop()
         self.facts["telemetry"] = {
-            "rate_hz": 10,
+            "rate_hz": sampler.rate_hz,
             "cpu_s": round(sampler.cpu_s, 4),
             "unavailable": sampler.unavailable,
         }

