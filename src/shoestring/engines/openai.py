@@ -32,7 +32,7 @@ from shoestring.engines.transport import (
 from shoestring.errors import BadValueError, MissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     import requests
@@ -155,6 +155,7 @@ class OpenAIEngine:
         patience: Patience = Patience(),  # noqa: B008 - frozen
         intended_ns: int | None = None,
         cancellation: Cancellation | None = None,
+        on_sent: Callable[[], None] = lambda: None,
     ) -> OpenAIRecording:
         """Send one prompt and take the stream down; see :class:`Engine`."""
         started_ns = monotonic_ns() if intended_ns is None else intended_ns
@@ -167,6 +168,7 @@ class OpenAIEngine:
             patience,
             started_ns=started_ns,
             cancellation=cancellation,
+            on_sent=on_sent,
         )
         return OpenAIRecording(raw, started_ns, self._api_key)
 
@@ -270,11 +272,6 @@ class OpenAIRecording:
     raw: Exchange
     started_ns: int
     secret: str | None = field(default=None, repr=False)
-
-    @property
-    def end_ns(self) -> int:
-        """When the exchange was over."""
-        return self.raw.end_ns
 
     def read(self) -> Generation:
         """Read what arrived; the first failure on the way is the one that counts."""

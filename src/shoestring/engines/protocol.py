@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from shoestring.engines.transport import Cancellation
@@ -155,10 +156,6 @@ class Span:
 class Recording(Protocol):
     """One request, taken down and not yet read: reading costs time that no slot shall wait for."""
 
-    @property
-    def end_ns(self) -> int:
-        """When the request was over."""
-
     def read(self) -> Generation:
         """Parse what arrived."""
 
@@ -211,8 +208,13 @@ class Engine(Protocol):
         patience: Patience = ...,
         intended_ns: int | None = None,
         cancellation: Cancellation | None = None,
+        on_sent: Callable[[], None] = ...,
     ) -> Recording:
-        """Send one prompt and take the stream down; nothing is parsed, nothing is raised."""
+        """Send one prompt and take the stream down; nothing is parsed, nothing is raised.
+
+        ``intended_ns`` is when the request should leave, by default now; ``on_sent`` is called
+        when it has left.
+        """
 
     def generate(
         self,

@@ -123,10 +123,12 @@ def exchange(
     *,
     started_ns: int,
     cancellation: Cancellation | None = None,
+    on_sent: Callable[[], None] = lambda: None,
     clock: Callable[[], int] = monotonic_ns,
 ) -> Exchange:
     """POST ``body`` and read the answer to its end, stamping every arrival.
 
+    ``on_sent`` is called once the request has left: from then on it is the server's turn.
     Never raises for what the network or the server does: that is in ``failure``.
     """
     attempt = _Attempt(address, patience, started_ns, clock)
@@ -136,6 +138,7 @@ def exchange(
         if cancellation is not None:
             cancellation.add(attempt.sock)
         attempt.send(path, body, headers)
+        on_sent()
         attempt.read()
     except TimeoutError:
         attempt.fail(*attempt.timeout_reason())
@@ -164,7 +167,7 @@ class _Attempt:
         self._clock = clock
         self._patience = patience
         self._deadline_ns = started_ns + int(patience.request_s * 1e9)
-        kind = http.client.HTTPSConnection if address.secure else http.client.HTTPConnection
+        kind = _SecureConnection if address.secure else _PlainConnection
         self._connection = kind(address.host, address.port)
         self._connection.response_class = self._make_response  # type: ignore[assignment]
         self._prefix = address.prefix
@@ -188,6 +191,7 @@ class _Attempt:
 
     def send(self, path: str, body: bytes, headers: dict[str, str]) -> None:
         self._connection.request("POST", self._prefix + path, body, headers)
+        self._connection.flush()
         self._sent_ns = self._clock()
 
     def read(self) -> None:
@@ -262,6 +266,31 @@ class _Attempt:
             arrivals=self._arrivals,
             failure=self._failure,
         )
+
+
+class _OneSend:
+    """Gathers the head and the body of a request, which then leave by one call of ``send``.
+
+    ``http.client`` sends them one by one: two packets, for which the server wakes up twice.
+    """
+
+    sock: socket.socket
+
+    def send(self, data: Any) -> None:
+        """Keep a part; ``http.client`` calls this with bytes."""
+        self.__dict__.setdefault("parts", []).append(data)
+
+    def flush(self) -> None:
+        """Send all parts."""
+        self.sock.sendall(b"".join(self.__dict__.pop("parts")))
+
+
+class _PlainConnection(_OneSend, http.client.HTTPConnection):
+    pass
+
+
+class _SecureConnection(_OneSend, http.client.HTTPSConnection):
+    pass
 
 
 class _Wire(io.RawIOBase):

@@ -1,8 +1,9 @@
 """The closed loop: ``concurrency`` slots, each sends its next request when its last has ended.
 
 Slots are threads that wait in ``recv``; they do nothing but the timed exchange. What they took
-down is parsed and written by the caller's thread, so that neither parsing nor ``fsync`` delays a
-slot. A request is intended for the moment at which its slot became free.
+down is parsed and written by the caller's thread. That thread and the slots share Python's lock,
+so a slot hands its answer over only when its next request has left: parsing then falls into the
+time in which the server works, and delays no send.
 
 A closed loop sends less when the server is slow: its latencies are those of users who wait
 (coordinated omission), and the record says at which concurrency each was taken.
@@ -16,10 +17,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoestring.engines.protocol import monotonic_ns
-
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from shoestring.engines.protocol import Engine, Patience, Prompt, Recording
     from shoestring.engines.transport import Cancellation
@@ -100,23 +99,9 @@ def closed_loop(
     waiting = deque(asks)
     ended: queue.SimpleQueue[Answer | BaseException | None] = queue.SimpleQueue()
 
-    def send_waiting() -> None:
-        free_ns = monotonic_ns()
-        while waiting and not stop.asked:
-            try:
-                ask = waiting.popleft()
-            except IndexError:  # another slot was faster
-                return
-            recording = engine.record(
-                ask.prompt, patience=patience, intended_ns=free_ns, cancellation=cancellation
-            )
-            free_ns = recording.end_ns
-            if not stop.was_cut:
-                ended.put(Answer(ask, recording))
-
     def slot() -> None:
         try:
-            send_waiting()
+            _send_waiting(engine, waiting, ended.put, patience, stop, cancellation)
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
             ended.put(error)
         finally:
@@ -136,6 +121,35 @@ def closed_loop(
     finally:
         for thread in slots:
             thread.join()
+
+
+def _send_waiting(
+    engine: Engine,
+    waiting: deque[Ask],
+    hand_over: Callable[[Answer], None],
+    patience: Patience,
+    stop: Stop,
+    cancellation: Cancellation,
+) -> None:
+    """Send what waits, one after another; hand each answer over when the next has left."""
+    kept: list[Answer] = []
+
+    def hand_over_kept() -> None:
+        while kept:
+            hand_over(kept.pop())
+
+    while waiting and not stop.asked:
+        try:
+            ask = waiting.popleft()
+        except IndexError:  # another slot was faster
+            break
+        recording = engine.record(
+            ask.prompt, patience=patience, cancellation=cancellation, on_sent=hand_over_kept
+        )
+        hand_over_kept()  # where nothing could be sent
+        if not stop.was_cut:
+            kept.append(Answer(ask, recording))
+    hand_over_kept()
 
 
 def _until_closed(
