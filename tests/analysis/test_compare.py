@@ -120,3 +120,64 @@ def test_metrics_that_one_side_lacks_have_no_verdict(run):
     unknown = replace(run, rows=tuple({**r, "usage": None, "native": None} for r in run.rows))
     metric = compare_runs(run, unknown)["cases"][0]["metrics"]["tpot_s"]
     assert (metric["b"], metric["ratio"], metric["verdict"]) == (None, None, "too few blocks")
+
+
+def _failed(run, count):
+    """Return the run with the first requests of its first case failed."""
+    chosen = {r["id"] for r in [r for r in run.measured if r["case"] == "chat-128"][:count]}
+    failed = {"status": "failed", "failure": {"reason": "reset", "detail": ""}}
+    return replace(run, rows=tuple({**r, **failed} if r["id"] in chosen else r for r in run.rows))
+
+
+def test_requests_of_both_sides_are_counted(run):
+    """What ended well and what failed stands beside the metrics of each case."""
+    cases = compare_runs(run, _failed(run, 3))["cases"]
+    assert cases[0]["requests"] == {"a": {"ok": 20, "failed": 0}, "b": {"ok": 17, "failed": 3}}
+    assert cases[1]["requests"]["b"] == {"ok": 40, "failed": 0}
+
+
+@pytest.mark.parametrize(("count", "comparable"), [(3, True), (15, False)])
+def test_unlike_success_is_not_comparable(run, count, comparable):
+    """Intervals that do not overlap are told, in that case only and whichever side failed."""
+    for a, b in ((run, _failed(run, count)), (_failed(run, count), run)):
+        comparison = compare_runs(a, b)
+        first, second, *_ = [case["metrics"]["ttft_s"] for case in comparison["cases"]]
+        assert first["comparable"] is comparable
+        assert ("the success rates differ" in (first["reason"] or "")) is not comparable
+        assert second["comparable"] is True
+        assert comparison["comparable"] is True
+
+
+def test_reasons_add_up(run):
+    """Another model and another success rate are both told."""
+    other = _failed(_config(run, "model", sha256="1" * 64), 15)
+    reason = compare_runs(run, other)["cases"][0]["metrics"]["ttft_s"]["reason"]
+    assert reason == (
+        "the runs differ in model sha256; the success rates differ: 20 of 20 against 5 of 20"
+    )
+
+
+@pytest.mark.parametrize("part", ["model", "suite"])
+def test_another_name_of_the_same_file_is_comparable(run, part):
+    """With equal hashes a name is only listed; with unknown ones it is all that is known."""
+    comparison = compare_runs(run, _config(run, part, name="other"))
+    assert [one["field"] for one in comparison["differences"]] == [part]
+    assert comparison["comparable"] is True
+    unknown = _config(run, part, sha256=None)
+    comparison = compare_runs(unknown, _config(unknown, part, name="other"))
+    assert comparison["reason"] == f"the runs differ in {part}"
+
+
+def test_server_requests_and_our_own_version_are_listed(run):
+    """They are no reason not to compare, and the reader should know them."""
+    other = _config(run, "engine", base_url="http://127.0.0.1:8080/v1")
+    other = replace(other, config={**other.config, "requests": other.config["requests"][:60]})
+    versions = {**run.sessions[0]["versions"], "shoestring": "0.2.0"}
+    other = replace(other, environment={"sessions": [{**run.sessions[0], "versions": versions}]})
+    comparison = compare_runs(run, other)
+    assert comparison["differences"] == [
+        {"field": "base_url", "a": None, "b": "http://127.0.0.1:8080/v1"},
+        {"field": "requests", "a": 70, "b": 60},
+        {"field": "shoestring version", "a": "0.1.0", "b": "0.2.0"},
+    ]
+    assert comparison["comparable"] is True

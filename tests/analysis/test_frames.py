@@ -52,10 +52,19 @@ def test_a_limit_that_cannot_be_judged_is_unknown(run, row):
     assert request_frame(replace(run, rows=(one,)))["good"].isna().all()
 
 
-def test_an_unknown_limit_is_the_users_mistake(run):
-    """A suite that limits what no request has gives one clear line."""
-    suite = {**run.config["suite"], "limits": {"speed": 1}}
-    with pytest.raises(BadRunError, match="limits speed"):
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"speed": 1}, "limits speed to 1: "),
+        ({"decode_tokens_per_s": 20}, "limits decode_tokens_per_s to 20: "),
+        ({"ttft_s": "fast"}, "limits ttft_s to 'fast': "),
+        ({"ttft_s": 2, "e2e_s": None}, "limits e2e_s to None: "),
+    ],
+)
+def test_an_unknown_limit_is_the_users_mistake(run, limits, said):
+    """A suite that limits something else than a time of a request gives one clear line."""
+    suite = {**run.config["suite"], "limits": limits}
+    with pytest.raises(BadRunError, match=f"{said}give seconds for one of ttft_s, tpot_s, e2e_s"):
         request_frame(replace(run, config={**run.config, "suite": suite}))
 
 

@@ -69,7 +69,15 @@ def test_failures_are_told_with_their_reasons(make_run):
 
 def test_few_blocks(make_run):
     """Four blocks are too few for an interval."""
-    assert "4 blocks" in _warn(make_run(blocks=4))["few_blocks"][0]
+    assert "chat-128 at concurrency 1 has 4;" in _warn(make_run(blocks=4))["few_blocks"][0]
+
+
+def test_few_blocks_of_one_case(run):
+    """A case that failed in one block is named, though others have answers in all five."""
+    failed = {"status": "failed", "failure": {"reason": "reset", "detail": ""}}
+    lost = _rows(run, lambda r: failed if (r["case"], r["block"]) == ("chat-128", 3) else {})
+    (message,) = _warn(lost)["few_blocks"]
+    assert "below: chat-128 at concurrency 1 has 4. Set" in message
 
 
 def test_unstable_blocks(run):
@@ -114,11 +122,18 @@ def test_a_missing_calibration_is_told(run):
     assert "1 of 1 sessions" in _warn(_session(run, calibration=None))["no_calibration"][0]
 
 
+def test_a_run_without_sessions_has_no_calibration(run):
+    """It is not told that 0 of 0 sessions lack it."""
+    (message,) = _warn(replace(run, environment={"sessions": []}))["no_calibration"]
+    assert message.startswith("no session is recorded, so")
+
+
 def test_few_samples_say_which_and_how_many_more(run):
     """Each case with what it lacks for p90 and p99."""
     found = _warn(run)
     assert "chat-128 at concurrency 1 has 20 (44 more)" in found["few_samples_p90"][0]
     assert "context-1024 at concurrency 1 has 10 (652 more)" in found["few_samples_p99"][0]
+    assert found["few_samples_p99"][0].startswith("p99 of ttft_s, tpot_s and e2e_s needs 662")
 
 
 def test_early_stops(run):
@@ -131,6 +146,13 @@ def test_token_discrepancies(run):
     """The largest contradiction is shown with its sign."""
     found = _warn(_rows(run, lambda r: {"native": {**r["native"], "decode_tokens": 33}}))
     assert "70 answers, by up to -1 tokens" in found["token_discrepancies"][0]
+
+
+def test_failures_contradict_nobody(run):
+    """A cut answer is counted at two points in time, so its counts may differ."""
+    failed = {"status": "failed", "failure": {"reason": "reset", "detail": ""}}
+    more = _rows(run, lambda r: {**failed, "native": {**r["native"], "decode_tokens": 33}})
+    assert "token_discrepancies" not in _warn(more)
 
 
 def test_unknown_tokens(run):

@@ -6,7 +6,9 @@ only if the whole interval lies on one side of 1. Each interval is of 95 % by it
 comparisons of equal runs, one "difference" is expected.
 
 Nothing is refused silently: what differs between the runs is listed, and where suite or model
-differ each metric says ``comparable: false`` with the reason.
+differ each metric says ``comparable: false`` with the reason. So it does where the success rates of
+a case differ (their Wilson intervals do not overlap): a failure has no latency, so a run that drops
+its slow requests would look fast.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def compare_runs(a: Run, b: Run) -> dict[str, Any]:
 
     Returns:
         ``a``, ``b`` (run ids), ``comparable``, ``reason``, ``differences`` (field, a, b),
-        ``cases`` (case, concurrency, metrics), ``only_in_a``, ``only_in_b``. A metric is
+        ``cases`` (case, concurrency, requests, metrics), ``only_in_a``, ``only_in_b``. Requests
+        are ``{"a": {"ok", "failed"}, "b": ...}``. A metric is
         ``{"a", "b", "ratio", "ci95", "verdict", "comparable", "reason"}`` with a and b as medians;
         "faster" means that b is faster than a.
 
@@ -55,7 +58,7 @@ def compare_runs(a: Run, b: Run) -> dict[str, Any]:
             f"{_names(list(cases_b))}; compare two runs of one suite"
         )
     differences = _differences(a, b)
-    reason = _reason(differences)
+    reason = _reason(a, b, differences)
     seed = int(a.config["seed"])
     result = {
         "a": a.run_id,
@@ -67,14 +70,7 @@ def compare_runs(a: Run, b: Run) -> dict[str, Any]:
             {
                 "case": case[0],
                 "concurrency": case[1],
-                "metrics": {
-                    name: {
-                        **_metric(cases_a[case], cases_b[case], name, seed),
-                        "comparable": reason is None,
-                        "reason": reason,
-                    }
-                    for name in REQUEST_METRICS
-                },
+                **_case(cases_a[case], cases_b[case], reason, seed),
             }
             for case in common
         ],
@@ -83,6 +79,32 @@ def compare_runs(a: Run, b: Run) -> dict[str, Any]:
     }
     rounded: dict[str, Any] = stats.round_significant(result)
     return rounded
+
+
+def _case(
+    a: Sequence[Sample], b: Sequence[Sample], reason: str | None, seed: int
+) -> dict[str, Any]:
+    requests = {"a": _outcomes(a), "b": _outcomes(b)}
+    reasons = [said for said in (reason, _unlike_success(requests)) if said]
+    verdict = {"comparable": not reasons, "reason": "; ".join(reasons) or None}
+    metrics = {name: {**_metric(a, b, name, seed), **verdict} for name in REQUEST_METRICS}
+    return {"requests": requests, "metrics": metrics}
+
+
+def _outcomes(samples: Sequence[Sample]) -> dict[str, int]:
+    ok = sum(sample.ok for sample in samples)
+    return {"ok": ok, "failed": len(samples) - ok}
+
+
+def _unlike_success(requests: dict[str, dict[str, int]]) -> str | None:
+    """Latencies are of those that ended well: of unlike shares, they are of unlike requests."""
+    counts = [(one["ok"], one["ok"] + one["failed"]) for one in requests.values()]
+    intervals = [stats.wilson_interval(ok, of) for ok, of in counts]
+    (low_a, high_a), (low_b, high_b) = (interval or (0.0, 1.0) for interval in intervals)
+    if low_a <= high_b and low_b <= high_a:
+        return None
+    (ok_a, of_a), (ok_b, of_b) = counts
+    return f"the success rates differ: {ok_a} of {of_a} against {ok_b} of {of_b}"
 
 
 def _metric(a: Sequence[Sample], b: Sequence[Sample], name: str, seed: int) -> dict[str, Any]:
@@ -125,18 +147,29 @@ def _facts(run: Run) -> dict[str, Any]:
         "model sha256": model.get("sha256"),
         "engine": engine["name"],
         "engine options": engine.get("options"),
+        "base_url": engine.get("base_url"),
+        "requests": len(run.config["requests"]),
         "status": "complete" if run.complete else "incomplete",
     }
     told = [machine_facts(session) for session in run.sessions]
     for name in machine_facts({}):
         facts[name] = " / ".join(sorted({session[name] for session in told})) or None
+    ours = {(session.get("versions") or {}).get("shoestring") for session in run.sessions}
+    facts["shoestring version"] = " / ".join(sorted(one or "unknown" for one in ours)) or None
     return facts
 
 
-def _reason(differences: Sequence[dict[str, Any]]) -> str | None:
+def _reason(a: Run, b: Run, differences: Sequence[dict[str, Any]]) -> str | None:
     """Other machines and engines are what one compares; another suite or model is another task."""
-    unlike = [one["field"] for one in differences if one["field"].split()[0] in ("suite", "model")]
+    parts = [part for part in ("suite", "model") if not _same_content(a, b, part)]
+    unlike = [one["field"] for one in differences if one["field"].split()[0] in parts]
     return f"the runs differ in {', '.join(unlike)}" if unlike else None
+
+
+def _same_content(a: Run, b: Run, part: str) -> bool:
+    """Say whether the files are known to be the same; then their names do not matter."""
+    sha256 = a.config[part].get("sha256")
+    return sha256 is not None and sha256 == b.config[part].get("sha256")
 
 
 def _name(case: tuple[str, int]) -> str:

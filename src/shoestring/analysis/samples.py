@@ -27,6 +27,8 @@ AGGREGATE = "output_tokens_per_s_aggregate"
 REQUEST_METRICS = (
     "ttft_s", "tpot_s", ITL, "e2e_s", "decode_tokens_per_s", AGGREGATE, "prefill_tokens_per_s",
 )  # fmt: skip
+LIMITED = ("ttft_s", "tpot_s", "e2e_s")
+"""What a suite may limit: the times of a request, of which less is better."""
 MORE_METRICS = ("first_chunk_s", "first_reasoning_s", "first_answer_s", "schedule_lag_s")
 
 
@@ -65,13 +67,15 @@ def suite_limits(run: Run) -> dict[str, float]:
     """Return the limits under which the suite calls a request good, by metric; may be empty.
 
     Raises:
-        BadRunError: a limit is of something that is not measured for each request.
+        BadRunError: a limit is of something else than ``LIMITED``, or is no number.
     """
     limits = dict(run.config["suite"].get("limits") or {})
-    for name in limits:
-        if name not in RequestMetrics.__dataclass_fields__:
-            known = "ttft_s, tpot_s, e2e_s"
-            raise BadRunError(f"{run.path}: the suite limits {name}, which no request has: {known}")
+    for name, limit in limits.items():
+        if name not in LIMITED or not isinstance(limit, int | float):
+            raise BadRunError(
+                f"{run.path}: the suite limits {name} to {limit!r}: give seconds for one of "
+                f"{', '.join(LIMITED)}"
+            )
     return limits
 
 

@@ -155,7 +155,7 @@ def _goodput(samples: Sequence[Sample], scope: _Scope) -> dict[str, Any]:
         "limits": scope.limits,
         "good": good if limited else None,
         "of": len(samples),
-        "unknown": sum(sample.good is None for sample in samples),
+        "unknown": sum(sample.good is None for sample in samples) if limited else None,
         "fraction": good / len(samples) if limited and samples else None,
         "ci95": stats.wilson_interval(good, len(samples)) if limited else None,
         "good_requests_per_s": good / duration_s if limited and duration_s > 0 else None,

@@ -78,13 +78,19 @@ def failed_requests(evidence: Evidence) -> Iterator[Warned]:
 
 
 def few_blocks(evidence: Evidence) -> Iterator[Warned]:
-    """Fewer than five blocks: no interval."""
-    blocks = {sample.row["block"] for sample in evidence.samples if sample.ok}
-    if len(blocks) < stats.MIN_BLOCKS:
+    """Fewer than five blocks of a case: no interval."""
+    counts = {
+        case: len({sample.row["block"] for sample in members if sample.ok})
+        for case, members in evidence.cases.items()
+    }
+    few = {case: n for case, n in (counts or {"the run": 0}).items() if n < stats.MIN_BLOCKS}
+    if few:
+        lacking = "; ".join(f"{case} has {n}" for case, n in few.items())
         yield _warning(
             "few_blocks",
-            f"{len(blocks)} blocks have answers, intervals need {stats.MIN_BLOCKS}: "
-            "set blocks in the suite to 5 or more, or resume the run",
+            f"an interval needs {stats.MIN_BLOCKS} blocks with answers and is null below: "
+            f"{lacking}. Set blocks in the suite to {stats.MIN_BLOCKS} or more, raise --requests, "
+            "or resume the run",
         )
 
 
@@ -134,10 +140,11 @@ def no_calibration(evidence: Evidence) -> Iterator[Warned]:
     """A session did not time the truth server."""
     known, sessions = evidence.calibration["sessions_calibrated"], len(evidence.run.sessions)
     if known < sessions or not sessions:
+        lacking = f"{sessions - known} of {sessions} sessions have no calibration"
         yield _warning(
             "no_calibration",
-            f"{sessions - known} of {sessions} sessions have no calibration, so the client's own "
-            "error is unknown: run again without interrupting the start",
+            f"{lacking if sessions else 'no session is recorded'}, so the client's own error is "
+            "unknown: run again without interrupting the start",
         )
 
 
@@ -150,7 +157,8 @@ def few_samples(evidence: Evidence) -> Iterator[Warned]:
         if lacking:
             yield _warning(
                 f"few_samples_p{q}",
-                f"p{q} needs {floor} answers a case and is null below: {'; '.join(lacking)}. "
+                f"p{q} of ttft_s, tpot_s and e2e_s needs {floor} answers a case and "
+                f"is null below: {'; '.join(lacking)}. "
                 "Raise requests_per_block in the suite or --requests",
             )
 
@@ -168,7 +176,9 @@ def early_stops(evidence: Evidence) -> Iterator[Warned]:
 
 def token_discrepancies(evidence: Evidence) -> Iterator[Warned]:
     """The engine contradicts itself about how many tokens it made."""
-    found = [s.metrics.token_discrepancy for s in evidence.samples if s.metrics.token_discrepancy]
+    # A failure was cut at some point, where the two counts need not agree.
+    ok = [sample.metrics for sample in evidence.samples if sample.ok]
+    found = [metrics.token_discrepancy for metrics in ok if metrics.token_discrepancy]
     if found:
         yield _warning(
             "token_discrepancies",
