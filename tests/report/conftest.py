@@ -1,6 +1,8 @@
+import copy
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,31 @@ def run(tmp_path_factory):
 def killed(tmp_path_factory):
     """Return a synthetic run whose process was killed."""
     return read_run(write_synthetic_run(tmp_path_factory.mktemp("runs") / "run", killed=True))
+
+
+@pytest.fixture(scope="session")
+def changed():
+    """Return a function that copies a run with its rows and its config changed."""
+
+    def change(run, change_row=id, change_config=id):
+        rows, config = copy.deepcopy((run.rows, run.config))
+        for row in rows:
+            change_row(row)
+        change_config(config)
+        return replace(run, rows=rows, config=config)
+
+    return change
+
+
+@pytest.fixture(scope="session")
+def uneven(run, changed):
+    """Return a run in which the case chat-128 was measured at concurrencies 1 and 4."""
+
+    def one_name(row):
+        if row["case"] == "chat-128-c4":
+            row["case"] = "chat-128"
+
+    return changed(run, one_name)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,11 @@
 import json
+import re
 
+import nbformat
 import pytest
 from click.testing import CliRunner
 
-from shoestring.errors import BadValueError
+from shoestring.errors import BadRunError, BadValueError, ShoestringError
 from shoestring.report.cli import compare, notebook, report
 from shoestring.testing.synthetic import write_synthetic_run
 
@@ -23,7 +25,8 @@ def test_report_prints_a_table_for_people(invoke, run):
     text = invoke(report, run.path).stdout
 
     assert "67 of 70 requests were answered" in text
-    assert "chat-128-c4   39       1" in text
+    assert re.search(r"chat-128-c4 +4 +39 +1 ", text)
+    assert max(map(len, text.split("warning:")[0].splitlines()[2:])) <= 100
     assert "warning: 3 of 70 requests failed" in text
 
 
@@ -70,6 +73,62 @@ def test_report_needs_a_run(invoke, run):
         invoke(report)
     with pytest.raises(BadValueError, match="--html takes one run, not 2"):
         invoke(report, run.path, run.path, "--html", "x.html")
+
+
+@pytest.mark.parametrize(("option", "made"), [("--out", "file"), ("--html", "folder")])
+def test_a_target_that_cannot_be_written_is_one_clear_line(option, made, invoke, run, tmp_path):
+    """A file in the place of a folder, or the reverse, is named with the mend."""
+    target = tmp_path / "target"
+    if made == "file":
+        target.touch()
+    else:
+        target.mkdir()
+
+    with pytest.raises(BadValueError, match=r"cannot write .*target: .*; give another path"):
+        invoke(report, run.path, option, target)
+    with pytest.raises(BadValueError, match=r"cannot write /proc/nope/x: .*; give another path"):
+        invoke(report, run.path, option, "/proc/nope/x")
+
+
+def test_published_takes_nothing_else(invoke, run):
+    """A combination of which half would be ignored is refused."""
+    with pytest.raises(BadValueError, match="--published writes what the listing names"):
+        invoke(report, run.path, "--published", "--json")
+
+
+def test_a_damaged_run_is_one_clear_line(killed, changed):
+    """Whatever a reader misses in a record, the run is named instead of a traceback."""
+    from shoestring.report.cli import _print_runs
+
+    damaged = changed(killed, lambda row: row.pop("intended_ns"))
+
+    with pytest.raises(BadRunError, match="is damaged: KeyError 'intended_ns'"):
+        _print_runs([damaged], as_json=True)
+
+
+def test_a_failed_notebook_still_tells_where_its_report_is(tmp_path):
+    """The report of what was done before the failure is named on stderr."""
+    cell = nbformat.v4.new_code_cell
+    parameters = cell('out = "x"  # a folder', metadata={"tags": ["parameters"]})
+    source = nbformat.v4.new_notebook(cells=[parameters, cell("raise ValueError('odd')")])
+    nbformat.write(source, tmp_path / "n.ipynb")
+
+    result = CliRunner().invoke(
+        notebook, [str(tmp_path / "n.ipynb"), "--out", str(tmp_path / "c.ipynb")]
+    )
+
+    assert isinstance(result.exception, ShoestringError)
+    assert result.stderr.splitlines()[-1] == str(tmp_path / "c.html")
+    assert (tmp_path / "c.html").is_file()
+
+
+def test_compare_says_how_many_were_answered(invoke, run, tmp_path):
+    """Failures are in the comparison, since its medians are of the answered requests alone."""
+    other = write_synthetic_run(tmp_path / "other", seed=2)
+
+    text = invoke(compare, run.path, other).stdout
+
+    assert "answered: context-1024 at concurrency 1: 8 of 10 and 10 of 10" in text
 
 
 def test_compare_gives_a_verdict(invoke, run, tmp_path):

@@ -1,4 +1,5 @@
 import pytest
+from matplotlib import rc_context
 
 from shoestring.measure.records import Run
 from shoestring.report.drawing import Drawing
@@ -49,6 +50,100 @@ def test_concurrency_needs_two_of_one_prompt_length(run):
     alone = Run(run.path, run.config, rows, run.telemetry, run.environment, run.manifest)
 
     assert latency_by_concurrency(alone).figure is None
+
+
+def test_one_name_at_two_concurrencies_is_two_cases(uneven):
+    """Requests alone and four at once are never pooled, in no figure."""
+    words = FIGURES["ttft_distribution"].draw(uneven).text
+
+    assert "chat-128-c1: median 50" in words
+    assert "n = 20;" in words
+    assert "chat-128-c4: median" in words
+    assert "chat-128-c4: median" in FIGURES["decode_by_context"].draw(uneven).text
+    assert "c = 4" in latency_by_concurrency(uneven).text
+
+
+def test_only_alike_requests_are_joined(run, changed):
+    """Another length of answer is other work, though the prompts are as long."""
+
+    def longer(config):
+        config["suite"]["cases"][1]["output_tokens"] = 64
+
+    assert latency_by_concurrency(changed(run, change_config=longer)).figure is None
+
+
+def test_a_curve_ends_below_the_whole_where_requests_failed(run):
+    """The shares are of all requests that were asked, and the words count the failed ones."""
+    drawing = FIGURES["ttft_distribution"].draw(run)
+    context = next(label for label in drawing.text.split("; ") if "context-1024" in label)
+    tops = [line.get_ydata()[-1] for line in drawing.figure.axes[0].lines[:3]]
+
+    assert context.rstrip(".").endswith("n = 8, 2 failed")
+    assert tops == pytest.approx([1.0, 39 / 40, 8 / 10])
+
+
+def test_answers_in_one_piece_have_no_gaps_to_draw(run, changed):
+    """Where every chunk came at once there is a reason instead of a figure."""
+
+    def at_once(row):
+        row["events"] = [[row["end_ns"], kind, size] for _, kind, size in row["events"]]
+
+    drawing = FIGURES["itl_distribution"].draw(changed(run, at_once))
+
+    assert drawing.figure is None
+    assert "in one piece" in drawing.text
+
+
+def test_equal_values_have_an_axis(run, changed):
+    """A single time, many times over, is drawn without a warning."""
+
+    def alike(row):
+        start_ns = row["intended_ns"]
+        row["events"] = [[start_ns + 10**9 + i, kind, size] for i, (_, kind, size) in
+                         enumerate(row["events"])]  # fmt: skip
+
+    assert FIGURES["ttft_distribution"].draw(changed(run, alike)).figure is not None
+
+
+def test_a_prompt_of_no_tokens_is_left_out(run, changed):
+    """A server that counts no prompt tokens does not break the logarithmic axis."""
+
+    def empty(row):
+        if row["usage"] and row["case"] == "chat-128":
+            row["usage"]["prompt_tokens"] = 0
+
+    assert "chat-128:" not in FIGURES["decode_by_context"].draw(changed(run, empty)).text
+
+
+def test_dollar_signs_are_no_formula(run, changed):
+    """A case may be named like broken mathematics, also where the user's own style allows it."""
+
+    def rename(owner, key):
+        if owner[key] == "chat-128":
+            owner[key] = r"$\frac{bad$"
+
+    odd = changed(
+        run,
+        lambda row: rename(row, "case"),
+        lambda config: rename(config["suite"]["cases"][0], "name"),
+    )
+    with rc_context({"text.parse_math": True}):
+        svg = svg_text(FIGURES["ttft_distribution"].draw(odd).figure)
+
+    assert svg.startswith("<?xml")
+
+
+def test_an_early_clock_is_drawn_with_its_size(run):
+    """A negative error is as large as its amount."""
+    import copy
+    from dataclasses import replace
+
+    environment = copy.deepcopy(run.environment)
+    environment["sessions"][0]["calibration"]["ttft_error_s"] = -0.25
+    drawing = FIGURES["ttft_distribution"].draw(replace(run, environment=environment))
+    texts = [text.get_text() for text in drawing.figure.axes[0].texts]
+
+    assert texts == ["clock error\n250\xa0ms"]
 
 
 def test_no_figure_names_a_date_or_a_program(run):

@@ -1,6 +1,8 @@
+import json
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -158,6 +160,33 @@ def test_what_cells_say_cannot_break_the_page(executed, tmp_path):
     assert "2 of 2 &lt;b&gt;" in page
     assert page.count('<details class="log">') == 1
     assert "1 of 2" not in page
+
+
+def test_no_cell_shows_a_folder_of_this_machine(executed, run, tmp_path):
+    """Where a log, an error or the failure names a folder, a sign stands for it."""
+    notebook = nbformat.read(executed, as_version=4)
+    shown = next(cell for cell in notebook.cells if cell.id == "measure")
+    places = f"{run.path.parent}/x, {Path.cwd()}/y and {Path.home()}/z"
+    shown.outputs = [
+        nbformat.v4.new_output("stream", name="stderr", text=places),
+        nbformat.v4.new_output("error", ename="E", evalue=places, traceback=[]),
+    ]
+    nbformat.write(notebook, tmp_path / "told.ipynb")
+
+    page = _render(tmp_path / "told.ipynb", tmp_path, problem=places)
+
+    assert page.count(".../x, ./y and ~/z") == 3
+    assert str(Path.cwd()) not in page
+
+
+def test_text_that_cannot_be_written_is_left_out(executed, tmp_path):
+    """Half a character or a terminal's escape from a server does not break the page."""
+    notebook = nbformat.read(executed, as_version=4)
+    shown = next(cell for cell in notebook.cells if cell.id == "measure")
+    shown.outputs = [nbformat.v4.new_output("stream", name="stdout", text="a\ud800b\x00c")]
+    (tmp_path / "odd.ipynb").write_text(json.dumps(notebook))
+
+    assert "a b c" in _render(tmp_path / "odd.ipynb", tmp_path)
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no browser is installed")

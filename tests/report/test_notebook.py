@@ -75,6 +75,15 @@ def test_a_failed_notebook_is_rendered_from_its_run(make_notebook, tmp_path):
     assert 'role="img"' in page
 
 
+def test_the_first_failure_is_told_where_the_report_fails_too(make_notebook, tmp_path):
+    """A report that cannot be made does not hide why the notebook failed."""
+    (tmp_path / "c.html").mkdir()
+    path = make_notebook("raise RuntimeError('the disk is full')")
+
+    with pytest.raises(ShoestringError, match="the disk is full"):
+        execute_and_render(path, tmp_path / "c.ipynb", tmp_path / "c.html", {})
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_kernel(number, make_notebook, tmp_path):
     """SIGTERM and SIGINT end the kernel too, and the status is 130."""

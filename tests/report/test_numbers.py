@@ -1,6 +1,7 @@
 import json
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +35,33 @@ def test_numbers_carry_value_unit_and_text(run):
     assert numbers["chat-128.ttft_p99_s"]["value"] is None
     assert numbers["chat-128.ttft_p99_s"]["text"] == "—"
     assert all(set(number) == {"value", "unit", "text"} for number in numbers.values())
+
+
+def test_no_case_overwrites_another(uneven):
+    """A name at two concurrencies gives two sets of numbers, told apart by the concurrency."""
+    numbers = run_numbers(summarise(uneven))
+
+    assert numbers["chat-128-c1.requests_ok"]["value"] == 20
+    assert numbers["chat-128-c4.requests_ok"]["value"] == 39
+    assert "context-1024.requests_ok" in numbers
+    assert "chat-128.requests_ok" not in numbers
+
+
+@pytest.mark.parametrize("name", ["file:/home/me/m.gguf", "file:m.gguf", "/home/me/m.gguf"])
+def test_no_number_holds_a_folder(name, run, changed):
+    """A model is named without the folder that it lies in."""
+    odd = changed(run, change_config=lambda config: config["model"].update(name=name))
+
+    assert run_numbers(summarise(odd))["model"]["text"] in ("file:m.gguf", "m.gguf")
+
+
+def test_what_explains_the_speed_can_be_quoted(run):
+    """The interval of the success rate and the engine's own rates are numbers too."""
+    numbers = run_numbers(summarise(run))
+
+    assert numbers["success_rate_ci95_low"]["value"] < 67 / 70
+    assert numbers["native_decode_tokens_per_s_median"]["unit"] == "tokens/s"
+    assert numbers["early_stops"]["value"] == 0
 
 
 def test_tex_defines_every_number_once(run):

@@ -55,6 +55,34 @@ def test_a_file_that_is_no_notebook_is_one_clear_line(tmp_path):
         notebook_parameters(tmp_path / "x.ipynb")
 
 
+@pytest.mark.parametrize("text", ["{}", '{"cells": null}', '{"cells": [1]}', "[" * 99999])
+def test_a_damaged_notebook_is_one_clear_line(text, tmp_path):
+    """A file that is JSON but no notebook is named too."""
+    (tmp_path / "x.ipynb").write_text(text)
+
+    with pytest.raises(BadValueError, match=r"x\.ipynb is not a notebook") as error:
+        notebook_parameters(tmp_path / "x.ipynb")
+
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("source", ["a = (1", "a = = 1", "a = 'x", " a = 1\nb = 2", "a = '''x"])
+def test_a_broken_parameters_cell_is_one_clear_line(source):
+    """What is not Python is said to be so, without a traceback."""
+    with pytest.raises(BadValueError, match=r"x\.ipynb: the parameters cell is not Py") as error:
+        parse_parameters(source, "x.ipynb")
+
+    assert "\n" not in str(error.value)
+
+
+def test_a_password_in_an_address_is_not_repeated():
+    """The address is refused as the engine refuses it, and no secret is in the message."""
+    with pytest.raises(BadValueError) as error:
+        parameters.check(**{**GOOD, "base_url": "http://me:secret@host:80"})
+
+    assert "secret" not in str(error.value)
+
+
 def test_an_unknown_notebook_is_refused_with_the_nearest():
     """A misspelt notebook is an error that names what was meant."""
     with pytest.raises(BadValueError, match="did you mean '01_measure'"):

@@ -66,6 +66,21 @@ def test_published_runs_are_listed_by_name(tmp_path):
     assert f"tables/{run_id}/numbers.tex" in names
 
 
+def test_what_is_no_more_made_is_removed(tmp_path):
+    """A figure of an earlier publication does not stay behind as one of this run."""
+    listing = tmp_path / "results" / "published.json"
+    write_synthetic_run(tmp_path / "results" / "runs" / "one")
+    listing.write_text(json.dumps({"runs": ["results/runs/one"]}))
+    old = tmp_path / "results" / "figures" / "20260101T000000Z-synthetic-000000" / "old.svg"
+    old.parent.mkdir(parents=True)
+    old.write_text("<svg/>")
+
+    publish_runs(listing, lambda _, report: report.touch())
+
+    assert not old.exists()
+    assert (old.parent / "cold_start.svg").is_file()
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"runs": "x"}', '{"runs": [1]}'])
 def test_a_wrong_listing_is_one_clear_line(text, tmp_path):
     """A listing that cannot be used is refused with what it must look like."""

@@ -16,6 +16,7 @@ from shoestring.report.tabular import (
     latex_text,
     markdown_text,
     one_line,
+    plain_text,
 )
 
 COLUMNS = (Column("case", "Case"), Column("ttft_s", "TTFT (ms)", 1e3, estimate=True))
@@ -26,8 +27,8 @@ TABLE = Table(
 UNESCAPED = {
     r"\textbackslash{}": "\\", r"\{": "{", r"\}": "}", r"\$": "$", r"\&": "&", r"\#": "#",
     r"\_": "_", r"\%": "%", r"\textasciicircum{}": "^", r"\textasciitilde{}": "~",
-    r"\textless{}": "<", r"\textgreater{}": ">", r"\textbar{}": "|", r"\textquotedbl{}": '"',
-    "{[}": "[", "{]}": "]", "{*}": "*",
+    r"\textless{}": "<", r"\textgreater{}": ">", r"\textbar{}": "|", r"\symbol{34}": '"',
+    "{[}": "[", "{]}": "]", "{*}": "*", "{-}": "-",
 }  # fmt: skip
 
 
@@ -83,6 +84,22 @@ def test_html_escapes_and_scrolls():
 
     assert "&lt;script&gt;" in html_text(table)
     assert '<div class="scroll" tabindex="0"' in html_text(table)
+
+
+def test_hyphens_and_quotes_are_set_as_typed():
+    """An option such as --threads keeps its hyphens, and an em dash stays one."""
+    assert escape_latex('--threads "2" a-b') == r"{-}{-}threads \symbol{34}2\symbol{34} a-b"
+    assert escape_latex("—") == "---"
+
+
+def test_no_format_holds_what_cannot_be_written():
+    """Half a character and a terminal's escape, as a server may send them, become spaces."""
+    table = Table("t", "t", (Column("said", "Said"),), (("a\ud800b\x1b[31mc",),))
+
+    for write in (csv_text, markdown_text, latex_text, html_text, plain_text):
+        text = write(table)
+        assert "\ud800" not in text
+        assert "\x1b" not in text
 
 
 def test_an_empty_table_says_so():

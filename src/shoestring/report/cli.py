@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,8 @@ import click
 from shoestring.paths import cache_dir
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from shoestring.measure.records import Run
 
 FOLDER = click.Path(path_type=Path)
@@ -47,6 +51,10 @@ def report(
 
     _keep_fonts_in_cache()
     if published:
+        if runs or html_path or out or as_json:
+            raise BadValueError(
+                "--published writes what the listing names: leave RUN, --html, --out, --json out"
+            )
         _publish()
         return
     if not runs:
@@ -54,16 +62,23 @@ def report(
     if html_path and len(runs) > 1:
         raise BadValueError(f"--html takes one run, not {len(runs)}: call it once for each")
     read = [read_run(folder) for folder in runs]
+    if html_path:
+        _check_file(html_path)
+    if out:
+        with _writing(out):
+            out.mkdir(parents=True, exist_ok=True)
     _print_runs(read, as_json=as_json)
-    for run in read:
-        if out:
-            from shoestring.report.publish import write_artifacts
+    if out:
+        from shoestring.report.publish import write_artifacts
 
-            write_artifacts(run, out / run.run_id if len(read) > 1 else out)
+        for run in read:
+            with _writing(out), _damage_named(run):
+                write_artifacts(run, out / run.run_id if len(read) > 1 else out)
     if html_path:
         from shoestring.report.execution import render_run
 
-        render_run(runs[0], html_path)
+        with _writing(html_path), _damage_named(read[0]):
+            render_run(runs[0], html_path)
         click.echo(html_path, err=as_json)
 
 
@@ -76,7 +91,9 @@ def compare(first: Path, second: Path, *, as_json: bool) -> None:
     from shoestring.analysis.compare import compare_runs
     from shoestring.measure.records import read_run
 
-    comparison = compare_runs(read_run(first), read_run(second))
+    a, b = read_run(first), read_run(second)
+    with _damage_named(a, b):
+        comparison = compare_runs(a, b)
     if as_json:
         click.echo(json.dumps(comparison))
         return
@@ -101,8 +118,9 @@ def notebook(
     """Execute a notebook and render its report; the last line of stdout is the report's path.
 
     NAME is a notebook of the package or a file. A failed notebook is rendered too, as far as it
-    came, and exits with the failure.
+    came: the report's path is then on stderr, and the exit status is the failure's.
     """
+    from shoestring.errors import ShoestringError
     from shoestring.report.execution import execute_and_render
     from shoestring.report.notebook import find_notebook
     from shoestring.report.parameters import check_parameters
@@ -112,7 +130,16 @@ def notebook(
     parameters = check_parameters(path, dict(given))
     copy = copy or Path("results/local") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{path.name}"
     html_path = html_path or copy.with_suffix(".html")
-    execute_and_render(path, copy, html_path, parameters)
+    for target in (copy, html_path):
+        _check_file(target)
+    before_ns = _written_ns(html_path)
+    try:
+        with _writing(html_path):
+            execute_and_render(path, copy, html_path, parameters)
+    except ShoestringError:
+        if _written_ns(html_path) != before_ns:
+            click.echo(html_path, err=True)
+        raise
     click.echo(html_path)
 
 
@@ -125,14 +152,18 @@ def _publish() -> None:
     from shoestring.report.execution import render_run
     from shoestring.report.publish import publish_runs
 
-    paths = publish_runs(LISTING, render_run)
+    with _writing(LISTING.parent):
+        paths = publish_runs(LISTING, render_run)
     click.echo(f"{len(paths)} files are in {LISTING.parent}")
 
 
 def _print_runs(runs: list[Run], *, as_json: bool) -> None:
     from shoestring.analysis.summary import summarise
 
-    summaries = [summarise(run) for run in runs]
+    summaries = []
+    for run in runs:
+        with _damage_named(run):
+            summaries.append(summarise(run))
     if as_json:
         value: dict[str, Any] = summaries[0] if len(runs) == 1 else {"runs": summaries}
         click.echo(json.dumps(value))
@@ -140,4 +171,52 @@ def _print_runs(runs: list[Run], *, as_json: bool) -> None:
     from shoestring.report.terminal import run_text
 
     for run, summary in zip(runs, summaries, strict=True):
-        click.echo(run_text(run, summary))
+        with _damage_named(run):
+            text = run_text(run, summary)
+        click.echo(text)
+
+
+@contextmanager
+def _damage_named(*runs: Run) -> Iterator[None]:
+    """Name the run where its record lacks what a reader needs: one line, not a traceback.
+
+    What :func:`read_run` checks has a better message; this is the net below it.
+    """
+    from shoestring.errors import BadRunError
+
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        named = " or ".join(str(run.path) for run in runs)
+        reason = " ".join(str(error).split())
+        raise BadRunError(f"{named} is damaged: {type(error).__name__} {reason}") from error
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Turn a failure to write into one line that names the target."""
+    from shoestring.errors import BadValueError, DiskFullError
+
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # the reader of stdout went away: no matter of the target
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise DiskFullError(f"no space is left for {target}: free some, ask again") from error
+        reason = error.strerror or error
+        raise BadValueError(f"cannot write {target}: {reason}; give another path") from error
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a file that cannot be written, before the work whose result it shall hold."""
+    was_there = path.exists()
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+        if not was_there:
+            path.unlink()
+
+
+def _written_ns(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.is_file() else None

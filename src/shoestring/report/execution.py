@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,13 @@ def execute_and_render(path: Path, copy: Path, html_path: Path, parameters: dict
         execute_notebook(path, copy, parameters, progress=True)
     except ShoestringError as error:
         begun = sorted(_runs(out) - before)
-        if len(begun) == 1 and not isinstance(error, InterruptedRunError):
-            render_run(begun[0], html_path, problem=str(error))
-        elif copy.is_file() and not isinstance(error, UserError):
-            run_path = begun[0] if len(begun) == 1 else None
-            render_html(copy, html_path, run_path=run_path, problem=str(error))
+        # What failed first is what the user must hear of: a full disk fails the report too.
+        with suppress(OSError, ShoestringError):
+            if len(begun) == 1 and not isinstance(error, InterruptedRunError):
+                render_run(begun[0], html_path, problem=str(error))
+            elif copy.is_file() and not isinstance(error, UserError):
+                run_path = begun[0] if len(begun) == 1 else None
+                render_html(copy, html_path, run_path=run_path, problem=str(error))
         raise
     render_html(copy, html_path)
 

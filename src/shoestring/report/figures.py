@@ -10,8 +10,9 @@
 =======================  =========================================================================
 
 A figure without data is None with the reason, never an empty frame. Each drawing carries the
-sentence that a reader who does not see it is told. Only measured, successful requests are in the
-distributions; the timeline shows everything, failures in red.
+sentence that a reader who does not see it is told. A case is a name at a concurrency. Only
+measured, successful requests are in the distributions, but the shares of TTFT are of all measured
+requests: where some failed, the curve ends below 100 %. The timeline shows failures in red.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.ticker import LogLocator
 
 from shoestring.report import timelines
-from shoestring.report.drawing import Drawing, FigureSpec, measured
+from shoestring.report.drawing import (
+    Drawing,
+    FigureSpec,
+    by_case,
+    labelled,
+    measured,
+    requests_by_case,
+)
 from shoestring.report.style import (
     COLUMN_IN,
     INK,
@@ -34,6 +42,7 @@ from shoestring.report.style import (
     series_styles,
     styled,
 )
+from shoestring.report.tabular import one_line
 from shoestring.report.units import number, seconds
 
 if TYPE_CHECKING:
@@ -52,7 +61,7 @@ def ttft_distribution(run: Run) -> Drawing:
     from shoestring.analysis.frames import request_frame
 
     frame = measured(request_frame(run)).dropna(subset=["ttft_s"])
-    floor_s = _calibration(run, "ttft_error_s")
+    floor_s = _clock_error_s(run, "ttft_error_s")
     return _distribution(run, frame, "ttft_s", "time to first token", "requests", floor_s)
 
 
@@ -60,7 +69,7 @@ def itl_distribution(run: Run) -> Drawing:
     """Draw the cumulative distribution of the gaps between chunks, one line a case."""
     from shoestring.analysis.frames import gap_frame
 
-    floor_s = _calibration(run, "gap_error_p99_s")
+    floor_s = _clock_error_s(run, "gap_error_p99_s")
     return _distribution(run, gap_frame(run), "gap_s", "gap between chunks", "gaps", floor_s)
 
 
@@ -71,10 +80,11 @@ def decode_by_context(run: Run) -> Drawing:
 
     wanted = ["decode_tokens_per_s", "prompt_tokens"]
     frame = measured(request_frame(run)).dropna(subset=wanted)
+    frame = frame[frame["prompt_tokens"] > 0]
     if frame.empty:
         return Drawing.missing("no request has both a decode rate and a prompt length")
-    cases = {case["case"]: case for case in summarise(run)["cases"]}
-    groups = _by_case(run, frame)
+    cases = labelled(run, summarise(run)["cases"])
+    groups = by_case(run, frame)
     styles = {
         case: {**style, "linestyle": "none"} for case, style in series_styles(list(groups)).items()
     }
@@ -91,6 +101,7 @@ def decode_by_context(run: Run) -> Drawing:
         if is_log:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
+            axes.xaxis.set_minor_formatter(lambda *_: "")
         axes.margins(x=0.1)
         axes.set_ylim(0, frame["decode_tokens_per_s"].max() * 1.12)
         axes.set_xlabel("prompt length (tokens)")
@@ -102,16 +113,14 @@ def decode_by_context(run: Run) -> Drawing:
 def latency_by_concurrency(run: Run) -> Drawing:
     """Draw median TTFT and e2e against the aggregate output rate, a point a concurrency.
 
-    Points are joined only where the prompts have the same length: other prompts are other work.
+    Points are joined only where prompt, its length and the answer's are alike: else it is other
+    work.
     """
-    from shoestring.analysis.frames import request_frame
     from shoestring.analysis.summary import summarise
 
-    frame = measured(request_frame(run))
-    cases = {case["case"]: case for case in summarise(run)["cases"]}
-    curves = _concurrency_curves(_by_case(run, frame), cases)
+    curves = _concurrency_curves(run, summarise(run)["cases"])
     if not curves:
-        return Drawing.missing("no prompt length was measured at two concurrencies or more")
+        return Drawing.missing("no kind of request was measured at two concurrencies or more")
     styles = series_styles(list(curves))
     with styled():
         figure = new_figure(PAGE_IN, 2.5)
@@ -142,13 +151,17 @@ def _distribution(
 ) -> Drawing:
     if frame.empty:
         return Drawing.missing(f"no {what} was measured")
-    groups = _by_case(run, frame)
+    if not (frame[column] > 0).any():
+        return Drawing.missing(f"every {what} is 0: the answers came in one piece")
+    groups = by_case(run, frame)
+    asked, failed = requests_by_case(run)
     styles = {
         case: {"color": style["color"], "linestyle": style["linestyle"]}
         for case, style in series_styles(list(groups)).items()
     }
     texts = {
         case: f"{case}: median {seconds(group[column].median())}, n = {len(group)}"
+        + (f", {failed[case]} failed" if failed[case] else "")
         for case, group in groups.items()
     }
     with styled():
@@ -156,7 +169,8 @@ def _distribution(
         axes = figure.add_subplot()
         for case, group in groups.items():
             ordered = sorted(group[column])
-            shares = [i / len(ordered) for i in range(len(ordered) + 1)]
+            whole = asked[case] if of == "requests" else len(ordered)
+            shares = [i / whole for i in range(len(ordered) + 1)]
             axes.step([ordered[0], *ordered], shares, where="post", **styles[case])
         _time_axis(axes, frame[column], floor_s)
         axes.set_ylim(0, 1.02)
@@ -179,7 +193,8 @@ def _time_axis(axes: Axes, values: pd.Series[float], floor_s: float | None) -> N
         crowded = high > _CROWDED_RATIO * low
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if crowded else (1.0, 2.0, 5.0)))
     else:
-        axes.set_xlim(max(0.0, low - 0.15 * (high - low)), high + 0.08 * (high - low))
+        spread = high - low or 0.1 * high
+        axes.set_xlim(max(0.0, low - 0.15 * spread), high + 0.08 * spread)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value * 1e3:g}")
     axes.xaxis.set_minor_formatter(lambda *_: "")
     if floor_s is None:
@@ -237,21 +252,22 @@ def _scatter_with_median(
     )
 
 
-def _concurrency_curves(
-    groups: dict[str, pd.DataFrame], cases: dict[str, Any]
-) -> dict[str, list[dict[str, Any]]]:
+def _concurrency_curves(run: Run, cases: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    kinds = {
+        case["name"]: f"{one_line(str(case.get('prompt')))}, {case.get('prompt_tokens')} prompt "
+        f"and {case.get('output_tokens')} output tokens"
+        for case in run.config["suite"]["cases"]
+    }
     curves: dict[str, list[dict[str, Any]]] = {}
-    for case, group in groups.items():
-        rate = cases[case]["metrics"]["output_tokens_per_s_aggregate"]["median"]
-        target = group["prompt_tokens_target"].iloc[0]
+    for case in cases:
         point = {
-            "concurrency": int(group["concurrency"].iloc[0]),
-            "rate": rate,
-            "ttft_s": group["ttft_s"].median(),
-            "e2e_s": group["e2e_s"].median(),
+            "concurrency": case["concurrency"],
+            "rate": case["metrics"]["output_tokens_per_s_aggregate"]["median"],
+            "ttft_s": case["metrics"]["ttft_s"]["median"],
+            "e2e_s": case["metrics"]["e2e_s"]["median"],
         }
-        if rate is not None and group["e2e_s"].notna().any():
-            curves.setdefault(f"{target:.0f} prompt tokens", []).append(point)
+        if case["case"] in kinds and None not in point.values():
+            curves.setdefault(kinds[case["case"]], []).append(point)
     return {
         label: sorted(points, key=lambda p: int(p["concurrency"]))
         for label, points in curves.items()
@@ -270,17 +286,12 @@ def _concurrency_line(
         )  # fmt: skip
 
 
-def _by_case(run: Run, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Split by case, in the order of the suite; a case without rows is left out."""
-    groups = {str(case): group for case, group in frame.groupby("case")}
-    names = [case["name"] for case in run.config["suite"]["cases"]]
-    return {name: groups[name] for name in names if name in groups}
+def _clock_error_s(run: Run, key: str) -> float | None:
+    """Return the size of the clock's worst error, or None where it was not calibrated."""
+    from shoestring.analysis.calibration import worst_calibration
 
-
-def _calibration(run: Run, key: str) -> float | None:
-    """Return the worst error of the clock among the sessions, or None where none was taken."""
-    errors = [(session.get("calibration") or {}).get(key) for session in run.sessions]
-    return max((float(error) for error in errors if error is not None), default=None)
+    error_s = worst_calibration(run)[key]
+    return None if error_s is None else abs(float(error_s))
 
 
 def _joined(texts: dict[str, str]) -> str:

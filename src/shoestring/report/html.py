@@ -8,7 +8,8 @@ killed looks like one that succeeded. Without a run, or with one that is not com
 says INCOMPLETE before anything else.
 
 The same executed cells give the same bytes: metadata of the execution (times, counts, ids) and
-cells that papermill injected are left out, and folders of this machine are not shown.
+cells that papermill injected are left out, and folders of this machine are not shown: where a cell
+or an error names the folder of the runs, the working folder or the home, a sign stands for it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from shoestring.report.parameters import parse_parameters
 if TYPE_CHECKING:
     from shoestring.measure.records import Run
 
+# What no page can hold: what terminals obey, and halves of characters that UTF-8 cannot write.
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 NO_RUN: Final = "no run was recorded: the notebook ended before there was one."
 
 
@@ -46,7 +49,10 @@ def render_html(
     run_path = run_path or shown_run(notebook)
     run = read_run(run_path) if run_path else None
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(_page(_cleaned(notebook), run, problem), encoding="utf-8")
+    folders = _folders(run_path)
+    said = _without_folders(problem, folders) if problem else None
+    page = _page(_cleaned(notebook, folders), run, said, folders)
+    out.write_text(_CONTROLS.sub(" ", page), encoding="utf-8")
 
 
 def shown_run(notebook: Any) -> Path | None:
@@ -59,7 +65,7 @@ def shown_run(notebook: Any) -> Path | None:
     return None
 
 
-def _page(notebook: Any, run: Run | None, problem: str | None) -> str:
+def _page(notebook: Any, run: Run | None, problem: str | None, folders: dict[str, str]) -> str:
     from nbconvert import HTMLExporter
 
     summary = summarise(run) if run else None
@@ -69,7 +75,7 @@ def _page(notebook: Any, run: Run | None, problem: str | None) -> str:
         "verdict": words.verdict(run, summary) if run and summary else None,
         "incomplete": incomplete,
         "warnings": words.warning_lines(summary) if summary else [],
-        "parameters": _parameters(notebook, run),
+        "parameters": _parameters(notebook, run, folders),
         "provenance": words.provenance(run) if run else [],
     }
     exporter = HTMLExporter(
@@ -82,14 +88,29 @@ def _page(notebook: Any, run: Run | None, problem: str | None) -> str:
     return re.sub(r"[ \t]+\n", "\n", body).strip() + "\n"
 
 
-def _cleaned(notebook: Any) -> Any:
+def _folders(run_path: Path | None) -> dict[str, str]:
+    """The folders of this machine that a text may name, the longest first, and their signs."""
+    signs = {str(Path.home()): "~", str(Path.cwd()): "."}
+    if run_path:
+        signs |= {str(path.parent): "..." for path in (run_path.absolute(), run_path.resolve())}
+    longest_first = sorted(signs, key=len, reverse=True)
+    return {folder: signs[folder] for folder in longest_first if folder != Path(folder).anchor}
+
+
+def _without_folders(text: str, folders: dict[str, str]) -> str:
+    for folder, sign in folders.items():
+        text = re.sub(rf"(?<![\w.-]){re.escape(folder)}(?![\w-])", sign, text)
+    return text
+
+
+def _cleaned(notebook: Any, folders: dict[str, str]) -> Any:
     """Leave the content, drop what differs from one execution to the next."""
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
         cell["metadata"] = {"tags": cell.get("metadata", {}).get("tags", [])}
         if cell.cell_type == "code":
             cell["execution_count"] = None
-            cell["outputs"] = [_cleaned_output(output) for output in _merged(cell.outputs)]
+            cell["outputs"] = [_cleaned_output(output, folders) for output in _merged(cell.outputs)]
     notebook.cells = [
         cell for cell in notebook.cells
         if "papermill-error-cell-tag" not in cell.metadata["tags"]
@@ -110,16 +131,19 @@ def _merged(outputs: list[Any]) -> list[Any]:
     return merged
 
 
-def _cleaned_output(output: Any) -> Any:
+def _cleaned_output(output: Any, folders: dict[str, str]) -> Any:
     if "execution_count" in output:
         output["execution_count"] = None
     if output.output_type == "stream":
         # A progress line is rewritten in place; only its last state is worth keeping.
-        output["text"] = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+        last_states = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
+        output["text"] = _without_folders(last_states, folders)
+    if output.output_type == "error":
+        output["evalue"] = _without_folders(output.evalue, folders)
     return output
 
 
-def _parameters(notebook: Any, run: Run | None) -> list[dict[str, str]]:
+def _parameters(notebook: Any, run: Run | None, folders: dict[str, str]) -> list[dict[str, str]]:
     """The parameters that counted: those of the run where there is one."""
     found: dict[str, Any] = {}
     helps: dict[str, str] = {}
@@ -132,7 +156,7 @@ def _parameters(notebook: Any, run: Run | None) -> list[dict[str, str]]:
     if run:
         found |= _recorded(run, found)
     return [
-        {"name": name, "value": str(value), "help": helps.get(name, "")}
+        {"name": name, "value": _without_folders(str(value), folders), "help": helps.get(name, "")}
         for name, value in found.items()
     ]
 

@@ -1,7 +1,8 @@
 r"""Every number of a run that prose may quote, by name: ``numbers.json`` and ``numbers.tex``.
 
 ``numbers.json`` is flat: ``{"ttft_median_s": {"value": 0.0421, "unit": "s", "text": "42.1 ms"}}``;
-a case's own numbers carry its name in front (``chat-128.ttft_median_s``). ``numbers.tex`` holds
+a case's own numbers carry its name in front (``chat-128.ttft_median_s``), and where a name was
+measured at several concurrencies that too (``chat-128-c4.ttft_median_s``). ``numbers.tex`` holds
 the same texts as macros, ``\SSTtftMedian`` and ``\SSChatOneTwoEightTtftMedian``, so that no number
 is typed into a paper by hand. The unit is part of the text and left out of the macro's name.
 """
@@ -12,8 +13,10 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from shoestring.report.tabular import escape_latex
+from shoestring.analysis.samples import REQUEST_METRICS
+from shoestring.report.tabular import escape_latex, one_line
 from shoestring.report.units import MISSING, SPACE, number, seconds, size
+from shoestring.report.words import case_labels, public_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,10 +25,6 @@ _DIGITS: Final = dict(
     enumerate(["Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine"])
 )
 _PARTS: Final = ("median", "p90", "p99", "max")
-_METRICS: Final = (
-    "ttft_s", "tpot_s", "itl_s", "e2e_s", "decode_tokens_per_s", "prefill_tokens_per_s",
-    "output_tokens_per_s_aggregate",
-)  # fmt: skip
 
 Number = dict[str, Any]
 
@@ -37,13 +36,14 @@ def run_numbers(summary: dict[str, Any]) -> dict[str, Number]:
     numbers = {
         "run_id": _said(summary["run_id"]),
         "suite": _said(environment["suite"]["name"]),
-        "model": _said(environment["model"]["name"]),
+        "model": _said(public_name(environment["model"]["name"])),
         "engine": _said(environment["engine"]["name"]),
         "requests_ok": _count(summary["requests"]["ok"]),
         "requests_failed": _count(summary["requests"]["failed"]),
         "sessions": _count(summary["sessions"]),
-        "success_rate": _share(summary["success_rate"]["value"]),
+        **_rate_numbers(summary["success_rate"]),
         "goodput_fraction": _share(goodput["fraction"]),
+        **_explaining_numbers(summary),
         "load_s": _quantity(summary["load_s"], "s"),
         "ram_peak_bytes": _quantity(memory["ram_peak_bytes"], "bytes"),
         "vram_peak_bytes": _quantity(memory["vram_peak_bytes"], "bytes"),
@@ -52,12 +52,39 @@ def run_numbers(summary: dict[str, Any]) -> dict[str, Number]:
         "calibration_gap_error_p99_s": _quantity(calibration["gap_error_p99_s"], "s"),
         **_metric_numbers("", summary["metrics"]),
     }
-    for case in summary["cases"]:
-        prefix = f"{case['case']}."
+    labels = case_labels([(case["case"], case["concurrency"]) for case in summary["cases"]])
+    for case, label in zip(summary["cases"], labels.values(), strict=True):
+        prefix = f"{label}."
         numbers[f"{prefix}requests_ok"] = _count(case["requests"]["ok"])
         numbers[f"{prefix}goodput_fraction"] = _share(case["goodput"]["fraction"])
         numbers |= _metric_numbers(prefix, case["metrics"])
     return numbers
+
+
+def _rate_numbers(rate: dict[str, Any]) -> dict[str, Number]:
+    low, high = rate["ci95"] or (None, None)
+    return {
+        "success_rate": _share(rate["value"]),
+        "success_rate_ci95_low": _share(low),
+        "success_rate_ci95_high": _share(high),
+    }
+
+
+def _explaining_numbers(summary: dict[str, Any]) -> dict[str, Number]:
+    """What the engine says of itself, and how the tokens were counted."""
+    native, counts = summary["native"], summary["token_counts"]
+    found = {
+        f"native_{name}_median": _quantity(native[name]["median"], "tokens/s")
+        for name in ("decode_tokens_per_s", "prefill_tokens_per_s")
+    }
+    return {
+        **found,
+        "residual_median_s": _quantity(summary["residual_s"]["median"], "s"),
+        "cached_share": _share(summary["cached_share"]),
+        "token_source": _said(counts["source"] or MISSING),
+        "early_stops": _count(counts["early_stops"]),
+        "token_discrepancies": _count(counts["discrepancies"]),
+    }
 
 
 def numbers_json(numbers: dict[str, Number]) -> str:
@@ -82,7 +109,7 @@ def macro_names(names: list[str]) -> dict[str, str]:
     """
     macros: dict[str, str] = {}
     for name in names:
-        stem = re.sub(r"_(s|bytes|per_s)\b", lambda m: "_per_s" if "per" in m[1] else "", name)
+        stem = re.sub(r"_(s|bytes)\b", "", name)
         words = re.findall(r"[A-Za-z]+|[0-9]", stem)
         macro = "SS" + "".join(_spelled(word) for word in words)
         while macro in macros.values():
@@ -97,7 +124,7 @@ def _spelled(word: str) -> str:
 
 def _metric_numbers(prefix: str, metrics: dict[str, Any]) -> dict[str, Number]:
     numbers = {}
-    for metric in _METRICS:
+    for metric in REQUEST_METRICS:
         unit = "tokens/s" if "tokens_per_s" in metric else "s"
         stem, tail = (metric, "") if unit == "tokens/s" else (metric.removesuffix("_s"), "_s")
         values = metrics[metric]
@@ -130,4 +157,5 @@ def _share(value: float | None) -> Number:
 
 
 def _said(value: str) -> Number:
+    value = one_line(value)
     return {"value": value, "unit": None, "text": value}

@@ -17,7 +17,6 @@ import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from shoestring.errors import BadValueError
 
@@ -44,28 +43,34 @@ def notebook_parameters(path: Path) -> dict[str, Parameter]:
     """
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        sources = [
+            "".join(cell["source"])
+            for cell in cells
+            if "parameters" in cell.get("metadata", {}).get("tags", [])
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadValueError(f"{path} is not a notebook: {error}") from error
-    for cell in cells:
-        if "parameters" in cell.get("metadata", {}).get("tags", []):
-            source = cell["source"]
-            return parse_parameters("".join(source), path.name)
-    return {}
+    return parse_parameters(sources[0], path.name) if sources else {}
 
 
 def parse_parameters(source: str, where: str) -> dict[str, Parameter]:
     """Parse the source of a parameters cell.
 
     Raises:
-        BadValueError: a line is not ``name = literal``.
+        BadValueError: it is not Python, or a line is not ``name = literal``.
     """
-    comments = {
-        token.start[0]: token.string.lstrip("# ").strip()
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
+    try:
+        statements = ast.parse(source).body
+        comments = {
+            token.start[0]: token.string.lstrip("# ").strip()
+            for token in tokenize.generate_tokens(io.StringIO(source).readline)
+            if token.type == tokenize.COMMENT
+        }
+    except (SyntaxError, ValueError, tokenize.TokenError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else error
+        raise BadValueError(f"{where}: the parameters cell is not Python: {reason}") from error
     parameters = {}
-    for statement in ast.parse(source).body:
+    for statement in statements:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=default)):
                 pass
@@ -132,19 +137,16 @@ def nearest(name: str, known: Mapping[str, object]) -> str:
 
 def _check_measuring(model: str, engine: str, suite: str, base_url: str) -> None:
     from shoestring.engines.opening import check_engine
+    from shoestring.engines.transport import parse_base_url
     from shoestring.measure.suite import load_suite
     from shoestring.models.names import parse_model_name
 
     load_suite(suite)
     check_engine(engine, base_url or None)
-    if not base_url:
+    if base_url:
+        parse_base_url(base_url)
+    else:
         parse_model_name(model)
-        return
-    parts = urlsplit(base_url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise BadValueError(
-            f"base_url = {base_url!r} is no address: write http://HOST:PORT or https://HOST"
-        )
 
 
 def _typed(name: str, text: str, default: str | float | bool) -> Any:  # noqa: FBT001 - a value

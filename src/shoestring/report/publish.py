@@ -19,7 +19,7 @@ from shoestring.report.tables import run_tables
 from shoestring.report.tabular import csv_text, latex_text, markdown_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from shoestring.measure.records import Run
@@ -53,6 +53,8 @@ def publish_runs(listing: Path, render: Callable[[Path, Path], None]) -> list[Pa
 
     ``figures/<run_id>/``, ``tables/<run_id>/`` (with the numbers) and ``reports/<run_id>.html``.
 
+    What lay in the two folders of a run and is not made any more is removed.
+
     Args:
         listing: ``published.json``: ``{"runs": [folder, ...]}``; a folder is relative to the
             parent of the listing's own folder, which is the repository.
@@ -70,8 +72,10 @@ def publish_runs(listing: Path, render: Callable[[Path, Path], None]) -> list[Pa
         run = read_run(folder)
         summary = summarise(run)
         texts = {**_table_texts(run, summary), **_number_texts(summary)}
-        paths += _write_figures(run, results / "figures" / run.run_id)
-        paths += _write_texts(texts, results / "tables" / run.run_id)
+        folders = (results / "figures" / run.run_id, results / "tables" / run.run_id)
+        made = _write_figures(run, folders[0]) + _write_texts(texts, folders[1])
+        _remove_others(folders, made)
+        paths += made
         report = results / "reports" / f"{run.run_id}.html"
         report.parent.mkdir(parents=True, exist_ok=True)
         render(folder, report)
@@ -108,6 +112,14 @@ def _table_texts(run: Run, summary: dict[str, Any]) -> dict[str, str]:
 def _number_texts(summary: dict[str, Any]) -> dict[str, str]:
     numbers = run_numbers(summary)
     return {"numbers.json": numbers_json(numbers), "numbers.tex": numbers_tex(numbers)}
+
+
+def _remove_others(folders: Iterable[Path], made: list[Path]) -> None:
+    """A figure that a run has no more must not be taken for one of it."""
+    for folder in folders:
+        for path in folder.iterdir():
+            if path.is_file() and path not in made:
+                path.unlink()
 
 
 def _write_texts(texts: dict[str, str], folder: Path) -> list[Path]:

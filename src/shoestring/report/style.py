@@ -41,6 +41,7 @@ MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 _RC: Final[dict[str, Any]] = {
     "font.family": "DejaVu Sans",
     "font.size": 7.5,
+    "text.parse_math": False,  # a case may be named with dollar signs
     "axes.titlesize": 8,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",

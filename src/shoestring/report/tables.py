@@ -1,6 +1,7 @@
 """The tables of a run, from its summary and its sessions.
 
-``summary`` and ``tails`` have a row a case, ``goodput`` too; ``failures`` a row for each case and
+``summary`` and ``tails`` have a row a case, ``goodput`` too; ``run`` a row for each quantity of the
+run as a whole; ``failures`` a row for each case and
 reason, ``sessions`` one for each life of the harness, ``cold_start`` one for each span,
 ``calibration`` one for each session and concurrency.
 """
@@ -10,6 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from shoestring.analysis.machine import machine_facts
+from shoestring.analysis.stats import PERCENTILE_FLOORS
 from shoestring.report.tabular import Column, Estimate, Table
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ def run_tables(run: Run, summary: dict[str, Any]) -> dict[str, Table]:
         _summary(cases),
         _tails(cases),
         _goodput(cases),
+        _run(summary),
         _failures(run),
         _cold_start(run),
         _calibration(run),
@@ -65,7 +69,7 @@ def _summary(cases: list[dict[str, Any]]) -> Table:
 
 def _tails(cases: list[dict[str, Any]]) -> Table:
     metrics = (("ttft_s", "TTFT"), ("itl_s", "Gap"), ("e2e_s", "e2e"))
-    columns = [Column("case", "Case")]
+    columns = [Column("case", "Case"), Column("concurrency", "At once")]
     for metric, heading in metrics:
         stem = metric.removesuffix("_s")
         columns += [
@@ -76,20 +80,21 @@ def _tails(cases: list[dict[str, Any]]) -> Table:
         ]  # fmt: skip
     rows = tuple(
         (
-            case["case"],
+            case["case"], case["concurrency"],
             *(case["metrics"][m][part] for m, _ in metrics for part in ("n", "p90", "p99", "max")),
         )
         for case in cases
-    )
-    return Table(
-        "tails", "Tails by case (p90 from 64 values, p99 from 662)", tuple(columns), rows,
-        "No request was measured.",
     )  # fmt: skip
+    floors = ", ".join(f"p{q} from {PERCENTILE_FLOORS[q]} values" for q in (90, 99))
+    return Table(
+        "tails", f"Tails by case ({floors})", tuple(columns), rows, "No request was measured."
+    )
 
 
 def _goodput(cases: list[dict[str, Any]]) -> Table:
     columns = (
         Column("case", "Case"),
+        Column("concurrency", "At once"),
         Column("ttft_limit_s", "TTFT limit (s)"),
         Column("tpot_limit_s", "TPOT limit (s)"),
         Column("good", "Good"),
@@ -99,9 +104,9 @@ def _goodput(cases: list[dict[str, Any]]) -> Table:
     )
     rows = tuple(
         (
-            case["case"], goodput["limits"].get("ttft_s"), goodput["limits"].get("tpot_s"),
-            goodput["good"], goodput["of"],
-            Estimate(goodput["fraction"], *(goodput["ci95"] or (None, None))),
+            case["case"], case["concurrency"], goodput["limits"].get("ttft_s"),
+            goodput["limits"].get("tpot_s"), goodput["good"], goodput["of"],
+            _interval(goodput["fraction"], goodput["ci95"]),
             goodput["good_requests_per_s"],
         )
         for case in cases
@@ -111,6 +116,28 @@ def _goodput(cases: list[dict[str, Any]]) -> Table:
         "goodput", "Requests within the suite's limits; failures count as not good", columns, rows,
         "No request was measured.",
     )  # fmt: skip
+
+
+def _run(summary: dict[str, Any]) -> Table:
+    columns = (
+        Column("quantity", "Quantity"),
+        Column("value", "Value", estimate=True),
+        Column("unit", "Unit"),
+    )
+    rate, counts = summary["success_rate"], summary["token_counts"]
+    metrics, native = summary["metrics"], summary["native"]
+    rows = (
+        ("Answered of all requests", _interval(rate["value"], rate["ci95"]), "fraction"),
+        ("Decode, as the client saw it", _median(metrics["decode_tokens_per_s"]), "tokens/s"),
+        ("Decode, as the engine says", _median(native["decode_tokens_per_s"]), "tokens/s"),
+        ("Prefill, as the client saw it", _median(metrics["prefill_tokens_per_s"]), "tokens/s"),
+        ("Prefill, as the engine says", _median(native["prefill_tokens_per_s"]), "tokens/s"),
+        ("TTFT beyond the engine's prefill", _median(summary["residual_s"]), "s"),
+        ("Prompt tokens from the cache", _interval(summary["cached_share"], None), "fraction"),
+        ("Answers shorter than asked", _interval(counts["early_stops"], None), "requests"),
+        ("Token counts that disagree", _interval(counts["discrepancies"], None), "requests"),
+    )
+    return Table("run", "The run as a whole, all cases together", columns, rows)
 
 
 def _failures(run: Run) -> Table:
@@ -199,17 +226,23 @@ def _sessions(run: Run) -> Table:
 
 def _session(session: dict[str, Any]) -> tuple[Any, ...]:
     machine, versions = session.get("machine") or {}, session.get("versions") or {}
-    cpu, memory = machine.get("cpu") or {}, session.get("memory") or {}
-    gpus = ", ".join(str(gpu.get("name")) for gpu in machine.get("gpus") or []) or "none"
+    facts, memory = machine_facts(session), session.get("memory") or {}
     return (
         session["session"], session.get("started_utc"), session.get("ended_utc"),
-        machine.get("platform"), cpu.get("model"), cpu.get("cores_logical"),
-        machine.get("memory_bytes"), gpus, versions.get("engine"), versions.get("shoestring"),
-        versions.get("python"), session.get("load_s"), memory.get("ram_peak_bytes"),
+        facts["platform"], facts["CPU"], facts["cores"], machine.get("memory_bytes"),
+        facts["GPUs"], versions.get("engine"), versions.get("shoestring"), versions.get("python"),
+        session.get("load_s"), memory.get("ram_peak_bytes"),
         memory.get("vram_peak_bytes"),
     )  # fmt: skip
 
 
 def _estimate(case: dict[str, Any], name: str) -> Estimate:
-    metric = case["metrics"][name]
-    return Estimate(metric["median"], *(metric["ci95"] or (None, None)))
+    return _median(case["metrics"][name])
+
+
+def _median(metric: dict[str, Any]) -> Estimate:
+    return _interval(metric["median"], metric["ci95"])
+
+
+def _interval(value: float | None, ci95: list[float] | None) -> Estimate:
+    return Estimate(value, *(ci95 or (None, None)))

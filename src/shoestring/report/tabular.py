@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from shoestring.report.units import MISSING, number, plain
+from shoestring.report.units import MISSING, NARROW_SPACE, SPACE, number, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -171,22 +171,26 @@ _LATEX: Final = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"\symbol{34}",
     # At the start of a row these would be arguments of the row before it.
     "[": "{[}",
     "]": "{]}",
     "*": "{*}",
     "\N{EM DASH}": "---",
     "\N{EN DASH}": "--",
-    "\N{NARROW NO-BREAK SPACE}": r"\,",
-    "\N{NO-BREAK SPACE}": "~",
+    NARROW_SPACE: r"\,",
+    SPACE: "~",
     "\N{MICRO SIGN}": r"\textmu{}",
 }
 
 
 def escape_latex(text: str) -> str:
     """Return the text so that LaTeX sets it as it is; control characters become spaces."""
-    return "".join(_LATEX.get(c, one_line(c)) for c in text)
+    return "".join(
+        # Two hyphens would be set as a dash.
+        "{-}" * len(piece) if piece.startswith("--") else _LATEX.get(piece, one_line(piece))
+        for piece in re.findall(r"-{2,}|.", text, re.DOTALL)
+    )
 
 
 def escape_markdown(text: str) -> str:
@@ -195,8 +199,9 @@ def escape_markdown(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the text with a plain space for each control character and odd space."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    """Return the text with a plain space for each control character, surrogate and odd space."""
+    ours = (SPACE, NARROW_SPACE)
+    return "".join(c if c.isprintable() or c in ours else " " for c in text)
 
 
 def _piped(cells: Iterable[str]) -> str:
@@ -228,7 +233,7 @@ def _shown_one(value: Value, column: Column) -> str:
     if value is None:
         return MISSING
     if isinstance(value, str):
-        return value or MISSING
+        return one_line(value) or MISSING
     if not isinstance(value, Estimate):
         return number(value * column.scale)
     if value.median is None:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from shoestring.report import words
 from shoestring.report.tables import run_tables
-from shoestring.report.tabular import Column, Estimate, Table, plain_text
+from shoestring.report.tabular import Column, Estimate, Table, one_line, plain_text
 
 if TYPE_CHECKING:
     from shoestring.measure.records import Run
 
 # What fits on a terminal of 100 characters; the rest is in --json, --out and --html.
 _SHOWN: Final = (
-    "case", "ok", "failed", "ttft_median_s", "decode_tokens_per_s_median",
+    "case", "concurrency", "ok", "failed", "ttft_median_s", "decode_tokens_per_s_median",
     "output_tokens_per_s_aggregate_median",
 )  # fmt: skip
 
@@ -43,6 +43,7 @@ def comparison_text(comparison: dict[str, Any]) -> str:
         f"differs: {item['field']}: {item['a']} and {item['b']}"
         for item in comparison["differences"]
     ]
+    lines += [line for case in comparison["cases"] for line in _answered(case, comparison)]
     lines += [f"only in {side}: {case}" for side in "ab" for case in comparison[f"only_in_{side}"]]
     columns = (
         Column("case", "Case"),
@@ -61,7 +62,18 @@ def comparison_text(comparison: dict[str, Any]) -> str:
         for case in comparison["cases"]
         for name, metric in case["metrics"].items()
     )  # fmt: skip
+    lines = [one_line(line) for line in lines]
     return "\n".join([*lines, "", plain_text(Table("comparison", "Comparison", columns, rows))])
+
+
+def _answered(case: dict[str, Any], comparison: dict[str, Any]) -> list[str]:
+    """Say how many requests were answered: medians are of those alone."""
+    name = f"{case['case']} at concurrency {case['concurrency']}"
+    shares = [f"{one['ok']} of {one['ok'] + one['failed']}" for one in case["requests"].values()]
+    lines = [f"answered: {name}: {' and '.join(shares)}"]
+    reasons = {metric["reason"] for metric in case["metrics"].values()}
+    own = sorted(filter(None, reasons - {comparison["reason"]}))
+    return lines + [f"NOT COMPARABLE: {name}: {reason}" for reason in own]
 
 
 def _narrow(table: Table) -> Table:

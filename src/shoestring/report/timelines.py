@@ -18,6 +18,7 @@ from shoestring.report.style import (
     new_figure,
     styled,
 )
+from shoestring.report.tabular import one_line
 from shoestring.report.units import seconds, size
 
 if TYPE_CHECKING:
@@ -205,4 +206,5 @@ def _span_bar(axes: Axes, row: int, span: dict[str, Any]) -> None:
 
 
 def _span_name(span: dict[str, Any], *, several: bool) -> str:
-    return f"{span['session']}: {span['name']}" if several else str(span["name"])
+    name = one_line(str(span["name"]))
+    return f"{span['session']}: {name}" if several else name

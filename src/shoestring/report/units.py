@@ -10,6 +10,7 @@ from typing import Final
 
 MISSING: Final = "\N{EM DASH}"
 SPACE: Final = "\N{NO-BREAK SPACE}"  # between a number and its unit
+NARROW_SPACE: Final = "\N{NARROW NO-BREAK SPACE}"  # between thousands
 _THOUSAND: Final = 1000
 
 
@@ -32,7 +33,7 @@ def number(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return MISSING
     if abs(value) >= _THOUSAND:
-        return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+        return f"{value:,.0f}".replace(",", NARROW_SPACE)
     if float(value).is_integer():
         return str(int(value))
     decimals = max(0, 2 - math.floor(math.log10(abs(value))))

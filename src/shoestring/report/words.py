@@ -1,13 +1,22 @@
-"""What a run says in one paragraph, and where it comes from. Plain text; the caller escapes it."""
+"""What a run says in one paragraph, and where it comes from.
+
+Each text is plain and one line, whatever a server or a suite put into it; the caller escapes it.
+"""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from shoestring.analysis.machine import machine_facts
 from shoestring.measure.records import HASHED, file_sha256
+from shoestring.report.tabular import one_line
 from shoestring.report.units import number, seconds, size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from shoestring.measure.records import Run
 
 
@@ -15,7 +24,9 @@ def title(run: Run) -> str:
     """Return the heading of a report: what was measured."""
     config = run.config
     model = public_name(config["model"]["name"])
-    return f"{model} on the {config['engine']['name']} engine: suite {config['suite']['name']}"
+    return one_line(
+        f"{model} on the {config['engine']['name']} engine: suite {config['suite']['name']}"
+    )
 
 
 def verdict(run: Run, summary: dict[str, Any]) -> str:
@@ -24,7 +35,7 @@ def verdict(run: Run, summary: dict[str, Any]) -> str:
     cases = [case for case in summary["cases"] if case["metrics"]["ttft_s"]["median"] is not None]
     if not cases:
         sentences.append("No request was answered, so there is nothing to say about speed.")
-        return " ".join(sentences)
+        return one_line(" ".join(sentences))
     sentences.append(_speed(cases[0]))
     busiest = max(cases, key=lambda case: int(case["concurrency"]))
     rate = busiest["metrics"]["output_tokens_per_s_aggregate"]["median"]
@@ -34,12 +45,12 @@ def verdict(run: Run, summary: dict[str, Any]) -> str:
             f"together got {number(rate)} tokens/s."
         )
     sentences += _limits(summary)
-    return " ".join(sentences)
+    return one_line(" ".join(sentences))
 
 
 def warning_lines(summary: dict[str, Any]) -> list[str]:
     """Return what makes the numbers doubtful, a line each."""
-    return [str(warning["message"]) for warning in summary["warnings"]]
+    return [one_line(str(warning["message"])) for warning in summary["warnings"]]
 
 
 def incomplete_line(run: Run) -> str | None:
@@ -47,7 +58,7 @@ def incomplete_line(run: Run) -> str | None:
     if run.complete:
         return None
     done, planned = len(run.measured), len(run.config["requests"])
-    return (
+    return one_line(
         f"{run.incomplete_reason}: {done} of {planned} planned requests were made. "
         "Every number below is of those alone."
     )
@@ -71,24 +82,39 @@ def provenance(run: Run) -> list[tuple[str, str]]:
         for name in HASHED
         if (run.path / name).is_file()
     ]
-    return facts
+    return [(name, one_line(value)) for name, value in facts]
+
+
+def case_labels(keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    """Name each case, given by name and concurrency: with ``-c4`` only where that is needed."""
+    keys = list(keys)
+    counts = Counter(name for name, _ in keys)
+    told_apart = {f"{name}-c{count}" for name, count in keys if counts[name] > 1}
+    return {
+        (name, count): one_line(
+            f"{name}-c{count}" if counts[name] > 1 or name in told_apart else name
+        )
+        for name, count in keys
+    }
 
 
 def public_name(name: str) -> str:
     """Return a model's name without the folder of a file, which is the user's own business."""
     scheme, _, rest = name.partition(":")
-    return f"{scheme}:{rest.rpartition('/')[2]}" if scheme == "file" else name
+    if scheme == "file":
+        file_name = re.split(r"[/\\]", rest)[-1]
+        return f"file:{file_name}"
+    # Some servers name a model by its path.
+    return name.rpartition("/")[2] if name.startswith("/") else name
 
 
 def _opening(run: Run, summary: dict[str, Any]) -> str:
     requests = summary["requests"]
-    machine = (run.sessions[0].get("machine") or {}) if run.sessions else {}
-    cpu = machine.get("cpu") or {}
-    cores = cpu.get("cores_logical")
-    gpus = ", ".join(str(gpu.get("name")) for gpu in machine.get("gpus") or [])
-    where = gpus or cpu.get("model") or "a machine that was not recorded"
-    if cores:
-        where += f" ({cores} logical cores)"
+    facts = machine_facts(run.sessions[0] if run.sessions else {})
+    told = [facts[name] for name in ("GPUs", "CPU") if facts[name] not in ("none", "unknown")]
+    where = told[0] if told else "a machine that was not recorded"
+    if facts["cores"] != "unknown":
+        where += f" ({facts['cores']} logical cores)"
     total = requests["ok"] + requests["failed"]
     return f"On {where}, {requests['ok']} of {total} requests were answered."
 
@@ -100,9 +126,11 @@ def _speed(case: dict[str, Any]) -> str:
     if ttft["ci95"] is not None:
         low, high = ttft["ci95"]
         between = f" (95 % interval {seconds(low)} to {seconds(high)})"
+    rest = decode["median"]
+    after = "" if rest is None else f", and the rest at {number(rest)} tokens/s"
     return (
         f"In {case['case']}, {alone}, the first token came after {seconds(ttft['median'])}"
-        f"{between}, and the rest at {number(decode['median'])} tokens/s."
+        f"{between}{after}."
     )
 
 
@@ -122,7 +150,8 @@ def _limits(summary: dict[str, Any]) -> list[str]:
     if error_s is None:
         sentences.append("The clock was not calibrated in this run.")
     else:
-        sentences.append(f"Our own clock was late by {seconds(error_s)}.")
+        side = "early" if error_s < 0 else "late"
+        sentences.append(f"Our own clock was {side} by {seconds(abs(error_s))}.")
     return sentences
 
 
