@@ -47,7 +47,7 @@ def test_no_case_overwrites_another(uneven):
     assert "chat-128.requests_ok" not in numbers
 
 
-@pytest.mark.parametrize("name", ["file:/home/me/m.gguf", "file:m.gguf", "/home/me/m.gguf"])
+@pytest.mark.parametrize("name", ["file:/srv/me/m.gguf", "file:m.gguf", "/srv/me/m.gguf"])
 def test_no_number_holds_a_folder(name, run, changed):
     """A model is named without the folder that it lies in."""
     odd = changed(run, change_config=lambda config: config["model"].update(name=name))
