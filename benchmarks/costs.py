@@ -6,7 +6,7 @@
 - decode rate: ours, (n - 1)/(last - first) on the client's clock, over the engine's own by the same
   formula, a request; median and extremes of the ratio.
 
-    python benchmarks/costs.py [--json-out FILE]
+    python benchmarks/costs.py [--run RUN] [--json-out FILE]
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from results import write_result
 from shoestring.analysis.metrics import request_metrics
+from shoestring.measure.records import read_run
 from shoestring.measure.runner import run_suite
 
 if TYPE_CHECKING:
@@ -35,11 +36,20 @@ def main() -> None:
     """Measure all three and write them."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--requests", type=int, default=65)
+    arguments.add_argument("--run", type=Path, help="use this finished run of the engine")
     arguments.add_argument("--json-out", type=Path, default=Path("results/benchmarks/costs.json"))
     given = arguments.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        run = run_suite("smoke", model="pypi:gemma3-270m", out=folder, requests=given.requests)
-    figures = {"help": help_time(), "telemetry": telemetry_cost(run), "decode": decode_ratio(run)}
+    if given.run is not None:
+        run = read_run(given.run)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            run = run_suite("smoke", model="pypi:gemma3-270m", out=folder, requests=given.requests)
+    figures = {
+        "run_id": run.run_id,
+        "help": help_time(),
+        "telemetry": telemetry_cost(run),
+        "decode": decode_ratio(run),
+    }
     write_result(given.json_out, "costs", figures)
 
 
