@@ -7,15 +7,19 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 import psutil
+import pynvml
 import pytest
 
-from shoestring.hardware.processes import ProcessTree, peak_resident_bytes
+from shoestring.hardware.nvml import GpuReader
 from shoestring.hardware.telemetry import TelemetrySampler
+from shoestring.testing.nvml import GIB, FakeNvml, Script, nvml_error, tesla_p100, tesla_t4
 
 MEGABYTE = 1_000_000
 FIELDS = {
     "session", "t_ns", "cpu_percent", "engine_cpu_percent", "engine_rss_bytes",
     "engine_processes", "available_memory_bytes", "temperature_c", "frequency_hz",
+    "steal_percent", "swap_used_bytes", "engine_major_faults_per_s", "engine_swap_bytes",
+    "engine_vram_bytes", "gpus",
 }  # fmt: skip
 # Obeys lines on stdin: each "mem N" holds N megabytes, "free" gives them back, "child" starts a
 # copy of itself that holds 30 MB, "work" computes until the next line, and says "ok" each time.
@@ -70,12 +74,13 @@ def tell(process: subprocess.Popen, line: str) -> None:
 
 
 @contextmanager
-def sampling(engine_pid, rate_hz: float = 50):
+def sampling(engine_pid, rate_hz: float = 50, nvml: FakeNvml | None = None):
     """Sample into a queue; yields the sampler and the queue."""
     samples: queue.Queue = queue.Queue()
     sampler = TelemetrySampler(
-        engine_pid, samples.put, origin_ns=time.monotonic_ns(), session=3, rate_hz=rate_hz
-    )
+        engine_pid, samples.put, origin_ns=time.monotonic_ns(), session=3, rate_hz=rate_hz,
+        gpus=None if nvml is None else GpuReader(nvml, environ={}),
+    )  # fmt: skip
     sampler.start()
     try:
         yield sampler, samples
@@ -240,10 +245,13 @@ def refuse(error: Exception):
     [
         ("sensors_temperatures", OSError(5, "Input/output error"), ["temperature_c"]),
         ("cpu_freq", ValueError("bad cpuinfo"), ["frequency_hz"]),
-        ("cpu_times", PermissionError(13, "Permission denied"), ["cpu_percent"]),
+        ("cpu_times", PermissionError(13, "Permission denied"),
+         ["cpu_percent", "steal_percent"]),
+        ("swap_memory", OSError(13, "no swap file"), ["swap_used_bytes"]),
         ("virtual_memory", RuntimeError("no meminfo"), ["available_memory_bytes"]),
         ("Process", psutil.Error("no process table"),
-         ["engine_cpu_percent", "engine_rss_bytes", "engine_processes"]),
+         ["engine_cpu_percent", "engine_rss_bytes", "engine_processes",
+          "engine_major_faults_per_s", "engine_swap_bytes"]),
     ],
 )  # fmt: skip
 def test_a_probe_that_fails_costs_its_own_fields_only(monkeypatch, probe, error, fields):
@@ -281,9 +289,99 @@ def test_the_sampler_knows_what_it_costs():
     assert 0 < sampler.cpu_s < time.process_time()
 
 
-def test_a_process_that_never_was_has_no_figures():
-    """A pid that nobody has is read as nothing, without an error."""
+def test_gpus_are_part_of_a_sample_and_of_the_peaks():
+    """A sample has every GPU; the engine's memory is that of its own processes."""
     with worker() as process:
-        pass
-    assert ProcessTree(process.pid).read() is None
-    assert peak_resident_bytes(process.pid) is None
+        nvml = FakeNvml([tesla_t4(used_bytes=9 * GIB, processes=[(process.pid, 4 * GIB)])])
+        with sampling(process.pid, nvml=nvml) as (sampler, samples):
+            sample = samples.get(timeout=30)
+        assert [gpu["index"] for gpu in sample["gpus"]] == [0]
+        assert sample["gpus"][0]["vram_used_bytes"] == 9 * GIB
+        assert sample["engine_vram_bytes"] == 4 * GIB
+        assert sampler.vram() == {
+            "vram_peak_bytes": 4 * GIB,
+            "vram_limit_bytes": 15 * GIB,
+            "vram_source": "per process",
+        }
+    assert nvml.opened == 0
+
+
+def test_a_restarted_engine_is_followed_on_the_gpus():
+    """Another pid within the session is the engine now; the peak is that of both."""
+    with worker() as first, worker() as second:
+        pids = [first.pid]
+        held = [(first.pid, 3 * GIB), (second.pid, 2 * GIB)]
+        with sampling(lambda: pids[-1], nvml=FakeNvml([tesla_t4(processes=held)])) as (s, samples):
+            wait_for(samples, lambda sample: sample["engine_vram_bytes"] == 3 * GIB)
+            pids.append(second.pid)
+            wait_for(samples, lambda sample: sample["engine_vram_bytes"] == 2 * GIB)
+    assert s.vram()["vram_peak_bytes"] == 3 * GIB
+
+
+def test_energy_of_a_window_comes_from_the_samples_where_there_is_no_counter():
+    """Constant power times the window, and the mean idle power from before the mark."""
+    nvml = FakeNvml([tesla_p100(power_mw=30_000)])
+    with sampling(None, nvml=nvml) as (sampler, samples):
+        for _ in range(5):
+            samples.get(timeout=30)
+        sampler.mark_baseline()
+        sampler.energy_begin()
+        for _ in range(10):
+            samples.get(timeout=30)
+        energy = sampler.energy_end()
+    assert energy["source"] == "integrated power"
+    assert energy["baseline_power_w"] == 30
+    assert energy["energy_j"] == pytest.approx(30 * energy["seconds"], abs=0.04)
+
+
+def test_energy_comes_from_the_counter_where_there_is_one():
+    """Two readings are enough then."""
+    nvml = FakeNvml([tesla_t4(energy_mj=Script(1000, 43_000))])
+    with sampling(None, nvml=nvml) as (sampler, _):
+        sampler.energy_begin()
+        energy = sampler.energy_end()
+    assert (energy["energy_j"], energy["source"]) == (42, "energy counter")
+
+
+def test_throttling_is_seen_while_it_lasts():
+    """The reasons of the driver stand in the sample by name."""
+    gpu = tesla_t4(reasons=Script(0x001, 0x040))
+    with sampling(None, nvml=FakeNvml([gpu])) as (_, samples):
+        assert samples.get(timeout=30)["gpus"][0]["throttle"] == []
+        wait_for(samples, lambda s: s["gpus"][0]["throttle"] == ["hardware thermal slowdown"])
+
+
+def test_without_a_driver_the_reason_stands_once():
+    """GPU fields are null with the driver's words; energy and peak are None; nothing is asked."""
+    nvml = FakeNvml(init_error=nvml_error(pynvml.NVML_ERROR_DRIVER_NOT_LOADED))
+    with sampling(os.getpid(), nvml=nvml) as (sampler, samples):
+        sampler.mark_baseline()
+        sampler.energy_begin()
+        sample = samples.get(timeout=30)
+        assert sampler.energy_end() is None
+    assert (sample["gpus"], sample["engine_vram_bytes"]) == (None, None)
+    assert set(sampler.vram().values()) == {None}
+    fields = ("gpus", "engine_vram_bytes", "energy", "vram_peak_bytes")
+    assert {sampler.unavailable[name] for name in fields} == {"NVML: Driver Not Loaded"}
+    assert nvml.calls == ["nvmlInit"]
+
+
+def test_paging_of_the_engine_is_read_where_the_kernel_counts_it():
+    """The first second has no rate yet; then a process that reads no file has 0 faults a second."""
+    with worker() as process, sampling(process.pid) as (sampler, samples):
+        first = samples.get(timeout=30)
+        later = wait_for(samples, lambda s: s["engine_major_faults_per_s"] is not None)
+        said = sampler.unavailable["engine_major_faults_per_s"]
+    assert first["engine_major_faults_per_s"] is None
+    assert said == "first reading of a new process"
+    assert later["engine_major_faults_per_s"] >= 0
+    assert later["engine_swap_bytes"] >= 0
+
+
+def test_paging_ends_with_the_engine():
+    """The last figures of a process that has ended do not stand on."""
+    with worker() as process, sampling(process.pid) as (_, samples):
+        wait_for(samples, lambda s: s["engine_swap_bytes"] is not None)
+        process.kill()
+        gone = wait_for(samples, lambda s: s["engine_rss_bytes"] is None)
+    assert (gone["engine_swap_bytes"], gone["engine_major_faults_per_s"]) == (None, None)

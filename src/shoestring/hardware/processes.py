@@ -1,4 +1,4 @@
-"""Memory and processor time of one process and all its descendants.
+"""Memory, processor time and paging of one process and all its descendants.
 
 An engine may be a tree (Ollama starts a runner), so the whole tree is summed. To walk the tree is
 the dear part, since every process of the machine is looked at (about 14 µs each): it is done when
@@ -17,6 +17,8 @@ from pathlib import Path
 
 import psutil
 
+PROC = Path("/proc")
+MAJOR_FAULTS = 9  # place in /proc/PID/stat, counted from the field after the name
 Gone = (psutil.NoSuchProcess, psutil.AccessDenied)
 
 
@@ -35,14 +37,39 @@ class TreeUse:
     cpu_s: float
 
 
-class ProcessTree:
-    """A process and its descendants. Those that have ended are dropped without a fuss."""
+@dataclass(frozen=True)
+class TreePaging:
+    """What the kernel fetched from disks for a process tree, and what it put away.
 
-    def __init__(self, pid: int) -> None:
+    Attributes:
+        major_faults: pages since the call before, of the processes seen at both calls.
+        swap_bytes: sum over the processes; None where the kernel does not say.
+    """
+
+    major_faults: int
+    swap_bytes: int | None
+
+
+class ProcessTree:
+    """A process and its descendants. Those that have ended are dropped without a fuss.
+
+    Args:
+        pid: of the root.
+        proc: Linux's table of processes.
+    """
+
+    def __init__(self, pid: int, proc: Path = PROC) -> None:
         self.pid = pid
+        self._proc = proc
+        self._major_faults: dict[int, int] = {}
         self._members: dict[int, psutil.Process] = {}
         self._cpu_s: dict[int, float] = {}
         self.rescan()
+
+    @property
+    def pids(self) -> frozenset[int]:
+        """Those that lived at the last look; none once the root has ended."""
+        return frozenset(self._members) if self.pid in self._members else frozenset()
 
     def rescan(self) -> None:
         """Look for descendants again."""
@@ -54,6 +81,7 @@ class ProcessTree:
         known = self._members
         self._members = {p.pid: known[p.pid] if known.get(p.pid) == p else p for p in found}
         self._cpu_s = {pid: used for pid, used in self._cpu_s.items() if pid in self._members}
+        self._major_faults = {p: n for p, n in self._major_faults.items() if p in self._members}
 
     def read(self) -> TreeUse | None:
         """Return what the tree uses now; None once the root has ended."""
@@ -75,15 +103,48 @@ class ProcessTree:
             return None
         return TreeUse(len(self._members), resident_bytes, cpu_s)
 
+    def paging(self) -> TreePaging:
+        """Return what was paged. Processes that have ended meanwhile are left out.
+
+        Raises:
+            RuntimeError: this system has no ``/proc`` of Linux's kind.
+        """
+        if not (self._proc / "self" / "stat").exists():
+            raise RuntimeError("only Linux counts it by process")
+        faults, swapped = 0, []
+        for pid in self.pids:
+            count = _major_faults(self._proc / str(pid))
+            if count is None:  # ended
+                continue
+            faults += count - self._major_faults.get(pid, count)
+            self._major_faults[pid] = count
+            swapped.append(_status_bytes(self._proc / str(pid), "VmSwap"))
+        known = [size for size in swapped if size is not None]
+        return TreePaging(faults, sum(known) if known else None)
+
 
 def peak_resident_bytes(pid: int) -> int | None:
     """Return the largest resident set that a process ever had, as the kernel kept it (VmHWM).
 
     None where the kernel does not say, or the process has ended.
     """
+    return _status_bytes(PROC / str(pid), "VmHWM")
+
+
+def _status_bytes(process: Path, name: str) -> int | None:
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        for line in (process / "status").read_text().splitlines():
             key, _, value = line.partition(":")
-            if key == "VmHWM":
+            if key == name:
                 return int(value.split()[0]) * 1024
     return None
+
+
+def _major_faults(process: Path) -> int | None:
+    """Return how many pages a process has ever waited for; None once it has ended."""
+    try:
+        stat = (process / "stat").read_text()
+    except OSError:
+        return None
+    # The second field is the name in brackets, and a name may hold blanks and brackets.
+    return int(stat.rpartition(")")[2].split()[MAJOR_FAULTS])
