@@ -26,7 +26,7 @@ export MPLCONFIGDIR := $(CURDIR)/.var/matplotlib
 export JUPYTER_PLATFORM_DIRS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test setup lint format figures bench lock clean
+.PHONY: help reproduce test engines setup lint format figures bench lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ reproduce: $(STAMP) ## Measure MODEL with SUITE on ENGINE, print the path of the
 
 test: $(STAMP) ## Run all tests, with the real engine and the small real model
 	@$(BIN)/python -m pytest
+
+engines: $(STAMP) ## Install Ollama and llama.cpp into the cache, pinned by version and hash (once, minutes)
+	@$(BIN)/shoestring engines install
 
 setup: $(STAMP) ## Install everything for work on the project, and the pre-commit hooks
 	@$(BIN)/pre-commit install
@@ -62,7 +65,7 @@ lock: $(STAMP) ## Pin every dependency with its hashes, naming no registry
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--extra dev --output-file requirements.lock pyproject.toml
 
-clean: ## Remove the environment and what tools left; keeps the cache of models
+clean: ## Remove the environment and what tools left; keeps the cache of models and engines
 	@rm -rf .venv .var dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 .venv/bin/uv: requirements-uv.lock

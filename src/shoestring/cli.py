@@ -25,6 +25,7 @@ CLOSED_PIPE_STATUS = 141
 COMMANDS = {
     "compare": ("shoestring.report.cli", "Say whether two runs differ, with intervals."),
     "doctor": ("shoestring.engines.cli", "Show this machine, its engines, and what is missing."),
+    "engines": ("shoestring.engines.cli", "Install the real engines, pinned; list them."),
     "models": ("shoestring.models.cli", "Show, fetch and describe models."),
     "notebook": ("shoestring.report.cli", "Run a notebook with checked parameters, make its HTML."),
     "report": ("shoestring.report.cli", "Turn a run into numbers, figures, tables and HTML."),

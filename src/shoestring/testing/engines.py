@@ -1,0 +1,39 @@
+"""Real engines in tests: a missing one skips the test with its mend, or fails it in CI."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from shoestring.engines.discovery import MENDS, find_program
+from shoestring.engines.install.pins import load_pins
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REQUIRE = "SHOESTRING_REQUIRE_ENGINES"
+
+
+def need_program(name: str) -> Path:
+    """Return the path of an engine's program, or end the test.
+
+    Args:
+        name: of the program, for example ``ollama`` or ``llama-bench``.
+
+    Returns:
+        The user's own on PATH, else the pinned one in the cache.
+        Where there is none the test is skipped; it fails where ``SHOESTRING_REQUIRE_ENGINES=1``
+        says that nothing may be skipped, if ``make engines`` would have brought the program.
+    """
+    import pytest
+
+    program = find_program(name)
+    if program is not None:
+        return program
+    engine = next((pin.name for pin in load_pins().values() if pin.path_of(name)), None)
+    if engine is None:
+        return pytest.skip(f"{name} is missing: {MENDS.get(name, 'put it on PATH')}")
+    mend = f"shoestring engines install {engine}"
+    if os.environ.get(REQUIRE) == "1":
+        return pytest.fail(f"{name} is missing, and {REQUIRE}=1: {mend}", pytrace=False)
+    return pytest.skip(f"{name} is missing: {mend}")
