@@ -11,7 +11,7 @@ import pytest
 
 from shoestring.engines.embedded import EmbeddedEngine
 from shoestring.engines.openai import OpenAIEngine
-from shoestring.engines.opening import make_engine, open_engine
+from shoestring.engines.opening import Subject, make_engine, open_engine
 from shoestring.engines.protocol import Prompt
 from shoestring.errors import BadValueError, MissingError, ShoestringError
 from shoestring.models.facts import read_facts
@@ -66,8 +66,8 @@ def test_is_closed_to_others(engine):
 
 def test_unload_gives_memory_back_and_load_brings_it_again(small_model):
     """An unloaded engine is small, and answers once it is loaded again."""
-    facts = read_facts(small_model.path)
-    with make_engine("m", file=small_model, facts=facts, context=256) as engine:
+    subject = Subject("m", "embedded", file=small_model, facts=read_facts(small_model.path))
+    with make_engine(subject, context=256) as engine:
         assert engine.pid is not None
         loaded = psutil.Process(engine.pid).memory_info().rss
         engine.unload()
@@ -124,8 +124,9 @@ def test_a_file_that_cannot_be_loaded_is_one_line(tmp_path, small_model):
 
 def test_more_context_than_the_model_has(small_model):
     """A suite that needs more context than the model was trained for is refused at once."""
+    subject = Subject("m", "embedded", file=small_model, facts=read_facts(small_model.path))
     with pytest.raises(BadValueError, match="context of 32768"):
-        make_engine("m", file=small_model, facts=read_facts(small_model.path), context=40_000)
+        make_engine(subject, context=40_000)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from shoestring.engines.openai import OpenAIEngine, OpenAIRecording
+from shoestring.engines.events import read_stream
+from shoestring.engines.http_engine import HttpRecording
+from shoestring.engines.openai import OpenAIEngine
 from shoestring.engines.protocol import Generation, Patience, Prompt
 from shoestring.engines.transport import Cancellation, Exchange
 from shoestring.errors import BadValueError, MissingError
@@ -142,7 +144,7 @@ def test_answers_that_are_none(content_type, body, reason):
     """A whole stream without text, and an answer that is no stream, are failures."""
     raw = Exchange(1, 2, 4, 0.1, 200, content_type, [(3, body)], None)
 
-    failure = OpenAIRecording(raw, 0).read().failure
+    failure = HttpRecording(raw, 0, read_stream, "text/event-stream").read().failure
 
     assert failure is not None
     assert reason == failure.reason

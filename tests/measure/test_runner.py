@@ -13,12 +13,12 @@ from shoestring.errors import (
     BadModelError,
     BadRunError,
     BadValueError,
-    EngineLostError,
     MissingError,
 )
 from shoestring.measure.progress import RunProgress
 from shoestring.measure.records import read_run
-from shoestring.measure.runner import run_suite
+from shoestring.measure.runner import run_engines, run_suite
+from shoestring.testing.engines import need_program
 
 FAST = "truth-ttft2-itl1-n8"
 SLOW = "truth-ttft20-itl10-n8"
@@ -273,8 +273,8 @@ def test_the_real_engine_is_measured(tiny, tmp_path):
 
 @pytest.mark.engine
 @pytest.mark.usefixtures("small_model")
-def test_an_engine_that_dies_ends_the_run_with_its_reason(tiny, tmp_path):
-    """SIGKILL of the engine in mid-run: rows are kept, the error says what died, resume ends it."""
+def test_an_engine_that_dies_is_started_again(tiny, tmp_path):
+    """SIGKILL of the engine in mid-run: what was in flight failed, and all others are answered."""
     progress = RunProgress(io.StringIO())
     update = progress.update
 
@@ -285,11 +285,49 @@ def test_an_engine_that_dies_ends_the_run_with_its_reason(tiny, tmp_path):
             next(c for c in children if "embedded_server" in " ".join(c.cmdline())).kill()
 
     progress.update = kill_engine
-    with pytest.raises(EngineLostError, match=r"died by signal 9.*engine\.log.*--resume"):
-        run_suite(tiny, model="pypi:gemma3-270m", out=tmp_path, progress=progress)
+    run = run_suite(tiny, model="pypi:gemma3-270m", out=tmp_path, progress=progress)
 
-    cut = read_run(next(tmp_path.iterdir()))
-    assert cut.incomplete_reason == "engine lost"
-    assert 3 <= len(cut.measured) < 20
-    again = run_suite(tiny, model="pypi:gemma3-270m", out=tmp_path, resume=True, progress=progress)
-    assert again.complete
+    failed = [row for row in run.measured if row["status"] == "failed"]
+    (interruption,) = run.sessions[0]["interruptions"]
+    assert run.complete
+    assert len(run.measured) == 20
+    assert 1 <= len(failed) <= 2
+    assert {row["failure"]["reason"] for row in failed} <= {"reset", "connect"}
+    assert interruption["restarted"]
+    assert interruption["recovered"]
+    assert interruption["reason"] == "the engine died"
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("small_model")
+def test_engines_are_measured_in_turn(tiny, tmp_path):
+    """Two engines share the blocks: each has a session a block, alone, in rotating order."""
+    need_program("llama-server")
+    quiet = RunProgress(io.StringIO())
+    runs = run_engines(
+        tiny, ["embedded", "llama-server"], model="pypi:gemma3-270m", out=tmp_path,
+        requests=10, progress=quiet,
+    )  # fmt: skip
+
+    first, second = runs
+    assert [run.config["engine"]["name"] for run in runs] == ["embedded", "llama-server"]
+    assert first.config["interleaved_with"] == [second.run_id]
+    assert first.complete
+    assert second.complete
+    assert [session["session"] for session in first.sessions] == [1, 2, 3, 4, 5]
+    assert all(len({row["session"] for row in run.measured if row["block"] == 2}) == 1
+               for run in runs)  # fmt: skip
+    prompts = [{row["id"]: row["prompt_sha256"] for row in run.measured} for run in runs]
+    assert prompts[0] == prompts[1]
+    assert all(session["load_s"] > 0 for run in runs for session in run.sessions)
+    again = run_engines(
+        tiny, ["embedded", "llama-server"], model="pypi:gemma3-270m", out=tmp_path,
+        requests=10, resume=True, progress=quiet,
+    )  # fmt: skip
+    assert [run.complete for run in again] == [True, True]
+
+
+def test_an_engine_twice_is_refused(tiny, tmp_path):
+    """A comparison of an engine with itself is a mistake, and named."""
+    with pytest.raises(BadValueError, match="stands twice"):
+        run_engines(tiny, ["embedded", "embedded"], model="pypi:gemma3-270m", out=tmp_path)

@@ -20,7 +20,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from shoestring.engines.openai import Endpoint, OpenAIEngine, Reply
+from shoestring.engines.openai import Endpoint, OpenAIEngine
 from shoestring.engines.protocol import Span
 from shoestring.engines.transport import parse_base_url
 from shoestring.errors import EngineLostError, MissingError, ShoestringError
@@ -49,6 +49,7 @@ class EmbeddedEngine(OpenAIEngine):
     """
 
     name = "embedded"
+    health_path = "/health"
 
     def __init__(
         self,
@@ -168,16 +169,6 @@ class EmbeddedEngine(OpenAIEngine):
     def version(self) -> str | None:
         """Return the version of the xllamacpp wheel."""
         return f"xllamacpp {importlib.metadata.version('xllamacpp')}"
-
-    def _ask(self, method: str, path: str, **options: Any) -> Reply:
-        """Ask the child; where it is dead, say so instead of "no server answers"."""
-        try:
-            return super()._ask(method, path, **options)
-        except MissingError as error:
-            reason = self.lost()
-            if reason is None:
-                raise
-            raise EngineLostError(reason) from error
 
     def _tell(self, command: dict[str, Any]) -> None:
         if self._child is None or self._child.stdin is None:

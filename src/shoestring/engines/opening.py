@@ -2,79 +2,155 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shoestring.errors import BadValueError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from shoestring.engines.openai import Endpoint
     from shoestring.engines.protocol import Engine
     from shoestring.models.facts import ModelFacts
     from shoestring.models.fetch import ModelFile
 
-ENGINES = ("auto", "embedded", "openai")
+ENGINES = ("auto", "embedded", "ollama", "llama-server", "openai")
+OWN = ("embedded", "llama-server")
+"""Engines that the harness always starts by itself."""
+OLLAMA_SCHEME = "ollama:"
 
 
-def check_engine(engine: str, base_url: str | None) -> str:
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a model, and the engine that answers for it.
+
+    Attributes:
+        model: as it was asked for; with a base URL the server's own id.
+        engine: the engine's name, decided.
+        base_url: of a server that runs already, or None.
+        file: of the model, where it is on this machine.
+        facts: of that file.
+    """
+
+    model: str
+    engine: str
+    base_url: str | None = None
+    file: ModelFile | None = None
+    facts: ModelFacts | None = None
+
+
+def choose_engine(engine: str, model: str, base_url: str | None) -> str:
     """Return the engine that will be used; ``auto`` is decided here.
 
+    ``auto`` is the server at the base URL, Ollama for a model of its library, else the embedded
+    engine.
+
     Raises:
-        BadValueError: the engine is unknown, or does not go with the base URL.
+        BadValueError: the engine is unknown, or does not go with the base URL or the model.
     """
     if engine not in ENGINES:
         raise BadValueError(f"unknown engine {engine!r}: give {', '.join(ENGINES)}")
     if base_url == "":
         raise BadValueError("--base-url is empty: give the server's address, or leave it out")
     if engine == "openai" and not base_url:
-        raise BadValueError("engine openai needs the server's address: give --base-url")
-    if engine == "embedded" and base_url:
-        raise BadValueError("engine embedded has no base URL: leave --base-url out, or use openai")
+        raise BadValueError(f"engine {engine} needs the server's address: give --base-url")
+    if engine in OWN and base_url:
+        raise BadValueError(f"engine {engine} has no base URL: leave --base-url out, or use openai")
+    library = model.startswith(OLLAMA_SCHEME)
     if engine == "auto":
-        return "openai" if base_url else "embedded"
+        engine = "openai" if base_url else "ollama" if library else "embedded"
+    if library and engine != "ollama":
+        raise BadValueError(
+            f"{model} is in Ollama's library: use --engine ollama, or another model"
+        )
     return engine
 
 
-def make_engine(
+def find_subject(
     model: str,
-    *,
+    engine: str = "auto",
     base_url: str | None = None,
-    file: ModelFile | None = None,
-    facts: ModelFacts | None = None,
+    *,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Subject:
+    """Bring the model here where the engine needs a file, or see that the server is there.
+
+    Raises:
+        UserError: the engine, the model or the address cannot be used; the message says why.
+    """
+    engine = choose_engine(engine, model, base_url)
+    subject = Subject(model, engine, base_url)
+    if engine == "openai":
+        # Before anything is written: does anybody answer there, and take the key?
+        with make_engine(subject):
+            return subject
+    if model.startswith(OLLAMA_SCHEME):
+        return subject
+    from shoestring.models.facts import read_facts
+    from shoestring.models.fetch import resolve_model
+    from shoestring.paths import cache_dir
+
+    file = resolve_model(model, cache=cache_dir(), progress=progress)
+    return Subject(model, engine, base_url, file, read_facts(file.path))
+
+
+def make_engine(
+    subject: Subject,
+    *,
     context: int = 2048,
     parallel: int = 1,
     log_path: Path | None = None,
 ) -> Engine:
-    """Make the engine for a model, not yet started.
+    """Make the engine of a subject, not yet started.
 
-    With ``base_url`` it is the server there, and ``model`` its own id; else the embedded engine on
-    ``file``. A base model (without a chat template) is asked for completions, not for chat.
+    A base model (without a chat template) is asked for completions, not for chat.
 
     Raises:
         BadValueError: ``context`` is more than the model was trained for.
     """
-    if base_url:
-        from shoestring.engines.openai import OpenAIEngine
-
-        return OpenAIEngine(base_url, model)
-    from shoestring.engines.embedded import EmbeddedEngine
-
-    assert file is not None
-    assert facts is not None
-    longest = facts.context_length
+    file, facts = subject.file, subject.facts
+    endpoint: Endpoint = "chat" if facts is None or facts.chat_template else "completions"
+    longest = facts.context_length if facts is not None else None
     if longest is not None and context > longest:
         raise BadValueError(
-            f"{model} has a context of {longest} tokens and {context} are needed: "
+            f"{subject.model} has a context of {longest} tokens and {context} are needed: "
             "take a suite with shorter prompts, or another model"
         )
-    return EmbeddedEngine(
-        file.path,
-        model,
-        context=context,
-        parallel=parallel,
-        endpoint="chat" if facts.chat_template else "completions",
-        log_path=log_path,
-    )
+    settings: dict[str, Any] = {
+        "context": context,
+        "parallel": parallel,
+        "endpoint": endpoint,
+        "log_path": log_path,
+    }
+    if subject.engine == "ollama":
+        return _make_ollama(subject, settings)
+    if subject.engine in OWN:
+        assert file is not None
+        if subject.engine == "llama-server":
+            from shoestring.engines.llama_server import LlamaServerEngine
+
+            return LlamaServerEngine(file.path, subject.model, **settings)
+        from shoestring.engines.embedded import EmbeddedEngine
+
+        return EmbeddedEngine(file.path, subject.model, **settings)
+    assert subject.base_url is not None
+    from shoestring.engines.openai import OpenAIEngine
+
+    return OpenAIEngine(subject.base_url, subject.model)
+
+
+def _make_ollama(subject: Subject, settings: dict[str, Any]) -> Engine:
+    from shoestring.engines.ollama import OllamaEngine
+    from shoestring.paths import cache_dir
+
+    if subject.file is None:
+        library_name = subject.model.removeprefix(OLLAMA_SCHEME)
+        return OllamaEngine(library_name, base_url=subject.base_url, **settings)
+    # A file of ours is kept out of the user's own store, unless a running server is adopted.
+    store = None if subject.base_url else cache_dir() / "ollama"
+    return OllamaEngine(subject.file, base_url=subject.base_url, store=store, **settings)
 
 
 def open_engine(
@@ -83,19 +159,13 @@ def open_engine(
     """Bring the model here if need be and return its engine, for use in a ``with`` block.
 
     Args:
-        model: ``pypi:NAME`` or ``file:PATH``; with ``base_url`` the server's own id.
-        engine: ``auto``, ``embedded`` or ``openai``.
-        base_url: of a server that speaks the OpenAI protocol.
-        settings: ``context``, ``parallel`` and ``log_path`` of the embedded engine.
+        model: ``pypi:NAME``, ``file:PATH``, ``hf:…``, ``shape:…``, ``ollama:NAME``; with
+            ``base_url`` the server's own id.
+        engine: ``auto``, ``embedded``, ``ollama``, ``llama-server`` or ``openai``.
+        base_url: of a server that runs already.
+        settings: ``context``, ``parallel`` and ``log_path`` of an engine of ours.
 
     Raises:
         UserError: the engine, the model or the address cannot be used; the message says why.
     """
-    if check_engine(engine, base_url) == "openai":
-        return make_engine(model, base_url=base_url)
-    from shoestring.models.facts import read_facts
-    from shoestring.models.fetch import resolve_model
-    from shoestring.paths import cache_dir
-
-    file = resolve_model(model, cache=cache_dir())
-    return make_engine(model, file=file, facts=read_facts(file.path), **settings)
+    return make_engine(find_subject(model, engine, base_url), **settings)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from shoestring.engines.transport import Cancellation
@@ -45,11 +45,14 @@ class Prompt:
 
     Attributes:
         text: the user's message.
+        turns: the dialogue before it, oldest first: user and assistant in turn, so an even number.
         max_tokens: how many tokens the answer may have.
         fixed_length: ask the engine to go on after its end-of-text token, where it can, so that
             every answer has ``max_tokens``.
         temperature: 0 is greedy.
         seed: of the sampler, where the engine takes one.
+        schema: a JSON schema that the answer has to fit, where the engine can see to it.
+        thinking: ask for reasoning before the answer, or for none; None leaves it to the model.
     """
 
     text: str
@@ -57,6 +60,21 @@ class Prompt:
     fixed_length: bool = False
     temperature: float = 0.0
     seed: int | None = None
+    turns: tuple[str, ...] = ()
+    schema: Mapping[str, Any] | None = None
+    thinking: bool | None = None
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The dialogue as chat endpoints take it."""
+        roles = ("user", "assistant")
+        texts = (*self.turns, self.text)
+        return [{"role": roles[n % 2], "content": text} for n, text in enumerate(texts)]
+
+    @property
+    def whole_text(self) -> str:
+        """The dialogue as one text, for a model without a chat template."""
+        return "\n\n".join((*self.turns, self.text))
 
 
 @dataclass(frozen=True)
@@ -108,7 +126,8 @@ class Usage:
 class NativeTimings:
     """The engine's own clock: prefill of the uncached prompt tokens, then decode.
 
-    ``decode_s`` runs from the first token to the last, as llama.cpp counts it.
+    ``decode_s`` runs from the first token to the last, as llama.cpp counts it. ``load_s`` is what
+    the request waited for the model, and ``total_s`` the whole of it; Ollama alone tells them.
     """
 
     prompt_tokens: int | None = None
@@ -116,6 +135,16 @@ class NativeTimings:
     decode_tokens: int | None = None
     decode_s: float | None = None
     cached_tokens: int | None = None
+    load_s: float | None = None
+    total_s: float | None = None
+
+
+@dataclass(frozen=True)
+class EngineMemory:
+    """What an engine says that its model takes, in bytes; None where it does not say."""
+
+    total_bytes: int | None
+    vram_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -155,6 +184,10 @@ class Span:
 
 class Recording(Protocol):
     """One request, taken down and not yet read: reading costs time that no slot shall wait for."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether the exchange itself went wrong, whatever its stream said."""
 
     def read(self) -> Generation:
         """Parse what arrived."""
@@ -200,6 +233,12 @@ class Engine(Protocol):
 
     def lost(self) -> str | None:
         """Say in one line why no more answers can come, or None while they can."""
+
+    def healthy(self) -> bool:
+        """Whether the engine would take a request now; asks it, and raises nothing."""
+
+    def memory(self) -> EngineMemory | None:
+        """What the engine says that its model takes, or None where it does not say."""
 
     def record(
         self,

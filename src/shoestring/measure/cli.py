@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from shoestring.errors import BadValueError
+
+if TYPE_CHECKING:
+    from shoestring.measure.records import Run
 
 EXAMPLES = """\b
 Examples:
   shoestring run smoke
   shoestring run chat --model file:model.gguf
   shoestring run concurrency --base-url http://127.0.0.1:8000 --model my-model
+  shoestring run chat --engine embedded,llama-server,ollama   (in turn, block by block)
 Then: shoestring report PATH, which the last line of the output names.
 """
 
@@ -25,10 +30,17 @@ Then: shoestring report PATH, which the last line of the output names.
     "--model",
     default="pypi:gemma3-270m",
     show_default=True,
-    help="pypi:NAME, file:PATH.gguf; with --base-url the server's own id.",
+    help="pypi:NAME, file:PATH.gguf, hf:OWNER/REPO/FILE.gguf, ollama:NAME, shape:NAME:QUANT; "
+    "with --base-url the server's own id.",
 )
-@click.option("--engine", default="auto", show_default=True, help="auto, embedded or openai.")
-@click.option("--base-url", help="A server that speaks the OpenAI protocol: http://HOST:PORT.")
+@click.option(
+    "--engine",
+    default="auto",
+    show_default=True,
+    help="embedded, ollama, llama-server, openai; several with commas are compared. "
+    "auto: the server at --base-url, ollama for ollama: models, else embedded.",
+)
+@click.option("--base-url", help="A server that runs already: http://HOST:PORT.")
 @click.option("--concurrency", type=click.IntRange(1, 1024), help="Use this one in every case.")
 @click.option("--requests", type=click.IntRange(1, 100_000), help="Send so many in all.")
 @click.option("--deadline", help="End after so long, to be resumed: 90s, 30m, 8h.")
@@ -56,18 +68,19 @@ def run(
 ) -> None:
     """Measure a model with SUITE and keep every raw event of it.
 
-    SUITE is smoke (a minute or two), chat, long-context, concurrency, or the path of a TOML file.
+    SUITE is smoke (a minute or two), chat, code, structured, multi-turn, rag, reasoning,
+    long-context, concurrency, open-loop, cold-start, predictability, or the path of a TOML file.
     The record goes into a folder of its own; a run that was cut goes on with --resume.
     A server's key is read from SHOESTRING_API_KEY and kept nowhere.
     """
-    from shoestring.measure.runner import run_suite
+    from shoestring.measure.runner import run_engines
 
     if not suite.strip():
         raise BadValueError("the suite's name is empty: give smoke, or the path of a TOML file")
-    done = run_suite(
+    runs = run_engines(
         suite,
+        [name.strip() for name in engine.split(",")],
         model=model,
-        engine=engine,
         base_url=base_url,
         out=out,
         resume=resume,
@@ -75,14 +88,20 @@ def run(
         requests=requests,
         deadline_s=_seconds(deadline) if deadline is not None else None,
     )
-    status = "complete" if done.complete else "incomplete"
     if as_json:
-        click.echo(json.dumps({"run_id": done.run_id, "path": str(done.path), "status": status}))
+        told = [_describe(done) for done in runs]
+        click.echo(json.dumps(told[0] if len(told) == 1 else {"runs": told}))
         return
-    click.echo(_floor(done.sessions[-1]["calibration"]), err=True)
-    if not done.complete:
-        click.echo(f"incomplete: {done.incomplete_reason}; go on with --resume", err=True)
-    click.echo(str(done.path))
+    for done in runs:
+        click.echo(_floor(done.sessions[-1]["calibration"]), err=True)
+        if not done.complete:
+            click.echo(f"incomplete: {done.incomplete_reason}; go on with --resume", err=True)
+        click.echo(str(done.path))
+
+
+def _describe(run: Run) -> dict[str, str]:
+    status = "complete" if run.complete else "incomplete"
+    return {"run_id": run.run_id, "path": str(run.path), "status": status}
 
 
 def _seconds(text: str) -> float:

@@ -76,6 +76,10 @@ class Stop:
         """Whether to stop."""
         return self._event.is_set()
 
+    def wait(self, limit_s: float) -> bool:
+        """Wait until a stop is asked for, at most so long; return whether it is."""
+        return self._event.wait(limit_s)
+
     @property
     def was_cut(self) -> bool:
         """Whether requests in flight were broken off."""
@@ -89,19 +93,23 @@ def closed_loop(
     patience: Patience,
     stop: Stop,
     cancellation: Cancellation,
+    *,
+    before: Callable[[], None] = lambda: None,
+    after: Callable[[Recording], None] = lambda _recording: None,
 ) -> Generator[Answer]:
     """Send all asks through ``concurrency`` slots and yield the answers as they end.
 
     An answer that was broken off by ``stop.cut()`` is not yielded: it says nothing of the engine,
     and its request is sent again when the run is resumed. Closing the generator breaks off what
-    is in flight; whoever may leave it early uses ``contextlib.closing``.
+    is in flight; whoever may leave it early uses ``contextlib.closing``. ``before`` is called in
+    the slot before each request, ``after`` with what was taken down, before the next.
     """
     waiting = deque(asks)
     ended: queue.SimpleQueue[Answer | BaseException | None] = queue.SimpleQueue()
 
     def slot() -> None:
         try:
-            _send_waiting(engine, waiting, ended.put, patience, stop, cancellation)
+            _send_waiting(engine, waiting, ended.put, patience, stop, cancellation, before, after)
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
             ended.put(error)
         finally:
@@ -130,6 +138,8 @@ def _send_waiting(
     patience: Patience,
     stop: Stop,
     cancellation: Cancellation,
+    before: Callable[[], None],
+    after: Callable[[Recording], None],
 ) -> None:
     """Send what waits, one after another; hand each answer over when the next has left."""
     kept: list[Answer] = []
@@ -138,7 +148,10 @@ def _send_waiting(
         while kept:
             hand_over(kept.pop())
 
-    while waiting and not stop.asked:
+    while waiting:
+        before()
+        if stop.asked:
+            break
         try:
             ask = waiting.popleft()
         except IndexError:  # another slot was faster
@@ -149,6 +162,9 @@ def _send_waiting(
         hand_over_kept()  # where nothing could be sent
         if not stop.was_cut:
             kept.append(Answer(ask, recording))
+            if recording.broken:
+                hand_over_kept()  # what follows may take a minute
+            after(recording)
     hand_over_kept()
 
 

@@ -2,7 +2,8 @@
 
 The format is in ``docs/record-format.md``. This module only reads; ``measure.writer`` writes.
 Everything above (analysis, report) sees a run through :class:`Run` and never opens its files, so
-what they index is checked here, once, against shapes: damage is one line and no traceback.
+what they index is checked here, once, against ``measure.shapes``: damage is one line and no
+traceback.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from shoestring.errors import BadRunError
+from shoestring.measure.shapes import MORE_OF_ROW, OBJECTS, ROW, SAMPLE, misfit
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""What is written; older versions are read, for all that was added may be absent."""
 
 CONFIG = "config.json"
 REQUESTS = "requests.jsonl"
@@ -31,95 +34,6 @@ Row = dict[str, Any]
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Reports and published runs are written under this name, so it may not lead anywhere else."""
-
-
-@dataclass(frozen=True)
-class Maybe:
-    """The shape of a part that may be null."""
-
-    shape: Shape
-
-
-Shape: TypeAlias = "type | tuple[type, ...] | Maybe | dict[str, Shape] | list[Shape]"
-"""A type; several; an object with at least these parts; a list of one shape."""
-
-NUMBER = (int, float)
-WORDS: dict[Any, str] = {dict: "object", list: "list", NUMBER: "number", str: "str", int: "int"}
-TEXT = Maybe(str)
-
-
-def _numbers(*names: str) -> dict[str, Shape]:
-    """Return the shape of an object with these numbers, of which each may be null."""
-    return dict.fromkeys(names, Maybe(NUMBER))
-
-
-ERRORS = _numbers("ttft_error_s", "ttft_error_p99_s", "gap_error_p99_s")
-SESSION: Shape = {
-    "session": int,
-    "started_utc": TEXT,
-    "ended_utc": TEXT,
-    "machine": Maybe(
-        {
-            "cpu": Maybe(_numbers("cores_logical")),
-            "memory_bytes": Maybe(NUMBER),
-            "gpus": Maybe([{"name": TEXT}]),
-        }
-    ),
-    "versions": Maybe({"shoestring": TEXT, "engine": TEXT}),
-    "commit": Maybe({"sha": TEXT}),
-    "cold_start": Maybe([{"name": str, "start_s": NUMBER, "end_s": NUMBER}]),
-    "load_s": Maybe(NUMBER),
-    "calibration": Maybe({**ERRORS, "by_concurrency": Maybe([{"concurrency": int, **ERRORS}])}),
-    "memory": Maybe(_numbers("ram_peak_bytes", "vram_peak_bytes", "vram_limit_bytes")),
-    "telemetry": Maybe(dict),
-}
-CASE: Shape = {"name": str, "prompt": TEXT, "prompt_tokens": int, "output_tokens": int}
-OBJECTS: dict[str, Shape] = {
-    CONFIG: {
-        "run_id": str,
-        "seed": int,
-        "suite": {"name": str, "sha256": TEXT, "cases": [CASE], "limits": Maybe(dict)},
-        "model": {"name": str, "sha256": TEXT, "file_bytes": Maybe(NUMBER)},
-        "engine": {"name": str, "base_url": TEXT, "options": Maybe(dict)},
-        "requests": [{"id": str}],
-    },
-    ENVIRONMENT: {"sessions": [SESSION]},
-    MANIFEST: {"run_id": str, "status": str, "requests": dict, "files": dict},
-}
-"""What must be in each object, by file: anything else is damage. A null part may be left out."""
-
-ROW: dict[str, Shape] = {
-    "id": str,
-    "session": int,
-    "phase": str,
-    "block": int,
-    "case": str,
-    "concurrency": int,
-    "intended_ns": int,
-    "end_ns": int,
-    "status": str,
-    "failure": Maybe({"reason": str, "detail": TEXT}),
-    "events": list,
-}
-"""What must be in each row."""
-
-MORE_OF_ROW: dict[str, Shape] = {
-    "sent_ns": Maybe(int),
-    "connect_s": Maybe(NUMBER),
-    "max_tokens": Maybe(int),
-    "usage": Maybe(_numbers("prompt_tokens", "completion_tokens", "cached_tokens")),
-    "native": Maybe(
-        _numbers("prompt_tokens", "prompt_s", "decode_tokens", "decode_s", "cached_tokens")
-    ),
-}
-"""What a row may leave out."""
-
-SAMPLE: Shape = {
-    "session": int,
-    "t_ns": int,
-    **_numbers("cpu_percent", "engine_cpu_percent", "engine_rss_bytes", "engine_processes"),
-    **_numbers("available_memory_bytes", "temperature_c", "frequency_hz"),
-}
 
 
 @dataclass(frozen=True)
@@ -223,33 +137,6 @@ def read_object(path: Path) -> dict[str, Any]:
     if fault := misfit(value, OBJECTS.get(path.name, dict)):
         raise BadRunError(f"{path} is damaged: {fault}")
     return dict(value)
-
-
-def misfit(value: Any, shape: Shape) -> str | None:
-    """Say which part of a JSON value has another shape, or None where it fits."""
-    found = _misfit(value, shape)
-    return None if found is None else found.lstrip(". ")
-
-
-def _misfit(value: Any, shape: Shape) -> str | None:
-    if isinstance(shape, Maybe):
-        return None if value is None else _misfit(value, shape.shape)
-    kind = type(shape) if isinstance(shape, dict | list) else shape
-    if not isinstance(value, kind):
-        return f" is no {WORDS[kind]}"
-    for name, part, inner in _parts(value, shape):
-        if (found := _misfit(part, inner)) is not None:
-            return f".{name}{found}"
-    return None
-
-
-def _parts(value: Any, shape: Shape) -> list[tuple[str, Any, Shape]]:
-    """Return name, value and shape of what is inside an object or a list."""
-    if isinstance(shape, dict):
-        return [(key, value.get(key), inner) for key, inner in shape.items()]
-    if isinstance(shape, list):
-        return [(str(place), part, shape[0]) for place, part in enumerate(value)]
-    return []
 
 
 def read_lines(path: Path) -> tuple[list[Row], int]:

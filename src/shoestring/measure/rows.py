@@ -30,6 +30,7 @@ def make_row(
         "block": planned.block,
         "case": planned.case,
         "concurrency": planned.concurrency,
+        "arrival_s": planned.arrival_s,
         "prompt_sha256": prompt.sha256,
         "prompt_tokens_counted": prompt.tokens,
         "max_tokens": max_tokens,

@@ -4,78 +4,31 @@ from __future__ import annotations
 
 import resource
 import secrets
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoestring.engines.opening import check_engine, make_engine
-from shoestring.engines.transport import Cancellation
-from shoestring.errors import (
-    BadRunError,
-    BadValueError,
-    DiskFullError,
-    EngineLostError,
-    InterruptedRunError,
-    ShoestringError,
-)
+from shoestring.engines.opening import find_subject
+from shoestring.errors import BadRunError, BadValueError
 from shoestring.measure import records
-from shoestring.measure.interrupts import REASON as INTERRUPTED
-from shoestring.measure.interrupts import orderly_interrupts
-from shoestring.measure.loop import Stop
 from shoestring.measure.progress import RunProgress
 from shoestring.measure.records import Run, read_object, read_run
 from shoestring.measure.schedule import plan_batches
-from shoestring.measure.session import Session
 from shoestring.measure.suite import Suite, load_suite
+from shoestring.measure.together import Part, engine_for, run_parts
 from shoestring.measure.writer import RunWriter, utc_now
 
 if TYPE_CHECKING:
-    from shoestring.engines.protocol import Engine
-    from shoestring.models.facts import ModelFacts
-    from shoestring.models.fetch import ModelFile
+    from collections.abc import Sequence
+
+    from shoestring.engines.opening import Subject
+    from shoestring.measure.schedule import Batch
 
 DEFAULT_OUT = Path("results/local")
-LOG = "engine.log"
 SPARE_FILES = 64
 """Files that are open beside the sockets of the requests in flight."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is measured: a model, and the engine that answers for it."""
-
-    model: str
-    engine: str
-    base_url: str | None
-    file: ModelFile | None
-    facts: ModelFacts | None
-
-    def model_json(self) -> dict[str, Any]:
-        """Return the model as ``config.json`` holds it; null where the server does not tell."""
-        facts, file = self.facts, self.file
-        return {
-            "name": self.model,
-            "sha256": file.sha256 if file else None,
-            "file_bytes": file.file_bytes if file else None,
-            "architecture": facts.architecture if facts else None,
-            "parameters": facts.parameters if facts else None,
-            "quantisation": facts.quantisation if facts else None,
-            "context_length": facts.context_length if facts else None,
-            "layers": facts.layers if facts else None,
-        }
-
-    def make_engine(self, suite: Suite, log_path: Path | None) -> Engine:
-        """Make the engine with room for the suite's longest and most parallel requests."""
-        return make_engine(
-            self.model,
-            base_url=self.base_url,
-            file=self.file,
-            facts=self.facts,
-            context=suite.max_context,
-            parallel=suite.max_concurrency,
-            log_path=log_path,
-        )
 
 
 def run_suite(
@@ -95,9 +48,10 @@ def run_suite(
 
     Args:
         suite: a built-in suite's name, or the path of a TOML file.
-        model: ``pypi:NAME`` or ``file:PATH``; with ``base_url`` the server's own id.
-        engine: ``auto``, ``embedded`` or ``openai``.
-        base_url: of a server that speaks the OpenAI protocol.
+        model: ``pypi:NAME``, ``file:PATH``, ``hf:…``, ``shape:…`` or ``ollama:NAME``; with
+            ``base_url`` the server's own id.
+        engine: ``auto``, ``embedded``, ``ollama``, ``llama-server`` or ``openai``.
+        base_url: of a server that runs already.
         out: the folder that gets the run's folder; with ``resume`` it may be the run itself.
         resume: go on with the newest cut run of the same suite, model and engine in ``out``; a new
             run is begun where there is none.
@@ -110,62 +64,67 @@ def run_suite(
         UserError: something cannot be used; nothing was written.
         InterruptedRunError: a signal ended it; the rows are safe and it can be resumed.
     """
+    (run,) = run_engines(
+        suite,
+        [engine],
+        model=model,
+        base_url=base_url,
+        out=out,
+        resume=resume,
+        concurrency=concurrency,
+        requests=requests,
+        deadline_s=deadline_s,
+        progress=progress,
+    )
+    return run
+
+
+def run_engines(
+    suite: str,
+    engines: Sequence[str],
+    *,
+    model: str,
+    base_url: str | None = None,
+    out: Path | str = DEFAULT_OUT,
+    resume: bool = False,
+    concurrency: int | None = None,
+    requests: int | None = None,
+    deadline_s: float | None = None,
+    progress: RunProgress | None = None,
+) -> list[Run]:
+    """Measure one model in several engines, block by block in turn; one run each.
+
+    Arguments and errors are those of :func:`run_suite`.
+    """
     progress = progress or RunProgress()
     chosen = _adapted(load_suite(suite), concurrency, deadline_s)
-    subject = _find_subject(model, check_engine(engine, base_url), base_url)
-    config = _config(chosen, subject, requests)
-    found = _find_cut_run(Path(out), config, progress) if resume else None
-    if found is not None and _is_complete(found):
-        progress.step(f"{found} is complete: nothing is left to do")
-        return read_run(found)
+    if len(set(engines)) < len(engines):
+        raise BadValueError(f"an engine stands twice in {','.join(engines)}: give each once")
+    batches = plan_batches(chosen, requests)
+    subjects = [_find_subject(model, engine, base_url) for engine in engines]
+    configs = [_config(chosen, subject, batches) for subject in subjects]
+    for config in configs:
+        others = [other["run_id"] for other in configs if other is not config]
+        config["interleaved_with"] = others or None
+    found = [_find_cut_run(Path(out), config, progress) if resume else None for config in configs]
     _check_file_limit(chosen)
-    with _open_writer(found, Path(out), config, progress) as writer:
-        _run_session(writer, chosen, subject, progress, requests)
-        return read_run(writer.path)
-
-
-def _run_session(
-    writer: RunWriter, suite: Suite, subject: Subject, progress: RunProgress, requests: int | None
-) -> None:
-    """Run one session and write the manifest, whatever ended it.
-
-    Raises:
-        ShoestringError: what ended it early; the rows so far are safe.
-    """
-    cancellation = Cancellation()
-    stop = Stop(cancellation)
-    engine = subject.make_engine(suite, writer.path / LOG)
-    batches = plan_batches(suite, requests)
-    session = Session(writer, suite, batches, engine, progress, stop, cancellation)
-    with orderly_interrupts(stop, progress.step):
-        try:
-            session.run()
-        except InterruptedRunError:
-            stop.ask(INTERRUPTED)
-        except ShoestringError as error:
-            stop.ask(_reason(error), error)
-        except OSError as error:
-            mend = f"cannot write or start what the run needs: {error}; go on with --resume"
-            stop.ask("operating system error", ShoestringError(mend))
-        stop.closing = True
-        try:
-            complete = writer.finish(stop.reason) == "complete"
-        except DiskFullError as full:
-            raise stop.error or full from full
-    if stop.error is not None:
-        raise stop.error
-    if stop.reason == INTERRUPTED and not complete:
-        raise InterruptedRunError(
-            f"interrupted: {len(writer.done)} of {len(writer.config['requests'])} rows are in "
-            f"{writer.path}; go on with --resume"
-        )
-
-
-def _reason(error: ShoestringError) -> str:
-    """Name an error for the manifest: short, and without the paths of this machine."""
-    if isinstance(error, DiskFullError):
-        return "disk full"
-    return "engine lost" if isinstance(error, EngineLostError) else "a part was missing"
+    with ExitStack() as stack:
+        parts = [
+            Part(
+                stack.enter_context(_open_writer(cut, Path(out), config, progress)),
+                subject,
+                batches,
+            )
+            for cut, config, subject in zip(found, configs, subjects, strict=True)
+            if cut is None or not _is_complete(cut)
+        ]
+        if parts:
+            run_parts(parts, chosen, progress)
+        made = iter(parts)
+        return [
+            read_run(cut if cut is not None and _is_complete(cut) else next(made).writer.path)
+            for cut in found
+        ]
 
 
 def _check_file_limit(suite: Suite) -> None:
@@ -180,18 +139,25 @@ def _check_file_limit(suite: Suite) -> None:
 
 
 def _find_subject(model: str, engine: str, base_url: str | None) -> Subject:
-    if engine == "openai":
-        # Before anything is written: does anybody answer there, and take the key?
-        with make_engine(model, base_url=base_url):
-            return Subject(model, engine, base_url, None, None)
-    from shoestring.models.facts import read_facts
-    from shoestring.models.fetch import resolve_model
     from shoestring.models.progress import ProgressBar
-    from shoestring.paths import cache_dir
 
     with ProgressBar(f"fetching {model}") as bar:
-        file = resolve_model(model, cache=cache_dir(), progress=bar.update)
-    return Subject(model, engine, None, file, read_facts(file.path))
+        return find_subject(model, engine, base_url, progress=bar.update)
+
+
+def _model_json(subject: Subject) -> dict[str, Any]:
+    """Return the model as ``config.json`` holds it; null where the server does not tell."""
+    facts, file = subject.facts, subject.file
+    return {
+        "name": subject.model,
+        "sha256": file.sha256 if file else None,
+        "file_bytes": file.file_bytes if file else None,
+        "architecture": facts.architecture if facts else None,
+        "parameters": facts.parameters if facts else None,
+        "quantisation": facts.quantisation if facts else None,
+        "context_length": facts.context_length if facts else None,
+        "layers": facts.layers if facts else None,
+    }
 
 
 def _adapted(suite: Suite, concurrency: int | None, deadline_s: float | None) -> Suite:
@@ -204,16 +170,15 @@ def _adapted(suite: Suite, concurrency: int | None, deadline_s: float | None) ->
     return suite
 
 
-def _config(suite: Suite, subject: Subject, requests: int | None) -> dict[str, Any]:
-    engine = subject.make_engine(suite, None)
-    batches = plan_batches(suite, requests)
+def _config(suite: Suite, subject: Subject, batches: Sequence[Batch]) -> dict[str, Any]:
+    engine = engine_for(subject, suite, None)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     return {
         "schema_version": records.SCHEMA_VERSION,
         "run_id": f"{stamp}-{suite.name}-{secrets.token_hex(3)}",
         "created_utc": utc_now(),
         "suite": suite.to_json(),
-        "model": subject.model_json(),
+        "model": _model_json(subject),
         "engine": {
             "name": subject.engine,
             "base_url": subject.base_url,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
-import threading
 import time
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
@@ -20,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from shoestring.engines.protocol import Patience, Prompt, Span
 from shoestring.errors import (
     DiskFullError,
-    EngineLostError,
     InterruptedRunError,
     ShoestringError,
 )
@@ -28,7 +26,9 @@ from shoestring.hardware.machine import describe_machine
 from shoestring.hardware.telemetry import TelemetrySampler
 from shoestring.measure.calibration import calibrate
 from shoestring.measure.loop import Ask, Stop, closed_loop
+from shoestring.measure.openloop import open_loop
 from shoestring.measure.prompting import make_prompt
+from shoestring.measure.recovery import Recovery
 from shoestring.measure.rows import make_row
 from shoestring.measure.schedule import Batch, Planned
 from shoestring.measure.writer import RunWriter, utc_now
@@ -56,6 +56,7 @@ class Session:
         engine: not yet started.
         progress: shows how far it is.
         stop: asks the session to end early.
+        calibration: of this machine a moment ago; None: the session calibrates itself.
     """
 
     writer: RunWriter
@@ -65,6 +66,7 @@ class Session:
     progress: RunProgress
     stop: Stop
     cancellation: Cancellation
+    calibration: dict[str, Any] | None = None
     facts: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,18 +81,21 @@ class Session:
             "commit": _commit(),
             "cold_start": [],
             "load_s": None,
-            "calibration": None,
+            "calibration": self.calibration,
             "memory": None,
+            "energy": None,
+            "interruptions": [],
             "telemetry": None,
         }
+        self._recovery = Recovery(
+            self.engine, self.stop, self.progress.step, origin_ns=self._origin_ns
+        )
         self.number: int = self.facts["session"]
 
     def run(self) -> None:
         """Do all that is left to do; rows are on disk when this returns or raises."""
         self.writer.write_session(self.facts)
         with ExitStack() as stack:
-            self.progress.step("calibrating the clock against the known-truth server")
-            self._calibrate()
             sampler = TelemetrySampler(
                 lambda: self.engine.pid,
                 self._keep_sample,
@@ -99,11 +104,20 @@ class Session:
             )
             sampler.start()
             stack.callback(self._close, sampler)
+            if self.calibration is None:
+                self.progress.step("calibrating the clock against the known-truth server")
+                self._calibrate()
+            # What came before is the machine without the engine.
+            sampler.mark_baseline()
             self._start_engine(stack)
             stack.callback(self._note_memory, sampler)
             stack.callback(self._begin_closing)
             self._warm_up()
-            self._send_all()
+            sampler.energy_begin()
+            try:
+                self._send_all()
+            finally:
+                self.facts["energy"] = sampler.energy_end()
 
     def _calibrate(self) -> None:
         """Measure the floor of the clock; without one the run goes on, and its report warns."""
@@ -129,6 +143,8 @@ class Session:
 
     def _warm_up(self) -> None:
         """Send requests one at a time until the decode time a token is stable."""
+        if not self.suite.warmup.maximum:
+            return
         self.progress.step("warming up until stable")
         case, warmup = self.suite.cases[0], self.suite.warmup
         times_s: list[float] = []
@@ -154,36 +170,28 @@ class Session:
         self.writer.write_session(self.facts)
 
     def _send_all(self) -> None:
-        deadline_s = self.suite.deadlines.suite_s
-        # The timer holds within a batch, too: requests in flight end, no more are sent.
-        timer = threading.Timer(deadline_s, self.stop.ask, [f"deadline of {deadline_s:g} s"])
-        timer.daemon = True
-        timer.start()
         self.progress.begin(len(self.writer.done))
-        try:
-            for batch in self.batches:
-                left = tuple(p for p in batch.requests if p.id not in self.writer.done)
-                self._send(replace(batch, requests=left), "measure")
-                if self.stop.asked:
-                    return
-        finally:
-            timer.cancel()
+        for batch in self.batches:
+            left = tuple(p for p in batch.requests if p.id not in self.writer.done)
+            self._send(replace(batch, requests=left), "measure")
+            if self.stop.asked:
+                return
 
     def _send(self, batch: Batch, phase: str) -> list[Generation]:
         """Send one batch and write its rows as they end."""
         asks = [self._ask(batch.case, planned) for planned in batch.requests]
         generations = []
         self.stop.sending = True
-        answers = closed_loop(
-            self.engine, asks, batch.concurrency, self._patience, self.stop, self.cancellation
-        )
+        loop = closed_loop if batch.case.arrival == "closed" or phase == "warmup" else open_loop
+        answers = loop(
+            self.engine, asks, batch.concurrency, self._patience, self.stop, self.cancellation,
+            before=self._recovery.before, after=self._recovery.after,
+        )  # fmt: skip
         with closing(answers):
             for answer in answers:
                 generation = answer.recording.read()
                 self._write_row(answer.ask, generation, phase)
                 generations.append(generation)
-                if generation.failure is not None and (reason := self.engine.lost()) is not None:
-                    raise EngineLostError(f"{reason}; go on with --resume")
         self.stop.sending = False
         return generations
 
@@ -205,7 +213,15 @@ class Session:
 
     def _ask(self, case: Case, planned: Planned) -> Ask:
         text = make_prompt(case, planned.id, self.suite.seed, self.engine.count_tokens)
-        wanted = Prompt(text.text, case.output_tokens, fixed_length=True, seed=self.suite.seed)
+        wanted = Prompt(
+            text.text,
+            case.output_tokens,
+            fixed_length=case.fixed_length,
+            seed=self.suite.seed,
+            turns=text.turns,
+            schema=text.schema,
+            thinking=text.thinking,
+        )
         return Ask(planned, wanted, text)
 
     def _note_span(self, name: str, start_ns: int, end_ns: int | None) -> None:
@@ -226,11 +242,16 @@ class Session:
 
     def _note_memory(self, sampler: TelemetrySampler) -> None:
         peak_bytes, source = sampler.ram_peak_bytes()
+        try:
+            said = self.engine.memory()
+        except ShoestringError:
+            # It is away already; what it took before is in the samples.
+            said = None
         self.facts["memory"] = {
             "ram_peak_bytes": peak_bytes,
             "ram_peak_source": source,
-            "vram_peak_bytes": None,
-            "vram_limit_bytes": None,
+            **sampler.vram(),
+            "engine_reported": asdict(said) if said is not None else None,
         }
 
     def _close(self, sampler: TelemetrySampler) -> None:
@@ -240,6 +261,7 @@ class Session:
             "cpu_s": round(sampler.cpu_s, 4),
             "unavailable": sampler.unavailable,
         }
+        self.facts["interruptions"] = self._recovery.interruptions
         self.facts["ended_utc"] = utc_now()
         if self.stop.error is None:
             self.writer.write_session(self.facts)

@@ -1,29 +1,48 @@
-"""Suites: what is asked, how often, at what concurrency, and how long we wait for it.
+"""Suites: what is asked, how often, at what load, and how long we wait for it.
 
-A suite is a TOML file; the built-in ones are in ``measure/suites/``. Lengths are in tokens, by the
-tokenizer of the engine that is measured. Every block holds every case, in an order shuffled by the
-seed, so that a drift of the machine falls on all cases alike; intervals are over blocks.
+A suite is a TOML file; the built-in ones are in ``measure/suites/`` and described in
+``docs/suites.md``. Lengths are in tokens, by the tokenizer of the engine that is measured. Every
+block holds every case, in an order shuffled by the seed, so that a drift of the machine falls on
+all cases alike; intervals are over blocks.
 
 A mistake in a suite names the file, the line, the value and the mend.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-import tomllib
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from shoestring.errors import BadValueError
+from shoestring.measure.suite_file import SuiteFile, Table
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-PROMPT_KINDS = ("chat", "document")
+Arrival = Literal["closed", "constant", "poisson"]
+
+PROMPT_KINDS = {
+    "chat": 16,
+    "document": 16,
+    "code": 192,
+    "structured": 192,
+    "dialogue": 64,
+    "rag": 192,
+    "reasoning": 192,
+}
+"""What can be asked, and the fewest tokens that it takes; of a dialogue, for each turn."""
+
+ENDS_EARLY = ("structured", "reasoning")
+"""Answers whose end means something: they are not drawn out to a fixed length."""
+
 MAX_REQUESTS = 100_000
+MAX_TURNS = 16
+TEMPLATE_TOKENS = 64
+"""Room for a chat template around a prompt."""
+MESSAGE_TOKENS = 16
+"""Room for it around each earlier text of a dialogue."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +51,19 @@ class Case:
 
     Attributes:
         name: unique within the suite.
-        prompt: ``chat`` (a short question) or ``document`` (a long text and a task on it).
-        prompt_tokens: length of the prompt.
-        output_tokens: length of the answer.
-        concurrency: how many such requests are in flight at once (closed loop).
+        prompt: what is asked, one of ``PROMPT_KINDS``.
+        prompt_tokens: length of the prompt; of a dialogue, with all its turns: the earlier
+            requests of a conversation are beginnings of the last.
+        output_tokens: length of the answer, or its limit where it may end early.
+        concurrency: how many such requests are in flight at once; the most in an open loop.
         requests_per_block: how many in each block.
+        arrival: ``closed`` (the next leaves when the last has ended), or an open loop: at a
+            ``constant`` rate, or at the random moments of a ``poisson`` process.
+        rate_per_s: requests a second of an open loop.
+        turns: of each conversation of a dialogue.
+        thinking: of a reasoning prompt: ask the model to think, or not to; None leaves it alone.
+        fixed_length: ask the engine to go on after its end-of-text, so that an early stop is a
+            fault; else an answer may end where it likes.
     """
 
     name: str
@@ -45,6 +72,18 @@ class Case:
     output_tokens: int
     concurrency: int
     requests_per_block: int
+    arrival: Arrival = "closed"
+    rate_per_s: float | None = None
+    turns: int | None = None
+    thinking: bool | None = None
+    fixed_length: bool = True
+
+    @property
+    def context(self) -> int:
+        """Tokens of context that a request needs, with room for a chat template."""
+        earlier = 2 * ((self.turns or 1) - 1)
+        template = TEMPLATE_TOKENS + MESSAGE_TOKENS * earlier
+        return self.prompt_tokens + self.output_tokens + template
 
 
 @dataclass(frozen=True)
@@ -58,7 +97,10 @@ class Deadlines:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """Warm up until the last three decode times a token agree within ``tolerance``."""
+    """Warm up until the last three decode times a token agree within ``tolerance``.
+
+    A ``minimum`` of 0 is no warm-up at all; then ``maximum`` is 0 as well.
+    """
 
     minimum: int = 3
     maximum: int = 12
@@ -75,7 +117,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Suite:
-    """A checked suite."""
+    """A checked suite.
+
+    ``fresh_engine`` makes every block a session of its own: the engine is started for it, and its
+    requests are the first that it sees.
+    """
 
     name: str
     description: str
@@ -86,6 +132,7 @@ class Suite:
     deadlines: Deadlines
     warmup: WarmUp
     limits: Limits
+    fresh_engine: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the suite as the run's record holds it."""
@@ -98,8 +145,8 @@ class Suite:
 
     @property
     def max_context(self) -> int:
-        """Tokens of context that the largest case needs, with room for a chat template."""
-        return max(case.prompt_tokens + case.output_tokens for case in self.cases) + 64
+        """Tokens of context that the largest case needs."""
+        return max(case.context for case in self.cases)
 
 
 def builtin_suites() -> dict[str, Traversable]:
@@ -129,146 +176,104 @@ def load_suite(name: str) -> Suite:
 
 
 def parse_suite(data: bytes, file: str) -> Suite:
-    """Parse and check a suite; ``file`` names it in errors."""
-    return _Parser(data, file).suite()
+    """Parse and check a suite; ``file`` names it in errors.
+
+    Raises:
+        BadValueError: naming the line.
+    """
+    source = SuiteFile(data, file)
+    top = source.top({field.name for field in fields(Suite)} - {"sha256", "cases"} | {"case"})
+    suite = Suite(
+        name=top.name(),
+        description=top.text("description"),
+        sha256=source.sha256,
+        blocks=top.integer("blocks", 1, 1000),
+        seed=top.integer("seed", 0, 2**31 - 1),
+        cases=_cases(source),
+        deadlines=_numbers(source, Deadlines, "deadlines"),
+        warmup=_warmup(source),
+        limits=_numbers(source, Limits, "limits"),
+        fresh_engine=top.flag("fresh_engine", default=False),
+    )
+    if suite.fresh_engine and suite.warmup.maximum:
+        top.fail("fresh_engine", "is true: then nothing is warm; give [warmup] minimum = 0")
+    total = suite.blocks * sum(case.requests_per_block for case in suite.cases)
+    if total > MAX_REQUESTS:
+        raise BadValueError(f"{file}: {total} requests; at most {MAX_REQUESTS}")
+    return suite
 
 
-class _Parser:
-    """Checks a suite table by table and knows the line of each key."""
-
-    def __init__(self, data: bytes, file: str) -> None:
-        self._file = file
-        self._sha256 = hashlib.sha256(data).hexdigest()
-        try:
-            self._text = data.decode("utf-8")
-            self._table: dict[str, Any] = tomllib.loads(self._text)
-        except UnicodeDecodeError as error:
-            raise BadValueError(f"{file}: not UTF-8 text: {error.reason}") from error
-        except RecursionError as error:
-            raise BadValueError(f"{file}: not a suite: it is nested without end") from error
-        except tomllib.TOMLDecodeError as error:
-            place = re.search(r"line (\d+)", str(error))
-            where = f"{file}, line {place[1]}" if place else f"{file}, at its end"
-            raise BadValueError(f"{where}: not TOML: {error}") from error
-
-    def suite(self) -> Suite:
-        top = {"name", "description", "blocks", "seed", "case", "deadlines", "warmup", "limits"}
-        self._refuse_unknown(self._table, top, "", 0)
-        cases = self._table.get("case")
-        if not isinstance(cases, list) or not cases:
-            raise BadValueError(f"{self._file}: it has no [[case]]; give at least one")
-        suite = Suite(
-            name=self._name(self._table, "", 0),
-            description=self._text_value(self._table, "description", "", 0),
-            sha256=self._sha256,
-            blocks=self._integer(self._table, "blocks", "", 0, 1, 1000),
-            seed=self._integer(self._table, "seed", "", 0, 0, 2**31 - 1),
-            cases=tuple(self._case(case, index) for index, case in enumerate(cases)),
-            deadlines=self._numbers(Deadlines, "deadlines", 86_400.0),
-            warmup=self._warmup(),
-            limits=self._numbers(Limits, "limits", 86_400.0),
-        )
-        self._check_whole(suite)
-        return suite
-
-    def _case(self, table: dict[str, Any], index: int) -> Case:
-        names = {field.name for field in fields(Case)}
-        self._refuse_unknown(table, names, "case", index)
-        kind = self._text_value(table, "prompt", "case", index)
-        if kind not in PROMPT_KINDS:
-            self._fail("prompt", "case", index, f"is {kind!r}: give {' or '.join(PROMPT_KINDS)}")
-        return Case(
-            name=self._name(table, "case", index),
-            prompt=kind,
-            prompt_tokens=self._integer(table, "prompt_tokens", "case", index, 16, 1_000_000),
-            output_tokens=self._integer(table, "output_tokens", "case", index, 1, 100_000),
-            concurrency=self._integer(table, "concurrency", "case", index, 1, 1024),
-            requests_per_block=self._integer(table, "requests_per_block", "case", index, 1, 10_000),
-        )
-
-    def _warmup(self) -> WarmUp:
-        table = self._table.get("warmup", {})
-        self._refuse_unknown(table, {field.name for field in fields(WarmUp)}, "warmup", 0)
-        standard = WarmUp()
-        table = {"minimum": standard.minimum, "maximum": standard.maximum, **table}
-        minimum = self._integer(table, "minimum", "warmup", 0, 1, 1000)
-        maximum = self._integer(table, "maximum", "warmup", 0, minimum, 1000)
-        tolerance = table.get("tolerance", standard.tolerance)
-        number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
-        if not number or not 0 < tolerance <= 1:
-            self._fail(
-                "tolerance", "warmup", 0, f"is {tolerance!r}: give a number above 0, up to 1"
-            )
-        return WarmUp(minimum, maximum, float(tolerance))
-
-    def _numbers(self, kind: type[Any], section: str, highest: float) -> Any:
-        """Read a table of positive numbers into a dataclass."""
-        table = self._table.get(section, {})
-        self._refuse_unknown(table, {field.name for field in fields(kind)}, section, 0)
-        for key, value in table.items():
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 < value <= highest:
-                self._fail(
-                    key, section, 0, f"is {value!r}: give a number above 0, up to {highest:g}"
-                )
-        return kind(**{key: float(value) for key, value in table.items()})
-
-    def _check_whole(self, suite: Suite) -> None:
-        names = [case.name for case in suite.cases]
-        for index, name in enumerate(names):
-            if name in names[:index]:
-                self._fail("name", "case", index, f"is {name!r} a second time: names are unique")
-            if suite.cases[index].requests_per_block < suite.cases[index].concurrency:
-                self._fail("requests_per_block", "case", index, "is less than concurrency: give "
-                           "as many at least, or that concurrency never comes about")  # fmt: skip
-        total = suite.blocks * sum(case.requests_per_block for case in suite.cases)
-        if total > MAX_REQUESTS:
-            raise BadValueError(f"{self._file}: {total} requests; at most {MAX_REQUESTS}")
-
-    def _name(self, table: dict[str, Any], section: str, index: int) -> str:
-        name = self._text_value(table, "name", section, index)
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", name):
-            self._fail("name", section, index, f"is {name!r}: use a-z, 0-9 and -, at most 40")
-        return name
-
-    def _text_value(self, table: dict[str, Any], key: str, section: str, index: int) -> str:
-        value = table.get(key)
-        if not isinstance(value, str) or not value.strip():
-            self._fail(key, section, index, "is missing: give a text")
-        return value
-
-    def _integer(
-        self, table: dict[str, Any], key: str, section: str, index: int, low: int, high: int
-    ) -> int:
-        value = table.get(key)
-        if value is None:
-            self._fail(key, section, index, f"is missing: give a number from {low} to {high}")
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            self._fail(key, section, index, f"is {value!r}: give a number from {low} to {high}")
-        return value
-
-    def _refuse_unknown(self, table: Any, known: set[str], section: str, index: int) -> None:
-        if not isinstance(table, dict):
-            self._fail(section, "", 0, f"is {table!r}: it must be a table, [{section}]")
-        for key in table:
-            if key not in known:
-                self._fail(key, section, index, f"is unknown: known are {', '.join(sorted(known))}")
-
-    def _fail(self, key: str, section: str, index: int, what: str) -> NoReturn:
-        line = _line_of(self._text, key, section, index)
-        raise BadValueError(f"{self._file}, line {line}: {key} {what}")
+def _cases(source: SuiteFile) -> tuple[Case, ...]:
+    tables = source.tables("case", [field.name for field in fields(Case)])
+    cases = [_case(table) for table in tables]
+    names = [case.name for case in cases]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            tables[number].fail("name", f"is {name!r} a second time: names are unique")
+    return tuple(cases)
 
 
-def _line_of(text: str, key: str, section: str, index: int) -> int:
-    """Find the line of a key in the ``index``-th table of a section, or that table's own line."""
-    inside, table_line, seen = not section, 1, -1
-    for number, line in enumerate(text.splitlines(), start=1):
-        head = re.match(r"\s*\[+\s*([\w.-]+)\s*\]+", line)
-        if head:
-            seen += head[1] == section
-            inside = bool(section) and head[1] == section and seen == index
-            if inside or (not section and head[1] == key):
-                table_line = number
-        elif inside and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*=""", line):
-            return number
-    return table_line
+def _case(table: Table) -> Case:
+    kind = table.choice("prompt", PROMPT_KINDS)
+    turns = _turns(table, kind)
+    arrival, rate_per_s = _arrival(table)
+    case = Case(
+        name=table.name(),
+        prompt=kind,
+        prompt_tokens=table.integer("prompt_tokens", PROMPT_KINDS[kind] * (turns or 1), 1_000_000),
+        output_tokens=table.integer("output_tokens", 1, 100_000),
+        concurrency=table.integer("concurrency", 1, 1024),
+        requests_per_block=table.integer("requests_per_block", 1, 10_000),
+        arrival=arrival,
+        rate_per_s=rate_per_s,
+        turns=turns,
+        thinking=_thinking(table, kind),
+        fixed_length=table.flag("fixed_length", default=kind not in ENDS_EARLY),
+    )
+    if arrival == "closed" and case.requests_per_block < case.concurrency:
+        table.fail("requests_per_block", "is less than concurrency: give as many at least, or "
+                   "that concurrency never comes about")  # fmt: skip
+    if turns is not None and case.requests_per_block % turns:
+        table.fail("requests_per_block", f"is {case.requests_per_block}: give a multiple of turns, "
+                   f"{turns}, so that every conversation is whole")  # fmt: skip
+    return case
+
+
+def _arrival(table: Table) -> tuple[Arrival, float | None]:
+    """Read how requests arrive; the rate of an open loop has no default, it is its load."""
+    kinds: tuple[Arrival, ...] = get_args(Arrival)
+    arrival = table.choice("arrival", kinds, default="closed")
+    if arrival == "closed":
+        table.refuse("rate_per_s", "a closed loop has none, give arrival or")
+        return "closed", None
+    return kinds[kinds.index(arrival)], table.number("rate_per_s", 10_000)
+
+
+def _turns(table: Table, kind: str) -> int | None:
+    if kind != "dialogue":
+        table.refuse("turns", "only a dialogue has turns")
+        return None
+    return table.integer("turns", 2, MAX_TURNS)
+
+
+def _thinking(table: Table, kind: str) -> bool | None:
+    if kind != "reasoning":
+        table.refuse("thinking", "only a reasoning prompt is thought about")
+    return table.flag("thinking", default=False) if "thinking" in table.values else None
+
+
+def _warmup(source: SuiteFile) -> WarmUp:
+    table = source.table("warmup", [field.name for field in fields(WarmUp)])
+    standard = WarmUp()
+    minimum = table.integer("minimum", 0, 1000, standard.minimum)
+    if minimum == 0:
+        maximum = table.integer("maximum", 0, 0, 0)
+    else:
+        maximum = table.integer("maximum", minimum, 1000, standard.maximum)
+    return WarmUp(minimum, maximum, table.number("tolerance", 1, standard.tolerance))
+
+
+def _numbers(source: SuiteFile, kind: type[Any], section: str) -> Any:
+    """Read a table of positive numbers into a dataclass."""
+    table = source.table(section, [field.name for field in fields(kind)])
+    return kind(**{key: table.number(key, 86_400) for key in table.values})

@@ -116,6 +116,7 @@ class RunWriter:
         """Write or replace the environment of one session. Raises as :meth:`append_row` does."""
         self._sessions = [s for s in self._sessions if s["session"] != session["session"]]
         self._sessions.append(session)
+        self.next_session = max(self.next_session, session["session"] + 1)
         environment = {"schema_version": records.SCHEMA_VERSION, "sessions": self._sessions}
         self._write_object(records.ENVIRONMENT, environment)
 

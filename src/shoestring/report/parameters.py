@@ -136,13 +136,13 @@ def nearest(name: str, known: Mapping[str, object]) -> str:
 
 
 def _check_measuring(model: str, engine: str, suite: str, base_url: str) -> None:
-    from shoestring.engines.opening import check_engine
+    from shoestring.engines.opening import choose_engine
     from shoestring.engines.transport import parse_base_url
     from shoestring.measure.suite import load_suite
     from shoestring.models.names import parse_model_name
 
     load_suite(suite)
-    check_engine(engine, base_url or None)
+    choose_engine(engine, model, base_url or None)
     if base_url:
         parse_base_url(base_url)
     else:

@@ -1,0 +1,379 @@
+"""Ollama: a running one is adopted, else one of our own is started on a free port.
+
+It is asked by its native API, whose last line holds the engine's own durations. A model from
+Ollama's library is pulled where it is missing; a GGUF file is given to it under a name that comes
+from its hash. Loading begins by unloading: then the load is a real one, and no earlier run has
+left this run's prompts in the runner's cache.
+Sources: ``docs/api.md`` and ``docs/faq.md`` of Ollama.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import os
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+
+import psutil
+
+from shoestring.engines.discovery import find_program
+from shoestring.engines.http_engine import HttpEngine, Reply
+from shoestring.engines.launch import Launched, free_port
+from shoestring.engines.ollama_api import OllamaApi
+from shoestring.engines.ollama_stream import read_ollama_stream
+from shoestring.engines.openai import Endpoint, read_token_count
+from shoestring.engines.protocol import EngineMemory, Span
+from shoestring.engines.transport import parse_base_url
+from shoestring.errors import EngineLostError, MissingError
+from shoestring.hardware.cores import usable_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from shoestring.engines.events import Reading
+    from shoestring.engines.http_engine import Reader
+    from shoestring.engines.protocol import Prompt
+    from shoestring.models.fetch import ModelFile
+
+DEFAULT_URL = "http://127.0.0.1:11434"
+MEND = "shoestring engines install ollama"
+START_LIMIT_S = 60.0
+KEPT_CHARACTERS = 4_096
+FOR_EVER, NOT_AT_ALL = -1, 0
+
+
+def running_url() -> str | None:
+    """Return where an Ollama is running: at ``OLLAMA_HOST`` or its default port; or None."""
+    host = os.environ.get("OLLAMA_HOST") or DEFAULT_URL
+    url = host if "//" in host else f"http://{host}"
+    if urlsplit(url).port is None:
+        url += ":11434"
+    url = url.replace("//0.0.0.0:", "//127.0.0.1:")
+    api = OllamaApi(url)
+    try:
+        api.version()
+    except MissingError:
+        return None
+    finally:
+        api.close()
+    return url
+
+
+class OllamaEngine(HttpEngine):
+    """A model in Ollama.
+
+    Args:
+        model: what Ollama shall load: a name of its library, or a file to be given to it.
+        base_url: of a running Ollama; None: adopt one that runs, else start our own.
+        context: tokens of context for each of ``parallel`` slots.
+        parallel: how many requests are decoded at once; of our own server only.
+        threads: compute threads; default: the cores that this process may use.
+        endpoint: ``completions`` sends the prompt raw, ``chat`` through the model's template.
+        store: where our own server keeps models; None: where the user's Ollama keeps them.
+        log_path: where our own server's log goes; None drops it.
+        pulled: called with bytes done and bytes in all while a model is pulled.
+        load_timeout_s: longest time to wait for the model.
+    """
+
+    name = "ollama"
+    stream_type = "application/x-ndjson"
+    health_path: ClassVar[str] = "/api/version"
+
+    def __init__(
+        self,
+        model: str | ModelFile,
+        *,
+        base_url: str | None = None,
+        context: int = 2048,
+        parallel: int = 1,
+        threads: int | None = None,
+        endpoint: Endpoint = "chat",
+        store: Path | None = None,
+        log_path: Path | None = None,
+        pulled: Callable[[int, int], None] = lambda _done, _total: None,
+        load_timeout_s: float = 600.0,
+    ) -> None:
+        name = model if isinstance(model, str) else f"shoestring-{model.sha256[:12]}"
+        super().__init__(base_url or DEFAULT_URL, name)
+        self.endpoint: Endpoint = endpoint
+        self._file = None if isinstance(model, str) else model
+        self._adopted = base_url
+        self._parallel = parallel
+        self._model_options = {"num_ctx": context, "num_thread": threads or usable_cores()}
+        self._store = store
+        self._log_path = log_path
+        self._pulled = pulled
+        self._load_timeout_s = load_timeout_s
+        self._launched: Launched | None = None
+        self._adopted_pid: int | None = None
+        self._api: OllamaApi | None = None
+        self._spans: list[Span] = []
+        self._origin_s = 0.0
+        self._shared = SharedPrefixes()
+        self._tokens_of: dict[str, int | None] = {}
+        self._runner: str | None = None
+        self._version: str | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Our own server's process id; for an adopted one the only `ollama serve` here, if any."""
+        if self._launched is not None:
+            return self._launched.pid
+        return self._adopted_pid
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Context, threads, slots and endpoint."""
+        return {**self._model_options, "parallel": self._parallel, "endpoint": self.endpoint}
+
+    def command(self, program: Path) -> list[str]:
+        """Return the command line that starts a server; the rest goes by the environment."""
+        return [str(program), "serve"]
+
+    def start(self) -> None:
+        """Adopt a running Ollama or start our own.
+
+        Raises:
+            MissingError: none runs and none is installed.
+            EngineLostError: ours died at once, or does not answer.
+        """
+        self._origin_s = time.monotonic()
+        self._spans = []
+        if self._adopted is None and self._store is None:
+            self._adopted = running_url()
+        self._address = parse_base_url(self._adopted or self._launch())
+        self._api = OllamaApi(self._address.url)
+        self._version = self._api.version()
+        self._adopted_pid = None if self._launched is not None else _find_server()
+        self._note("start process")
+
+    def load(self) -> None:
+        """Bring the model to Ollama where it is missing, then load it anew.
+
+        Raises:
+            BadModelError: Ollama does not know the model, or cannot use it.
+        """
+        api = self._asked_api()
+        if self._file is not None:
+            api.create(self.model_id, self._file.path, self._file.sha256)
+        elif not api.has(self.model_id):
+            api.pull(self.model_id, self._pulled)
+        self._note("bring model")
+        self.unload()
+        api.keep(self.model_id, FOR_EVER, self._model_options)
+        self._note("load model")
+        self._runner = self._find_runner()
+
+    def unload(self) -> None:
+        """Have the model leave memory, and wait until it has.
+
+        Raises:
+            EngineLostError: it stays.
+        """
+        api = self._asked_api()
+        self._shared, self._tokens_of, self._runner = SharedPrefixes(), {}, None
+        if api.loaded(self.model_id) is None:
+            return
+        api.keep(self.model_id, NOT_AT_ALL, {})
+        deadline_s = time.monotonic() + START_LIMIT_S
+        pause = threading.Event()
+        while api.loaded(self.model_id) is not None:
+            if time.monotonic() > deadline_s:
+                raise EngineLostError(f"Ollama does not unload {self.model_id}: is it in use?")
+            pause.wait(0.05)
+
+    def stop(self) -> None:
+        """End our own server; of an adopted one only the model is unloaded."""
+        super().stop()
+        api, self._api = self._api, None
+        launched, self._launched = self._launched, None
+        if launched is not None:
+            launched.stop()
+        elif api is not None and api.loaded(self.model_id) is not None:
+            api.keep(self.model_id, NOT_AT_ALL, {})
+        if api is not None:
+            api.close()
+
+    def spans(self) -> list[Span]:
+        """Return the steps of the start: process, bringing the model, loading it."""
+        return list(self._spans)
+
+    def version(self) -> str | None:
+        """Return what the server says it is."""
+        return f"ollama {self._version}" if self._version else None
+
+    def lost(self) -> str | None:
+        """Say how our own server died, once it has."""
+        return self._launched.death() if self._launched is not None else None
+
+    def memory(self) -> EngineMemory | None:
+        """Return what ``/api/ps`` says; the 0 of some CPU-only builds says nothing."""
+        said = self._asked_api().loaded(self.model_id)
+        if said is None or not said.get("size"):
+            return None
+        return EngineMemory(int(said["size"]), int(said.get("size_vram") or 0))
+
+    def count_tokens(self, text: str) -> int | None:
+        """Count by the runner, where it runs on this machine; Ollama itself does not tokenise.
+
+        The runner is a llama-server on loopback; the port stands in its command line. Ollama
+        replaces a runner that died: then the model is loaded again and the new one is asked.
+
+        Raises:
+            MissingError: it counted before and does not any more.
+        """
+        if self._runner is None:
+            return None
+        tokens = self._tokenise(text)
+        if tokens is None:
+            self._asked_api().keep(self.model_id, FOR_EVER, self._model_options)
+            self._runner = self._find_runner() or self._runner
+            tokens = self._tokenise(text)
+        if tokens is None:
+            raise MissingError(
+                f"the runner of {self.model_id} counted tokens before and does not any more: "
+                "look at Ollama, then go on with --resume"
+            )
+        return tokens
+
+    def _tokenise(self, text: str) -> int | None:
+        import requests
+
+        asked = {"content": text, "add_special": True}
+        try:
+            with requests.Session() as session:
+                session.trust_env = False
+                reply = session.post(f"{self._runner}/tokenize", json=asked, timeout=10)
+        except OSError:
+            # The runner is gone; the caller looks for the next.
+            return None
+        return read_token_count(Reply(reply.status_code, None, reply.content))
+
+    def _request(self, prompt: Prompt) -> tuple[str, dict[str, Any]]:
+        options: dict[str, Any] = {
+            **self._model_options,
+            "num_predict": prompt.max_tokens,
+            "temperature": prompt.temperature,
+        }
+        if prompt.seed is not None:
+            options["seed"] = prompt.seed
+        body: dict[str, Any] = {
+            "model": self.model_id,
+            "options": options,
+            "keep_alive": FOR_EVER,
+            "stream": True,
+        }
+        if prompt.schema is not None:
+            body["format"] = prompt.schema
+        if prompt.thinking is not None:
+            body["think"] = prompt.thinking
+        if self.endpoint == "completions":
+            return "/api/generate", {**body, "prompt": prompt.whole_text, "raw": True}
+        return "/api/chat", {**body, "messages": prompt.messages}
+
+    def _reader(self, prompt: Prompt) -> Reader:
+        common = self._shared.add(prompt.whole_text)
+        return partial(self._read, common)
+
+    def _read(self, common: str | None, arrivals: Iterable[tuple[int, bytes]]) -> Reading:
+        return read_ollama_stream(arrivals, shared_tokens=self._shared_tokens(common))
+
+    def _shared_tokens(self, common: str | None) -> int | None:
+        """Count the tokens of what the prompt shares with an earlier one; None where unknown."""
+        if self.endpoint == "chat":
+            return None  # what the template puts before the text is not known here
+        if common is None:
+            return 0
+        if common not in self._tokens_of:
+            self._tokens_of[common] = self._tokenise(common)
+        return self._tokens_of[common]
+
+    def _launch(self) -> str:
+        program = find_program("ollama")
+        if program is None:
+            raise MissingError(f"engine ollama neither runs nor is installed: {MEND}")
+        url = f"http://127.0.0.1:{free_port()}"
+        environment = {
+            "OLLAMA_HOST": url,
+            "OLLAMA_NUM_PARALLEL": str(self._parallel),
+            "OLLAMA_MAX_LOADED_MODELS": "1",
+            "OLLAMA_KEEP_ALIVE": "-1",
+            "OLLAMA_NO_CLOUD": "1",
+            "OLLAMA_NOPRUNE": "1",
+        }
+        if self._store is not None:
+            environment["OLLAMA_MODELS"] = str(self._store)
+        self._launched = Launched(
+            "ollama", self.command(program), environment=environment, log_path=self._log_path
+        )
+        self._address = parse_base_url(url)
+        try:
+            self._launched.wait_until(self.healthy, START_LIMIT_S)
+        except EngineLostError:
+            self.stop()
+            raise
+        return url
+
+    def _asked_api(self) -> OllamaApi:
+        if self._api is None:
+            raise MissingError("Ollama was not started: start comes first")
+        return self._api
+
+    def _find_runner(self) -> str | None:
+        """Return the address of the process that computes for Ollama, where it can be seen."""
+        pid = self.pid
+        if pid is None:
+            return None
+        try:
+            for child in psutil.Process(pid).children(recursive=True):
+                words = child.cmdline()
+                if "--port" in words:
+                    return f"http://127.0.0.1:{int(words[words.index('--port') + 1])}"
+        except (psutil.Error, ValueError, IndexError):
+            # Not ours to see, or gone: then nobody counts tokens.
+            return None
+        return None
+
+    def _note(self, step: str) -> None:
+        begun_s = self._spans[-1].end_s if self._spans else 0.0
+        self._spans.append(Span(step, begun_s, time.monotonic() - self._origin_s))
+
+
+class SharedPrefixes:
+    """Remembers prompts, to tell how much of a new one an engine may have in its prefix cache."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._heads: list[str] = []
+
+    def add(self, text: str) -> str | None:
+        """Return the longest beginning that an earlier prompt had, too; None for the first."""
+        head = text[:KEPT_CHARACTERS]
+        with self._lock:
+            place = bisect.bisect_left(self._heads, head)
+            # In sorted order the likest one is next to it.
+            near = self._heads[max(place - 1, 0) : place + 1]
+            self._heads.insert(place, head)
+        return max((_common(head, other) for other in near), key=len, default=None)
+
+
+def _common(one: str, other: str) -> str:
+    pairs = zip(one, other, strict=False)
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return one[:same]
+
+
+def _find_server() -> int | None:
+    """Return the process id of the one ``ollama serve`` that can be seen, else None."""
+    found = [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if (process.info["cmdline"] or [])[1:] == ["serve"]
+        and os.path.basename(process.info["cmdline"][0]) == "ollama"  # noqa: PTH119
+    ]
+    return found[0] if len(found) == 1 else None

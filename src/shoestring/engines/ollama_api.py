@@ -1,0 +1,142 @@
+"""What Ollama is asked beside the timed requests: models, pulls, blobs, processes.
+
+Source: ``docs/api.md`` of Ollama.
+"""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from shoestring.errors import BadModelError, MissingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import requests
+
+TIMEOUT_S = 10.0
+SILENCE_S = 600.0
+"""Longest silence while a model is fetched, made or loaded."""
+
+
+class OllamaApi:
+    """The untimed side of one Ollama server.
+
+    Args:
+        url: ``http://HOST:PORT``.
+
+    Every method raises MissingError where nobody answers or the server cannot do it.
+    """
+
+    def __init__(self, url: str) -> None:
+        import requests
+
+        self.url = url
+        self._session: requests.Session = requests.Session()
+        self._session.trust_env = False  # the timed path knows no proxy either
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._session.close()
+
+    def version(self) -> str:
+        """Return the version that the server names."""
+        return str(self._get("/api/version").get("version"))
+
+    def has(self, model: str) -> bool:
+        """Whether the server has the model."""
+        return self._find(self._get("/api/tags"), model) is not None
+
+    def loaded(self, model: str) -> dict[str, Any] | None:
+        """Return what ``/api/ps`` tells of the model, or None while it is not in memory."""
+        return self._find(self._get("/api/ps"), model)
+
+    def pull(self, model: str, progress: Callable[[int, int], None]) -> None:
+        """Fetch a model from Ollama's library.
+
+        Raises:
+            BadModelError: the library does not have it.
+        """
+        done: dict[str, tuple[int, int]] = {}
+        for said in self._stream("/api/pull", {"model": model}):
+            if "error" in said:
+                raise BadModelError(
+                    f"Ollama cannot pull {model}: {said['error']}; check the name and the network"
+                )
+            if said.get("digest") and said.get("total"):
+                done[said["digest"]] = (int(said.get("completed") or 0), int(said["total"]))
+                progress(sum(d for d, _ in done.values()), sum(t for _, t in done.values()))
+
+    def create(self, model: str, path: Path, sha256: str) -> None:
+        """Make a model of a GGUF file; its bytes are sent only where the server lacks them.
+
+        Raises:
+            BadModelError: the server does not take the file.
+        """
+        digest = f"sha256:{sha256}"
+        held = self._send("HEAD", f"/api/blobs/{digest}", timeout=TIMEOUT_S)
+        if held.status_code != HTTPStatus.OK:
+            with path.open("rb") as file:
+                sent = self._send("POST", f"/api/blobs/{digest}", data=file, timeout=SILENCE_S)
+            if sent.status_code != HTTPStatus.CREATED:
+                raise MissingError(f"{self.url} does not take {path.name}: {_why(sent)}")
+        for said in self._stream("/api/create", {"model": model, "files": {path.name: digest}}):
+            if "error" in said:
+                raise BadModelError(f"Ollama cannot use {path.name}: {said['error']}")
+
+    def keep(self, model: str, keep_alive: int, options: dict[str, Any]) -> None:
+        """Load a model for ever (-1), or have it leave memory (0).
+
+        Raises:
+            BadModelError: the server cannot load it.
+        """
+        body = {"model": model, "keep_alive": keep_alive, "options": options, "stream": False}
+        answer = self._send("POST", "/api/generate", json=body, timeout=SILENCE_S)
+        if answer.status_code != HTTPStatus.OK:
+            raise BadModelError(f"Ollama cannot load {model}: {_why(answer)}")
+
+    def _get(self, path: str) -> dict[str, Any]:
+        answer = self._send("GET", path, timeout=TIMEOUT_S)
+        try:
+            said = answer.json()
+        except ValueError as error:
+            raise MissingError(f"{self.url}{path} is not Ollama's: {_why(answer)}") from error
+        if not isinstance(said, dict):
+            raise MissingError(f"{self.url}{path} is not Ollama's: no object")
+        return said
+
+    def _stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        with self._send("POST", path, json=body, stream=True, timeout=SILENCE_S) as answer:
+            try:
+                for line in answer.iter_lines():
+                    if line:
+                        yield json.loads(line)
+            except (OSError, ValueError) as error:
+                raise MissingError(f"{self.url}{path} broke off: {error}; try again") from error
+
+    def _send(self, method: str, path: str, **options: Any) -> requests.Response:
+        try:
+            return self._session.request(method, self.url + path, **options)
+        except OSError as error:  # what requests raises is one, too
+            raise MissingError(
+                f"Ollama does not answer at {self.url} ({type(error).__name__}): start it with "
+                "`ollama serve`"
+            ) from error
+
+    @staticmethod
+    def _find(said: dict[str, Any], model: str) -> dict[str, Any] | None:
+        wanted = model if ":" in model else f"{model}:latest"
+        models = said.get("models") or []
+        return next((m for m in models if m.get("name") == wanted), None)
+
+
+def _why(answer: requests.Response) -> str:
+    try:
+        said = answer.json()
+    except ValueError:
+        said = None
+    text = said.get("error") if isinstance(said, dict) else answer.text
+    return f"HTTP {answer.status_code} {' '.join(str(text).split())[:300]}"
