@@ -59,7 +59,7 @@ def test_every_command_teaches(name):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run", "smok"], "unknown suite 'smok': give chat, concurrency, long-context, smoke"),
+        (["run", "smok"], "unknown suite 'smok': give chat, code, cold-start, concurrency"),
         (["run", "smoke", "--model", "pypi:gema3-270m"], "pypi:gemma3-270m"),
         (["run", "smoke", "--engine", "vroom"], "unknown engine 'vroom'"),
         (["run", "smoke", "--requests", "0"], "--requests"),

@@ -181,3 +181,14 @@ def test_server_requests_and_our_own_version_are_listed(run):
         {"field": "shoestring version", "a": "0.1.0", "b": "0.2.0"},
     ]
     assert comparison["comparable"] is True
+
+
+def test_interleaved_runs_are_of_one_model_whatever_engines_call_it(run):
+    """An engine that knows no hash is compared with the run that was made in turn with it."""
+    other = _config(run, "model", name="gemma3:270m", sha256=None)
+    assert compare_runs(run, other)["comparable"] is False
+    a, b = (replace(one, config={**one.config, "run_id": name, "interleaved_with": [partner]})
+            for one, name, partner in ((run, "a", "b"), (other, "b", "a")))  # fmt: skip
+    assert compare_runs(a, b)["comparable"] is True
+    unlike = replace(b, config={**b.config, "model": {**b.config["model"], "sha256": "1" * 64}})
+    assert compare_runs(a, unlike)["comparable"] is False

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import shoestring.analysis.warnings as rules
-from shoestring.analysis import compare, stats
+from shoestring.analysis import compare, noise, stats
 from shoestring.analysis.metrics import RequestMetrics
 from shoestring.analysis.summary import summarise
 
@@ -38,16 +38,29 @@ def test_every_field_of_the_summary_is_defined(run):
     assert _cells("The other fields of `report --json`") == set(summarise(run)) - {"metrics"}
 
 
-@pytest.mark.parametrize("part", ["requests", "goodput", "memory", "calibration", "token_counts"])
+PARTS = (
+    "requests", "goodput", "memory", "calibration", "token_counts", "energy", "interruptions",
+    "native",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("part", PARTS)
 def test_every_part_of_a_field_is_named(run, part):
     """What stands inside a field is named in the docs too."""
     assert all(f"`{name}`" in TEXT for name in summarise(run)[part])
 
 
+def test_every_part_of_a_case_is_named(make_run):
+    """What stands in a case, and inside its parts, is named in the docs."""
+    for case in summarise(make_run(wide=True))["cases"]:
+        parts = [case, *(case[name] or {} for name in ("hardware", "structured_valid", "arrivals"))]
+        assert all(f"`{name}`" in TEXT for part in parts for name in part)
+
+
 def test_every_warning_is_listed():
     """The docs have exactly the codes that the rules use."""
-    source = Path(rules.__file__).read_text(encoding="utf-8")
-    codes = set(re.findall(r'_warning\(\s*f?"([a-z_{}]+)"', source))
+    source = "".join(Path(room.__file__).read_text(encoding="utf-8") for room in (rules, noise))
+    codes = set(re.findall(r'\bwarning\(\s*f?"([a-z_{}]+)"', source))
     codes.discard("few_samples_p{q}")
     assert _cells("Warnings") == codes | {"few_samples_p90", "few_samples_p99"}
 

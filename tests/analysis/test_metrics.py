@@ -23,6 +23,8 @@ def test_every_metric_of_a_plain_row_follows_its_formula(row):
         "output_tokens": 4, "prompt_tokens": 12, "cached_tokens": 2, "schedule_lag_s": 0.5,
         "connect_s": 0.25, "native_prefill_tokens_per_s": 8.0, "native_decode_tokens_per_s": 1.5,
         "early_stop": False, "token_discrepancy": 0, "residual_s": 0.75,
+        "reasoning_share": 0.0, "native_prompt_s": 1.25, "native_load_s": None,
+        "native_total_s": None,
     }  # fmt: skip
 
 
@@ -47,6 +49,26 @@ def test_reasoning_counts_as_first_token_and_is_told_apart(row):
     metrics = request_metrics(row(events=events))
     assert (metrics.ttft_s, metrics.first_reasoning_s, metrics.first_answer_s) == (1.0, 1.0, 4.0)
     assert request_gaps_s(row(events=events)) == [1.0, 2.0]
+
+
+def test_reasoning_share_is_of_bytes(row):
+    """Three chunks, of which the reasoning has six bytes of nine."""
+    events = [[S, "reasoning", 3], [2 * S, "reasoning", 3], [4 * S, "answer", 3]]
+    assert request_metrics(row(events=events)).reasoning_share == pytest.approx(6 / 9)
+
+
+def test_reasoning_share_is_unknown_without_text_and_of_failures(row):
+    """No text has no share, and a cut answer is not judged."""
+    failed = {"status": "failed", "failure": {"reason": "reset", "detail": ""}}
+    assert request_metrics(row(events=[[S, "role", 0]])).reasoning_share is None
+    assert request_metrics(row(**failed)).reasoning_share is None
+
+
+def test_the_engines_load_is_not_residual(row):
+    """TTFT of 2 s, of which the engine loaded 0.5 s and prefilled 1.25 s, leaves 0.25 s."""
+    native = {**row()["native"], "load_s": 0.5, "total_s": 4.0}
+    metrics = request_metrics(row(native=native))
+    assert (metrics.residual_s, metrics.native_load_s, metrics.native_total_s) == (0.25, 0.5, 4.0)
 
 
 def test_chunks_are_not_tokens(row):

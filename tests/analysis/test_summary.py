@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 import statistics
@@ -277,3 +278,115 @@ def test_floats_have_six_digits(run):
     gaps = [gap for row in run.measured for gap in request_gaps_s(row)]
     metric = summarise(run)["metrics"]["itl_s"]
     assert metric["mean"] == float(f"{math.fsum(gaps) / len(gaps):.6g}")
+
+
+def test_energy_is_told_a_token_with_its_source(make_run):
+    """4,500 J over the tokens of the measured requests; the warm-up came before."""
+    run = make_run(gpu=True)
+    tokens = sum(row["usage"]["completion_tokens"] for row in run.measured)
+    found = summarise(run)["energy"]
+    assert found["energy_j"] == 4500
+    assert found["energy_j_per_output_token"] == pytest.approx(4500 / tokens, rel=1e-5)
+    assert (found["source"], found["reason"]) == ("energy counter", None)
+
+
+def test_energy_without_a_source_is_null_with_the_reason(run):
+    """Neither 0 nor silence."""
+    machine = {**run.sessions[0]["machine"], "gpus_unavailable": "NVML: not found"}
+    found = summarise(_sessions(run, {"machine": machine}))["energy"]
+    assert (found["energy_j"], found["energy_j_per_output_token"]) == (None, None)
+    assert "NVML: not found" in found["reason"]
+
+
+def test_energy_leaves_out_the_tokens_of_sessions_without_it(make_run):
+    """A second session that measured nothing adds neither joules nor tokens."""
+    run = make_run(gpu=True)
+    half = len(run.rows) // 2
+    rows = tuple({**r, "session": 1 + (i >= half)} for i, r in enumerate(run.rows))
+    two = replace(_sessions(run, {}, {"energy": None}), rows=rows)
+    tokens = sum(row["usage"]["completion_tokens"] for row in two.measured if row["session"] == 1)
+    found = summarise(two)["energy"]
+    assert found["energy_j_per_output_token"] == pytest.approx(4500 / tokens, rel=1e-5)
+    assert found["sessions_measured"] == 1
+
+
+def test_old_runs_have_no_interruptions_rather_than_none(run):
+    """A session that did not watch is null; one that watched and saw nothing is 0."""
+    assert summarise(run)["interruptions"]["count"] == 0
+    assert summarise(_sessions(run, {"interruptions": None}))["interruptions"] is None
+
+
+def test_vram_of_a_killed_session_comes_from_telemetry(make_run):
+    """The peak, its source, the limit and what the engine says of itself."""
+    run = make_run(gpu=True)
+    memory = summarise(run)["memory"]
+    assert (memory["vram_peak_bytes"], memory["vram_source"]) == (10**9, "per process")
+    assert memory["vram_limit_bytes"] == 16 * 10**9
+    killed = summarise(_sessions(run, {"memory": None}))["memory"]
+    assert killed["vram_peak_bytes"] == max(s["engine_vram_bytes"] for s in run.telemetry)
+    assert killed["vram_source"] == "largest telemetry sample"
+
+
+def test_answers_that_are_json_are_counted_in_their_case_alone(make_run):
+    """Block 3 of the synthetic run is cut before its last bracket: 8 of 10."""
+    cases = {case["case"]: case for case in summarise(make_run(wide=True))["cases"]}
+    found = cases["structured"]["structured_valid"]
+    assert (found["valid"], found["of"], found["value"]) == (8, 10, 0.8)
+    assert found["ci95"][0] < 0.8 < found["ci95"][1]
+    assert cases["chat-128"]["structured_valid"] is None
+
+
+def test_an_open_loop_tells_its_planned_and_its_real_rate(make_run):
+    """Two a second were planned; sent 10 % slower, the rate is 10 % lower and the lag grows."""
+    run = make_run(wide=True)
+
+    def slower(row):
+        if row["case"] != "open-2":
+            return row
+        position = int(row["id"][-4:])
+        return {**row, "sent_ns": row["intended_ns"] + position * 55_555_556}
+
+    slow = replace(run, rows=tuple(map(slower, run.rows)))
+    closed, sent = (summarise(slow)["cases"][i]["arrivals"] for i in (0, -1))
+    assert closed is None
+    assert (sent["rate_per_s"], sent["planned_per_s"]) == (2.0, 2.0)
+    assert sent["achieved_per_s"] == pytest.approx(1.8, rel=1e-3)
+    assert sent["lag_s"]["max"] == pytest.approx(5 * 0.0555556, rel=1e-4)
+    assert (sent["in_flight_limit"], sent["limited"]) == (8, 0)
+
+
+def test_hardware_is_of_the_requests_of_the_case_alone(make_run):
+    """Samples between and outside the requests of a case do not count."""
+    run = make_run()
+    inside = [(r["intended_ns"], r["end_ns"]) for r in run.measured if r["case"] == "context-1024"]
+    samples = tuple(
+        {**s, "engine_cpu_percent": 50.0}
+        if any(start <= s["t_ns"] <= end for start, end in inside)
+        else s
+        for s in run.telemetry
+    )
+    only = replace(run, telemetry=samples,
+                   rows=tuple(r for r in run.rows if r["case"] == "context-1024"))  # fmt: skip
+    (case,) = summarise(only)["cases"]
+    assert case["hardware"]["engine_cores"] == 0.5
+    assert case["hardware"]["gpu_power_w"] is None
+
+
+def test_records_of_the_first_version_are_read(run):
+    """Without any of the later fields there are nulls, and no error."""
+    config = copy.deepcopy(run.config)
+    for case in config["suite"]["cases"]:
+        for name in ("arrival", "rate_per_s", "turns", "thinking", "fixed_length"):
+            del case[name]
+    old = ("steal_percent", "swap_used_bytes", "gpus", "engine_vram_bytes", "engine_swap_bytes",
+           "engine_major_faults_per_s")  # fmt: skip
+    telemetry = tuple({k: v for k, v in s.items() if k not in old} for s in run.telemetry)
+    session = {k: v for k, v in run.sessions[0].items() if k not in ("energy", "interruptions")}
+    before = replace(run, config=config, telemetry=telemetry, environment={"sessions": [session]})
+    summary = summarise(before)
+    assert summary["interruptions"] is None
+    assert summary["cases"][0]["arrivals"] is None
+    assert summary["cases"][0]["fixed_length"] is None
+    assert {warning["code"] for warning in summary["warnings"]} == {
+        "few_samples_p90", "few_samples_p99",
+    }  # fmt: skip

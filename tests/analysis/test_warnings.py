@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import pytest
@@ -190,6 +191,112 @@ def test_a_busy_machine(run):
     assert "50 % of the CPU" in found["busy_machine"][0]
 
 
+def test_free_answers_do_not_stop_early(run):
+    """Where the suite lets an answer end, its end is no fault."""
+    config = copy.deepcopy(run.config)
+    for case in config["suite"]["cases"][:2]:
+        case["fixed_length"] = False
+    stopped = _rows(run, lambda _: {"finish_reason": "stop", "max_tokens": 64})
+    found = _warn(replace(stopped, config=config))
+    assert found["early_stops"][0].startswith("10 answers")  # of the third case
+
+
+def test_a_dialogue_may_use_the_cache(run):
+    """What a dialogue sends again is meant to be cached."""
+    config = copy.deepcopy(run.config)
+    for case in config["suite"]["cases"]:
+        case["prompt"] = "dialogue"
+    cached = _rows(run, lambda r: {"usage": {**r["usage"], "cached_tokens": 64}})
+    assert "prefix_cache" in _warn(cached)
+    assert "prefix_cache" not in _warn(replace(cached, config=config))
+
+
+def test_late_sends_of_an_open_loop(make_run):
+    """A lag of 80 ms at 2 requests a second is told, one of 40 ms is not."""
+    run = make_run(wide=True)
+
+    def late(ns):
+        return _rows(run, lambda r: {"sent_ns": r["intended_ns"] + ns})
+
+    (message,) = _warn(late(80_000_000))["late_sends"]
+    assert message.startswith("open-2 at concurrency 8 was to send 2 requests/s")
+    assert "0.08 s late" in message
+    assert "late_sends" not in _warn(late(40_000_000))
+
+
+def test_requests_that_waited_at_the_limit_are_late_sends(make_run):
+    """With a limit of one in flight, each request that was due during another one waited."""
+    run = make_run(wide=True)
+    config = copy.deepcopy(run.config)
+    config["suite"]["cases"][-1]["concurrency"] = 1
+    (message,) = _warn(replace(run, config=config))["late_sends"]
+    assert "25 requests had to wait at 1 in flight" in message  # all but the first of a block
+
+
+def test_stolen_time(run):
+    """A host that takes 3 % away is told, one that takes 1 % is not."""
+    assert "took 3.0 %" in _warn(_telemetry(run, steal_percent=lambda _: 3.0))["stolen_time"][0]
+    assert "stolen_time" not in _warn(_telemetry(run, steal_percent=lambda _: 1.0))
+
+
+def test_swapping(run):
+    """A page of the engine is told, and so is growth of the machine's swap; old swap is not."""
+    engine = _warn(_telemetry(run, engine_swap_bytes=lambda x: 5_000_000 * (x > 0.5)))
+    machine = _warn(_telemetry(run, swap_used_bytes=lambda x: 1e9 + 1e8 * x))
+    assert "5 MB of the engine" in engine["swapping"][0]
+    assert "grew by 100 MB" in machine["swapping"][0]
+    assert "swapping" not in _warn(_telemetry(run, swap_used_bytes=lambda _: 1e9))
+
+
+def test_page_faults_come_in_bursts(run):
+    """A tenth of the samples with 1,000 faults a second is about 100 a second; few are none."""
+    bursts = [{**s, "engine_major_faults_per_s": 1000.0 * (i % 10 == 0)}
+              for i, s in enumerate(run.telemetry)]  # fmt: skip
+    (message,) = _warn(replace(run, telemetry=tuple(bursts)))["page_faults"]
+    assert 60 < float(message.split()[3]) < 140
+    assert "page_faults" not in _warn(_telemetry(run, engine_major_faults_per_s=lambda _: 5.0))
+
+
+def _throttled(run, causes, every):
+    samples = [
+        {**s, "gpus": [{"index": 0, "throttle": causes if i % every == 0 else []}]}
+        for i, s in enumerate(run.telemetry)
+    ]
+    return _warn(replace(run, telemetry=tuple(samples)))
+
+
+def test_throttling_is_named(run):
+    """A tenth of the samples throttled by heat is told with its cause; other causes are not."""
+    assert (
+        "software thermal slowdown 10%"
+        in _throttled(run, ["software thermal slowdown"], 10)["throttling"][0]
+    )
+    assert "throttling" not in _throttled(run, ["software thermal slowdown"], 30)
+    assert "throttling" not in _throttled(run, ["sync boost", "reliability"], 1)
+
+
+@pytest.mark.parametrize(("vram", "gpus", "fires"), [
+    (6_000_000_000, [{"name": "T4"}], True), (0, [{"name": "T4"}], True), (0, [], False),
+    (9_000_000_000, [{"name": "T4"}], False), (None, [{"name": "T4"}], False),
+])  # fmt: skip
+def test_vram_spill(run, vram, gpus, fires):
+    """A model partly beside a GPU is told; on a machine without one, RAM is where it belongs."""
+    base = run.sessions[0]
+    told = {"total_bytes": 9_000_000_000, "vram_bytes": vram}
+    machine = {**base["machine"], "gpus": gpus}
+    found = _warn(
+        _session(run, machine=machine, memory={**base["memory"], "engine_reported": told})
+    )
+    assert ("vram_spill" in found) is fires
+
+
+def test_an_engine_that_was_gone(run):
+    """How often, why, and for how long."""
+    gone = {"t_ns": 1, "reason": "died", "down_s": 2.5, "recovered": True, "restarted": True}
+    (message,) = _warn(_session(run, interruptions=[gone, gone]))["engine_restarted"]
+    assert "2 times (died 2), 5 s in all, and came back 2 times" in message
+
+
 def test_sessions_on_unlike_machines(run):
     """What differs is named; memory that differs by pages does not."""
     first = run.sessions[0]
@@ -209,11 +316,11 @@ def test_rules_are_silent_where_nothing_was_recorded(run):
 
 def test_every_rule_is_in_the_list():
     """A rule that is written is also run."""
-    import shoestring.analysis.warnings as module
+    from shoestring.analysis import noise, warnings
 
     written = {
         name
-        for name, value in vars(module).items()
+        for name, value in {**vars(warnings), **vars(noise)}.items()
         if callable(value)
         and not name.startswith("_")
         and getattr(value, "__annotations__", {}).get("return") == "Iterator[Warned]"

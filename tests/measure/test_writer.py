@@ -132,7 +132,7 @@ def test_a_run_on_a_disk_that_fills_up_and_is_freed(tmp_path, truth_url, harness
     ("file", "damage", "words"),
     [
         ("config.json", "{", "config.json is damaged"),
-        ("config.json", '{"schema_version": 2}', "schema version 2, this shoestring reads up to 1"),
+        ("config.json", '{"schema_version": 3}', "schema version 3, this shoestring reads up to 2"),
         ("config.json", "[]", "no schema_version"),
         ("config.json", '{"schema_version": 1}', "run_id is no str"),
         ("manifest.json", "nonsense", "manifest.json is damaged"),

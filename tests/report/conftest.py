@@ -31,6 +31,13 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def wide(tmp_path_factory):
+    """Return a synthetic run of every kind of case on a GPU, by an engine with its own clock."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return read_run(write_synthetic_run(folder, engine="ollama", gpu=True, wide=True))
+
+
+@pytest.fixture(scope="session")
 def killed(tmp_path_factory):
     """Return a synthetic run whose process was killed."""
     return read_run(write_synthetic_run(tmp_path_factory.mktemp("runs") / "run", killed=True))

@@ -67,12 +67,25 @@ def test_report_html_is_written(invoke, run, tmp_path):
     assert "67 of 70 requests were answered" in (tmp_path / "r.html").read_text()
 
 
-def test_report_needs_a_run(invoke, run):
-    """Without a run, and with two for one page, the mistake is named."""
+def test_report_needs_a_run(invoke, run, tmp_path):
+    """Without a run, and with one that is named twice for a comparison, the mistake is named."""
     with pytest.raises(BadValueError, match="no run was named"):
         invoke(report)
-    with pytest.raises(BadValueError, match="--html takes one run, not 2"):
-        invoke(report, run.path, run.path, "--html", "x.html")
+    with pytest.raises(BadValueError, match="needs two runs or more, each once"):
+        invoke(report, run.path, run.path, "--html", tmp_path / "x.html")
+
+
+def test_several_runs_are_compared_on_one_page(invoke, run, wide, tmp_path):
+    """--html of two runs is one page; --out has a folder for each, and one for the comparison."""
+    result = invoke(
+        report, run.path, wide.path, "--html", tmp_path / "r.html", "--out", tmp_path / "out"
+    )
+
+    assert result.stdout.splitlines()[-1] == str(tmp_path / "r.html")
+    assert "shoestring comparison" in (tmp_path / "r.html").read_text()
+    assert (tmp_path / "out" / run.run_id / "numbers.json").is_file()
+    assert (tmp_path / "out" / "comparison" / "tables" / "medians.csv").is_file()
+    assert (tmp_path / "out" / "comparison" / "figures" / "speed.svg").is_file()
 
 
 @pytest.mark.parametrize(("option", "made"), [("--out", "file"), ("--html", "folder")])

@@ -1,3 +1,6 @@
+import copy
+from dataclasses import replace
+
 import pytest
 from matplotlib import rc_context
 
@@ -8,10 +11,11 @@ from shoestring.report.style import inline_svg, save_figure, svg_text
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_the_same_run_gives_the_same_bytes(name, run, tmp_path):
+def test_the_same_run_gives_the_same_bytes(name, wide, tmp_path):
     """Drawn twice from one run, SVG and PDF are byte for byte the same."""
+    draw = FIGURES[name].draw
     first, second = (
-        [path.read_bytes() for path in save_figure(FIGURES[name].draw(run).figure, tmp_path / stem)]
+        [path.read_bytes() for path in save_figure(draw(wide).figure, tmp_path / stem)]
         for stem in ("first", "second")
     )
 
@@ -31,9 +35,11 @@ def test_a_run_without_data_gives_a_reason(name, run, tmp_path):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_killed_run_is_drawn(name, killed):
-    """What a killed run has is drawn all the same."""
-    assert isinstance(FIGURES[name].draw(killed), Drawing)
-    assert FIGURES[name].draw(killed).figure is not None
+    """What a killed run has is drawn all the same; reasoning it has none."""
+    drawing = FIGURES[name].draw(killed)
+
+    assert isinstance(drawing, Drawing)
+    assert (drawing.figure is None) is (name == "reasoning")
 
 
 def test_medians_and_counts_are_in_the_words(run):
@@ -135,9 +141,6 @@ def test_dollar_signs_are_no_formula(run, changed):
 
 def test_an_early_clock_is_drawn_with_its_size(run):
     """A negative error is as large as its amount."""
-    import copy
-    from dataclasses import replace
-
     environment = copy.deepcopy(run.environment)
     environment["sessions"][0]["calibration"]["ttft_error_s"] = -0.25
     drawing = FIGURES["ttft_distribution"].draw(replace(run, environment=environment))
@@ -178,8 +181,6 @@ def test_the_words_are_escaped(run):
 
 def test_two_sessions_stand_side_by_side(run):
     """A resumed run's second session begins where the first one ended, not at zero."""
-    import copy
-
     rows = copy.deepcopy(run.rows)
     for row in rows[len(rows) // 2 :]:
         row["session"] = 2
@@ -200,3 +201,96 @@ def test_cases_stand_in_the_order_of_the_suite(run):
     text = FIGURES["itl_distribution"].draw(shuffled).text
 
     assert text.index("chat-128:") < text.index("chat-128-c4:") < text.index("context-1024:")
+
+
+def _labels(figure):
+    return [axes.get_ylabel().partition(" (")[0] for axes in figure.axes]
+
+
+def test_power_and_vram_have_a_row_where_they_were_read(run, wide):
+    """With a GPU there are five rows; without one the note below says which are not, and why."""
+    drawn, without = (FIGURES["memory_timeline"].draw(one) for one in (wide, run))
+
+    assert _labels(drawn.figure) == ["memory", "busy cores", "VRAM", "power", "requests"]
+    assert "power (peak 60 W)" in drawn.text
+    assert drawn.note == ""
+    assert _labels(without.figure) == ["memory", "busy cores", "requests"]
+    assert without.note == "Not recorded: VRAM and power."
+
+
+def test_why_a_row_is_missing_is_the_sessions_own_reason(run):
+    """What the driver said stands below the figure."""
+    environment = copy.deepcopy(run.environment)
+    environment["sessions"][0]["machine"]["gpus_unavailable"] = "NVML: not found"
+    note = FIGURES["memory_timeline"].draw(replace(run, environment=environment)).note
+
+    assert note == "Not recorded: VRAM and power (NVML: not found)."
+
+
+def test_vram_of_the_device_stands_in_for_that_of_the_process(wide):
+    """Where no process can be told apart, the row says that it is the device's."""
+    samples = tuple({**sample, "engine_vram_bytes": None} for sample in wide.telemetry)
+    figure = FIGURES["memory_timeline"].draw(replace(wide, telemetry=samples)).figure
+
+    assert figure.axes[2].get_ylabel() == "VRAM,\ndevice (MB)"
+    assert _labels(figure)[3] == "power"
+
+
+def test_the_three_clocks_are_in_the_words(wide):
+    """TTFT, what the engine tells of it, the rest, and both decode rates, for each case."""
+    drawing = FIGURES["three_clocks"].draw(wide)
+    words = drawing.text.replace("\xa0", " ")
+
+    assert "chat-128: TTFT 506 ms, of which the engine tells load 20 ms and prefill 449 ms" in words
+    assert "residual 36.9 ms" in words
+    assert [axes.get_xlabel() for axes in drawing.figure.axes] == [
+        "time to first token (ms)", "decode, a request (tokens/s)", "GPU power (W)",
+    ]  # fmt: skip
+
+
+def test_bars_of_the_engine_and_the_residual_end_at_the_client(wide):
+    """The parts of a row are stacked up to the client's own TTFT."""
+    axes = FIGURES["three_clocks"].draw(wide).figure.axes[0]
+    first_row = [bar for bar in axes.patches if abs(bar.get_y() + bar.get_height() / 2) < 1e-9]
+
+    assert [round(bar.get_x()) for bar in first_row] == [0, 20, 469]
+    assert first_row[-1].get_x() + first_row[-1].get_width() == pytest.approx(506.2, abs=0.5)
+
+
+def test_without_a_gpu_the_third_clock_is_the_processor(run):
+    """Busy cores stand where no power is told."""
+    axes = FIGURES["three_clocks"].draw(run).figure.axes
+
+    assert axes[-1].get_xlabel() == "engine, busy cores"
+
+
+def test_an_engine_without_timings_has_no_clock_to_compare(run, changed):
+    """The reason is told instead of a figure of one clock."""
+    drawing = FIGURES["three_clocks"].draw(changed(run, lambda row: row.update(native=None)))
+
+    assert drawing.figure is None
+    assert "the engine tells no timings of its own" in drawing.text
+
+
+def test_first_reasoning_and_first_answer_are_told_apart(wide):
+    """Only the case that thought is drawn, with both waits and the share."""
+    words = FIGURES["reasoning"].draw(wide).text.replace("\xa0", " ")
+
+    assert words.startswith("thinking: first reasoning 25")
+    assert "first answer 57" in words
+    assert "49.7 % of the text is reasoning" in words
+
+
+def test_an_empty_cache_is_a_sentence_not_a_figure(run, changed):
+    """0 % in every case needs no bars; an engine that does not tell is another sentence."""
+
+    def cached(tokens):
+        def change(row):
+            for part in filter(None, (row["usage"], row["native"])):
+                part["cached_tokens"] = tokens
+
+        return FIGURES["cached_share"].draw(changed(run, change))
+
+    assert cached(0).text == "no prompt token came from the prefix cache: 0 % in every case"
+    assert cached(None).text == "the engine does not tell what came from its prefix cache"
+    assert "chat-128 50 %" in cached(64).text

@@ -61,11 +61,12 @@ def test_the_page_is_small(page):
 
 
 def test_every_figure_has_its_words(page):
-    """Six figures, each an image with a label for readers who do not see it."""
+    """Each figure is an image with a label for readers who do not see it."""
     parser = _Page()
     parser.feed(page)
 
-    assert [role for role, _ in parser.roles] == ["img"] * 6
+    assert page.count("<figure ") >= 6
+    assert [role for role, _ in parser.roles] == ["img"] * page.count("<figure ")
     assert all(label for _, label in parser.roles)
 
 

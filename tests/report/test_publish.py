@@ -5,8 +5,12 @@ import pytest
 
 from shoestring.errors import BadValueError
 from shoestring.measure.records import file_sha256
-from shoestring.report.publish import listed_runs, publish_runs, write_artifacts
+from shoestring.report.publish import publish_runs, read_listing, write_artifacts
 from shoestring.testing.synthetic import write_synthetic_run
+
+
+def _no_page(*_):
+    raise AssertionError("nothing of this kind is listed")
 
 
 def _bytes(folder):
@@ -55,8 +59,8 @@ def test_published_runs_are_listed_by_name(tmp_path):
     def render(folder, report):
         report.write_text(folder.name)
 
-    first = {path: path.read_bytes() for path in publish_runs(listing, render)}
-    second = {path: path.read_bytes() for path in publish_runs(listing, render)}
+    first = {path: path.read_bytes() for path in publish_runs(listing, render, _no_page)}
+    second = {path: path.read_bytes() for path in publish_runs(listing, render, _no_page)}
 
     assert first == second
     run_id = "20260101T000000Z-synthetic-000000"
@@ -75,7 +79,7 @@ def test_what_is_no_more_made_is_removed(tmp_path):
     old.parent.mkdir(parents=True)
     old.write_text("<svg/>")
 
-    publish_runs(listing, lambda _, report: report.touch())
+    publish_runs(listing, lambda _, report: report.touch(), _no_page)
 
     assert not old.exists()
     assert (old.parent / "cold_start.svg").is_file()
@@ -87,6 +91,47 @@ def test_a_wrong_listing_is_one_clear_line(text, tmp_path):
     (tmp_path / "published.json").write_text(text)
 
     with pytest.raises(BadValueError, match=re.escape('{"runs": ["results/runs/RUN_ID"')) as error:
-        listed_runs(tmp_path / "published.json")
+        read_listing(tmp_path / "published.json")
 
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("comparisons", [
+    "x", ["x"], [{"name": "a"}], [{"name": "../a", "runs": []}], [{"name": "RUN", "runs": []}],
+    [{"name": "a", "runs": []}, {"name": "a", "runs": []}],
+])  # fmt: skip
+def test_a_wrong_comparison_is_one_clear_line(comparisons, tmp_path):
+    """A group without runs, and a name that leads elsewhere, is a run's or is used twice."""
+    value = {"runs": ["results/runs/RUN"], "comparisons": comparisons}
+    (tmp_path / "published.json").write_text(json.dumps(value))
+
+    with pytest.raises(BadValueError, match=r"published\.json") as error:
+        read_listing(tmp_path / "published.json")
+
+    assert "\n" not in str(error.value)
+
+
+def test_a_comparison_is_published_by_its_name(tmp_path):
+    """Its page, figures and tables stand beside those of its runs, the same bytes twice."""
+    results = tmp_path / "results"
+    for engine in ("embedded", "ollama"):
+        write_synthetic_run(results / "runs" / engine, engine=engine)
+    group = {"name": "engines", "runs": ["results/runs/embedded", "results/runs/ollama"]}
+    (results / "published.json").write_text(json.dumps({"runs": [], "comparisons": [group]}))
+    old = results / "figures" / "engines" / "old.svg"
+    old.parent.mkdir(parents=True)
+    old.write_text("<svg/>")
+
+    def page(comparison, path):
+        path.write_text(" ".join(member.label for member in comparison.members))
+
+    def publish():
+        paths = publish_runs(results / "published.json", _no_page, page)
+        return {str(path.relative_to(results)): path.read_bytes() for path in paths}
+
+    made = publish()
+    assert made == publish()
+    assert made["reports/engines.html"] == b"embedded ollama"
+    assert {"figures/engines/speed.svg", "tables/engines/ratios.tex"} <= set(made)
+    assert json.loads(made["figures/engines/figures.json"])["speed"]["sha256"]
+    assert not old.exists()

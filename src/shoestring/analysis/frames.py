@@ -20,6 +20,7 @@ from shoestring.analysis.metrics import (
     text_times_ns,
 )
 from shoestring.analysis.samples import meets_limits, suite_limits
+from shoestring.analysis.telemetry import gpu_totals
 
 if TYPE_CHECKING:
     from shoestring.measure.records import Row, Run
@@ -32,7 +33,9 @@ REQUEST_COLUMNS = (
 GAP_COLUMNS = ("id", "session", "case", "concurrency", "block", "index", "gap_s", "t_s")
 TELEMETRY_COLUMNS = (
     "session", "t_s", "cpu_percent", "engine_cpu_percent", "engine_rss_bytes", "engine_processes",
-    "available_memory_bytes", "temperature_c", "frequency_hz",
+    "available_memory_bytes", "temperature_c", "frequency_hz", "steal_percent", "swap_used_bytes",
+    "engine_major_faults_per_s", "engine_swap_bytes", "engine_vram_bytes", "gpu_vram_used_bytes",
+    "gpu_utilisation_percent", "gpu_power_w", "gpu_temperature_c",
 )  # fmt: skip
 
 TEXT = {"id", "phase", "case", "status", "reason"}
@@ -68,8 +71,15 @@ def gap_frame(run: Run) -> pd.DataFrame:
 
 
 def telemetry_frame(run: Run) -> pd.DataFrame:
-    """Return one row a telemetry sample; columns: ``TELEMETRY_COLUMNS``."""
-    rows = [{**sample, "t_s": sample["t_ns"] / NS_PER_S} for sample in run.telemetry]
+    """Return one row a telemetry sample; columns: ``TELEMETRY_COLUMNS``.
+
+    Those that begin with ``gpu_`` are of all GPUs together: sums of memory and power, the mean
+    utilisation, the highest temperature; none where a GPU did not say.
+    """
+    rows = [
+        {**sample, **gpu_totals(sample), "t_s": sample["t_ns"] / NS_PER_S}
+        for sample in run.telemetry
+    ]
     return _frame(rows, TELEMETRY_COLUMNS)
 
 

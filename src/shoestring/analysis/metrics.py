@@ -56,7 +56,11 @@ class RequestMetrics:
         native_decode_tokens_per_s: (n - 1) / the engine's own decode time, n its own count.
         early_stop: fewer tokens than asked for, and not for the limit's sake.
         token_discrepancy: output tokens in ``usage`` minus those in the native timings.
-        residual_s: ttft_s minus the engine's own prompt time: queue, network, client.
+        residual_s: ttft_s minus the engine's own load and prompt times: queue, network, client.
+        reasoning_share: bytes of reasoning / bytes of all text, as they arrived.
+        native_prompt_s: prefill, as the engine says.
+        native_load_s: what the request waited for the model, as the engine says.
+        native_total_s: the whole request, as the engine says.
     """
 
     ttft_s: float | None
@@ -77,6 +81,10 @@ class RequestMetrics:
     early_stop: bool | None
     token_discrepancy: int | None
     residual_s: float | None
+    reasoning_share: float | None
+    native_prompt_s: float | None
+    native_load_s: float | None
+    native_total_s: float | None
 
 
 def request_metrics(row: Row) -> RequestMetrics:
@@ -91,6 +99,7 @@ def request_metrics(row: Row) -> RequestMetrics:
     ttft_s = _since_intended_s(row, times_ns[0]) if times_ns else None
     decode_s = (times_ns[-1] - times_ns[0]) / NS_PER_S if times_ns else None
     native_prompt_s = _said(row, "native", "prompt_s") if ok else None
+    native_load_s = _said(row, "native", "load_s") if ok else None
     native_decode_s = _said(row, "native", "decode_s") if ok else None
     steps = _steps(output_tokens)
     native_steps = _steps(_said(row, "native", "decode_tokens"))
@@ -113,7 +122,11 @@ def request_metrics(row: Row) -> RequestMetrics:
         native_decode_tokens_per_s=_ratio(native_steps, native_decode_s),
         early_stop=_early_stop(row, output_tokens) if ok else None,
         token_discrepancy=_discrepancy(row),
-        residual_s=None if ttft_s is None or native_prompt_s is None else ttft_s - native_prompt_s,
+        residual_s=_residual_s(ttft_s, native_load_s, native_prompt_s),
+        reasoning_share=_reasoning_share(row) if ok else None,
+        native_prompt_s=native_prompt_s,
+        native_load_s=native_load_s,
+        native_total_s=_said(row, "native", "total_s") if ok else None,
     )
 
 
@@ -205,6 +218,22 @@ def _ratio(above: float | None, below: float | None) -> float | None:
     if above is None or below is None or above <= 0 or below <= 0:
         return None
     return above / below
+
+
+def _residual_s(ttft_s: float | None, load_s: float | None, prompt_s: float | None) -> float | None:
+    if ttft_s is None or prompt_s is None:
+        return None
+    # Most engines load before they serve, and so tell of no load within a request.
+    return ttft_s - (load_s or 0.0) - prompt_s
+
+
+def _reasoning_share(row: Row) -> float | None:
+    sizes = dict.fromkeys(TEXT_KINDS, 0)
+    for _, kind, size_bytes in row["events"]:
+        if kind in sizes:
+            sizes[kind] += size_bytes
+    whole = sum(sizes.values())
+    return sizes["reasoning"] / whole if whole else None
 
 
 def _early_stop(row: Row, tokens: int | None) -> bool | None:

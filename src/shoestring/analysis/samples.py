@@ -29,7 +29,9 @@ REQUEST_METRICS = (
 )  # fmt: skip
 LIMITED = ("ttft_s", "tpot_s", "e2e_s")
 """What a suite may limit: the times of a request, of which less is better."""
-MORE_METRICS = ("first_chunk_s", "first_reasoning_s", "first_answer_s", "schedule_lag_s")
+MORE_METRICS = (
+    "first_chunk_s", "first_reasoning_s", "first_answer_s", "schedule_lag_s", "reasoning_share",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,20 @@ def meets_limits(row: Row, metrics: RequestMetrics, limits: dict[str, float]) ->
     if any(value is not None and value > limits[name] for name, value in values.items()):
         return False
     return None if None in values.values() else True
+
+
+def early_stops(run: Run, samples: Iterable[Sample]) -> int:
+    """Count the answers that ended before their limit where the engine was asked to go on.
+
+    A case whose ``fixed_length`` is false lets an answer end where it likes; runs that do not say
+    are of the first kind.
+    """
+    free = {case["name"] for case in run.config["suite"]["cases"]
+            if case.get("fixed_length") is False}  # fmt: skip
+    return sum(
+        sample.ok and bool(sample.metrics.early_stop) and sample.row["case"] not in free
+        for sample in samples
+    )
 
 
 def by_case(run: Run, samples: Iterable[Sample]) -> dict[tuple[str, int], list[Sample]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shoestring.analysis import stats
+from shoestring.analysis.arrivals import arrivals
 from shoestring.analysis.calibration import worst_calibration
 from shoestring.analysis.metrics import token_source
 from shoestring.analysis.samples import (
@@ -22,17 +23,26 @@ from shoestring.analysis.samples import (
     Sample,
     by_case,
     cached_share,
+    early_stops,
     measured_samples,
     metric_blocks,
     span_s,
     suite_limits,
 )
+from shoestring.analysis.sessions import first_said, interruptions, memory
+from shoestring.analysis.structured import structured_valid
+from shoestring.analysis.telemetry import energy, hardware_clock
 from shoestring.analysis.warnings import run_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shoestring.measure.records import Run
+
+
+ASKED = ("prompt", "turns", "thinking", "fixed_length")
+"""What the suite asks of a case beside lengths and load."""
+NATIVE = ("decode_tokens_per_s", "prefill_tokens_per_s", "load_s", "prompt_s", "total_s")
 
 
 def summarise(run: Run) -> dict[str, Any]:
@@ -68,12 +78,15 @@ def summarise(run: Run) -> dict[str, Any]:
         "native": _native(samples, scope),
         "residual_s": distribution(metric_blocks(samples, "residual_s"), scope.seed),
         "cached_share": cached_share(samples),
-        "token_counts": _token_counts(samples),
-        "load_s": _first_said(run, "load_s"),
-        "cold_start": _first_said(run, "cold_start"),
-        "memory": _memory(run),
+        "token_counts": _token_counts(run, samples),
+        "load_s": first_said(run, "load_s"),
+        "cold_start": first_said(run, "cold_start"),
+        "memory": memory(run),
+        "energy": energy(run),
+        "interruptions": interruptions(run),
         "calibration": worst_calibration(run),
         "sessions": len(run.sessions),
+        "interleaved_with": run.config.get("interleaved_with"),
         "warnings": run_warnings(run, samples),
         "environment": _environment(run),
     }
@@ -138,9 +151,16 @@ def _cases(run: Run, samples: Sequence[Sample], scope: _Scope) -> list[dict[str,
                 "concurrency": concurrency,
                 "prompt_tokens": target.get("prompt_tokens"),
                 "output_tokens": target.get("output_tokens"),
+                **{name: target.get(name) for name in ASKED},
                 "requests": {"ok": ok, "failed": len(members) - ok},
                 "metrics": _metrics(members, scope, None),
                 "goodput": _goodput(members, scope),
+                "native": _native(members, scope),
+                "residual_s": distribution(metric_blocks(members, "residual_s"), scope.seed),
+                "hardware": hardware_clock(run, members),
+                "cached_share": cached_share(members),
+                "structured_valid": structured_valid(target, members),
+                "arrivals": arrivals(target, members),
             }
         )
     return cases
@@ -164,54 +184,18 @@ def _goodput(samples: Sequence[Sample], scope: _Scope) -> dict[str, Any]:
 
 def _native(samples: Sequence[Sample], scope: _Scope) -> dict[str, Any]:
     return {
-        name: distribution(metric_blocks(samples, f"native_{name}"), scope.seed)
-        for name in ("decode_tokens_per_s", "prefill_tokens_per_s")
+        name: distribution(metric_blocks(samples, f"native_{name}"), scope.seed) for name in NATIVE
     }
 
 
-def _token_counts(samples: Sequence[Sample]) -> dict[str, Any]:
+def _token_counts(run: Run, samples: Sequence[Sample]) -> dict[str, Any]:
     ok = [sample for sample in samples if sample.ok]
     sources = {token_source(sample.row) for sample in ok}
     return {
         "source": sources.pop() if len(sources) == 1 else ("mixed" if sources else None),
-        "early_stops": sum(bool(sample.metrics.early_stop) for sample in ok),
+        "early_stops": early_stops(run, samples),
         "discrepancies": sum(bool(sample.metrics.token_discrepancy) for sample in ok),
     }
-
-
-def _first_said(run: Run, name: str) -> Any:
-    """The first session loads from the coldest state that the run has seen."""
-    return next((s[name] for s in run.sessions if s.get(name) is not None), None)
-
-
-def _memory(run: Run) -> dict[str, Any]:
-    peaks = [_ram_peak(run, session) for session in run.sessions]
-    peak, source = max(peaks, key=lambda found: found[0] or 0, default=(None, None))
-    return {
-        "vram_peak_bytes": _largest(run, "vram_peak_bytes"),
-        "vram_limit_bytes": _largest(run, "vram_limit_bytes"),
-        "ram_peak_bytes": peak,
-        "ram_peak_source": source,
-        "model_file_bytes": run.config["model"].get("file_bytes"),
-    }
-
-
-def _ram_peak(run: Run, session: dict[str, Any]) -> tuple[int | None, str | None]:
-    """Return a session's peak and its source; a killed session has only its telemetry."""
-    memory = session.get("memory") or {}
-    if memory.get("ram_peak_bytes") is not None:
-        return memory["ram_peak_bytes"], memory.get("ram_peak_source")
-    sampled = [
-        sample["engine_rss_bytes"]
-        for sample in run.telemetry
-        if sample["session"] == session["session"] and sample.get("engine_rss_bytes") is not None
-    ]
-    return (max(sampled), "largest telemetry sample") if sampled else (None, None)
-
-
-def _largest(run: Run, name: str) -> int | None:
-    values = [(session.get("memory") or {}).get(name) for session in run.sessions]
-    return max((value for value in values if value is not None), default=None)
 
 
 def _environment(run: Run) -> dict[str, Any]:

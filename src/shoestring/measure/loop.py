@@ -68,7 +68,8 @@ class Stop:
         self._event.set()
 
     def cut(self) -> None:
-        """Break off the requests in flight as well."""
+        """Break off the requests in flight as well; slots that wait are woken."""
+        self._event.set()
         self._cancellation.cancel()
 
     @property

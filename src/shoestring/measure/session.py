@@ -34,7 +34,7 @@ from shoestring.measure.schedule import Batch, Planned
 from shoestring.measure.writer import RunWriter, utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from shoestring.engines.protocol import Engine, Generation
     from shoestring.engines.transport import Cancellation
@@ -56,6 +56,8 @@ class Session:
         engine: not yet started.
         progress: shows how far it is.
         stop: asks the session to end early.
+        cancellation: breaks off the requests in flight.
+        on_sending: called before the first request that counts.
         calibration: of this machine a moment ago; None: the session calibrates itself.
     """
 
@@ -66,6 +68,7 @@ class Session:
     progress: RunProgress
     stop: Stop
     cancellation: Cancellation
+    on_sending: Callable[[], None]
     calibration: dict[str, Any] | None = None
     facts: dict[str, Any] = field(init=False)
 
@@ -170,6 +173,7 @@ class Session:
         self.writer.write_session(self.facts)
 
     def _send_all(self) -> None:
+        self.on_sending()
         self.progress.begin(len(self.writer.done))
         for batch in self.batches:
             left = tuple(p for p in batch.requests if p.id not in self.writer.done)

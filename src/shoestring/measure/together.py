@@ -9,9 +9,8 @@ A suite that wants a fresh engine for each block is run the same way, with one e
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from shoestring.engines.opening import make_engine
 from shoestring.engines.transport import Cancellation
@@ -74,8 +73,8 @@ def run_parts(parts: Sequence[Part], suite: Suite, progress: RunProgress) -> Non
     stop = Stop(cancellation)
     with orderly_interrupts(stop, progress.step):
         try:
-            with _deadline(stop, suite.deadlines.suite_s):
-                _run_sessions(parts, suite, progress, stop, cancellation)
+            with _Deadline(stop, suite.deadlines.suite_s) as deadline:
+                _run_sessions(parts, suite, progress, stop, cancellation, deadline)
         except InterruptedRunError:
             stop.ask(INTERRUPTED)
         except ShoestringError as error:
@@ -102,6 +101,7 @@ def _run_sessions(
     progress: RunProgress,
     stop: Stop,
     cancellation: Cancellation,
+    deadline: _Deadline,
 ) -> None:
     calibration: dict[str, Any] | None = None
     for part, batches in _turns(parts, suite):
@@ -110,7 +110,7 @@ def _run_sessions(
         stop.closing = False
         session = Session(
             part.writer, suite, batches, engine_for(part.subject, suite, part.writer), progress,
-            stop, cancellation, calibration,
+            stop, cancellation, deadline.begin, calibration,
         )  # fmt: skip
         session.run()
         calibration = session.facts["calibration"]
@@ -130,16 +130,27 @@ def _turns(parts: Sequence[Part], suite: Suite) -> Iterator[tuple[Part, Sequence
             yield part, [batch for batch in part.batches if batch.block == block]
 
 
-@contextmanager
-def _deadline(stop: Stop, limit_s: float) -> Iterator[None]:
-    """Ask to stop after so long; requests in flight end, no more are sent."""
-    timer = threading.Timer(limit_s, stop.ask, [f"deadline of {limit_s:g} s"])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+class _Deadline:
+    """Asks to stop so long after the first request; those in flight end, no more are sent."""
+
+    def __init__(self, stop: Stop, limit_s: float) -> None:
+        self._timer = threading.Timer(limit_s, stop.ask, [f"deadline of {limit_s:g} s"])
+        self._timer.daemon = True
+        self._begun = False
+
+    def begin(self) -> None:
+        """Begin to count; later calls do nothing."""
+        if not self._begun:
+            self._begun = True
+            self._timer.start()
+
+    def __enter__(self) -> Self:
+        """Return itself, not yet counting."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Count no more."""
+        self._timer.cancel()
 
 
 def _finish(writer: RunWriter, stop: Stop) -> bool:

@@ -25,7 +25,12 @@ LISTING = Path("results/published.json")
 
 @click.command()
 @click.argument("runs", nargs=-1, type=FOLDER, metavar="RUN...")
-@click.option("--html", "html_path", type=FOLDER, help="Write the offline report of one run here.")
+@click.option(
+    "--html",
+    "html_path",
+    type=FOLDER,
+    help="Write the offline report here; of several runs, with their comparison.",
+)
 @click.option("--out", type=FOLDER, help="Write figures, tables and numbers into this folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 @click.option(
@@ -44,7 +49,8 @@ def report(
     """Show what finished or interrupted runs measured.
 
     RUN is a run's folder. A table goes to stdout; more than one run gives a table each, with
-    --json a list under "runs", with --out a folder each.
+    --json a list under "runs", with --out a folder each and one named "comparison". With --html
+    several runs are compared on one page, each with the first.
     """
     from shoestring.errors import BadValueError
     from shoestring.measure.records import read_run
@@ -59,8 +65,6 @@ def report(
         return
     if not runs:
         raise BadValueError("no run was named: give the folder of a run, results/local/RUN_ID")
-    if html_path and len(runs) > 1:
-        raise BadValueError(f"--html takes one run, not {len(runs)}: call it once for each")
     read = [read_run(folder) for folder in runs]
     if html_path:
         _check_file(html_path)
@@ -69,16 +73,9 @@ def report(
             out.mkdir(parents=True, exist_ok=True)
     _print_runs(read, as_json=as_json)
     if out:
-        from shoestring.report.publish import write_artifacts
-
-        for run in read:
-            with _writing(out), _damage_named(run):
-                write_artifacts(run, out / run.run_id if len(read) > 1 else out)
+        _write_out(read, out)
     if html_path:
-        from shoestring.report.execution import render_run
-
-        with _writing(html_path), _damage_named(read[0]):
-            render_run(runs[0], html_path)
+        _write_html(read, html_path)
         click.echo(html_path, err=as_json)
 
 
@@ -149,12 +146,40 @@ def _keep_fonts_in_cache() -> None:
 
 
 def _publish() -> None:
+    from shoestring.report.comparison_page import write_page
     from shoestring.report.execution import render_run
     from shoestring.report.publish import publish_runs
 
     with _writing(LISTING.parent):
-        paths = publish_runs(LISTING, render_run)
+        paths = publish_runs(LISTING, render_run, write_page)
     click.echo(f"{len(paths)} files are in {LISTING.parent}")
+
+
+def _write_out(runs: list[Run], out: Path) -> None:
+    from shoestring.report.publish import write_artifacts, write_comparison
+
+    for run in runs:
+        with _writing(out), _damage_named(run):
+            write_artifacts(run, out / run.run_id if len(runs) > 1 else out)
+    if len(runs) > 1:
+        from shoestring.report.comparison import side_by_side
+
+        folder = out / "comparison"
+        with _writing(out), _damage_named(*runs):
+            write_comparison(side_by_side(runs), folder / "figures", folder / "tables")
+
+
+def _write_html(runs: list[Run], html_path: Path) -> None:
+    with _writing(html_path), _damage_named(*runs):
+        if len(runs) == 1:
+            from shoestring.report.execution import render_run
+
+            render_run(runs[0].path, html_path)
+            return
+        from shoestring.report.comparison import side_by_side
+        from shoestring.report.comparison_page import write_page
+
+        write_page(side_by_side(runs), html_path)
 
 
 def _print_runs(runs: list[Run], *, as_json: bool) -> None:

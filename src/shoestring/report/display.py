@@ -43,10 +43,16 @@ class Shown:
 
 
 class Report:
-    """A run, ready to be shown piece by piece."""
+    """A run, ready to be shown piece by piece.
 
-    def __init__(self, run: Run) -> None:
+    Args:
+        run: the run.
+        prefix: of the ids of its figures, where a page shows several runs.
+    """
+
+    def __init__(self, run: Run, *, prefix: str = "") -> None:
         self.run = run
+        self._prefix = prefix
         self.summary = summarise(run)
         self._tables = run_tables(run, self.summary)
 
@@ -78,9 +84,10 @@ class Report:
         if drawing.figure is None:
             reason = f"No figure: {drawing.text}."
             return Shown(f'<p class="none">{html.escape(reason)}</p>', reason)
-        source = html.escape(figure_source(self.run, name))
+        source = html.escape(" ".join(filter(None, (drawing.note, figure_source(self.run, name)))))
         return Shown(
-            f'<figure id="{name}">{inline_svg(drawing.figure, name, drawing.text)}'
+            f'<figure id="{self._prefix}{name}">'
+            f"{inline_svg(drawing.figure, self._prefix + name, drawing.text)}"
             f"<figcaption>{source}</figcaption></figure>",
             drawing.text,
         )

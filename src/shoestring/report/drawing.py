@@ -24,10 +24,12 @@ class Drawing:
     Attributes:
         figure: None where the run has no data for it.
         text: what a reader who does not see the figure is told; or why there is none.
+        note: what every reader is told below it: what it lacks, and why.
     """
 
     figure: Figure | None
     text: str
+    note: str = ""
 
     @classmethod
     def missing(cls, reason: str) -> Drawing:
@@ -76,6 +78,11 @@ def requests_by_case(run: Run) -> tuple[Counter[str], Counter[str]]:
     named = [(labels[str(row["case"]), int(row["concurrency"])], row) for row in run.measured]
     asked = Counter(label for label, _ in named)
     return asked, Counter(label for label, row in named if row["status"] != "ok")
+
+
+def joined(texts: dict[str, str]) -> str:
+    """Return the words of each series as one sentence."""
+    return "; ".join(texts.values()) + "."
 
 
 def _labels(run: Run) -> dict[tuple[str, int], str]:

@@ -52,7 +52,12 @@ def render_html(
     folders = _folders(run_path)
     said = _without_folders(problem, folders) if problem else None
     page = _page(_cleaned(notebook, folders), run, said, folders)
-    out.write_text(_CONTROLS.sub(" ", page), encoding="utf-8")
+    out.write_text(without_controls(page), encoding="utf-8")
+
+
+def without_controls(page: str) -> str:
+    """Return a page with a space for each character that no page can hold."""
+    return _CONTROLS.sub(" ", page)
 
 
 def shown_run(notebook: Any) -> Path | None:

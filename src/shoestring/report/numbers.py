@@ -46,6 +46,7 @@ def run_numbers(summary: dict[str, Any]) -> dict[str, Number]:
         **_explaining_numbers(summary),
         "load_s": _quantity(summary["load_s"], "s"),
         "ram_peak_bytes": _quantity(memory["ram_peak_bytes"], "bytes"),
+        **_machine_numbers(summary),
         "vram_peak_bytes": _quantity(memory["vram_peak_bytes"], "bytes"),
         "model_file_bytes": _quantity(memory["model_file_bytes"], "bytes"),
         "calibration_ttft_error_s": _quantity(calibration["ttft_error_s"], "s"),
@@ -57,6 +58,12 @@ def run_numbers(summary: dict[str, Any]) -> dict[str, Number]:
         prefix = f"{label}."
         numbers[f"{prefix}requests_ok"] = _count(case["requests"]["ok"])
         numbers[f"{prefix}goodput_fraction"] = _share(case["goodput"]["fraction"])
+        numbers[f"{prefix}cached_share"] = _share(case["cached_share"])
+        numbers[f"{prefix}residual_median_s"] = _quantity(case["residual_s"]["median"], "s")
+        reasoned = case["metrics"]["reasoning_share"]["median"]
+        numbers[f"{prefix}reasoning_share_median"] = _share(reasoned)
+        valid = (case["structured_valid"] or {}).get("value")
+        numbers[f"{prefix}structured_valid"] = _share(valid)
         numbers |= _metric_numbers(prefix, case["metrics"])
     return numbers
 
@@ -84,6 +91,16 @@ def _explaining_numbers(summary: dict[str, Any]) -> dict[str, Number]:
         "token_source": _said(counts["source"] or MISSING),
         "early_stops": _count(counts["early_stops"]),
         "token_discrepancies": _count(counts["discrepancies"]),
+    }
+
+
+def _machine_numbers(summary: dict[str, Any]) -> dict[str, Number]:
+    used, gone = summary["energy"], summary["interruptions"] or {}
+    return {
+        "energy_j": _quantity(used["energy_j"], "J"),
+        "energy_j_per_output_token": _quantity(used["energy_j_per_output_token"], "J"),
+        "interruptions": _count(gone.get("count")),
+        "interruptions_down_s": _quantity(gone.get("down_s"), "s"),
     }
 
 
@@ -140,6 +157,7 @@ _WRITE: Final[dict[str, Callable[[float | None], str]]] = {
     "s": seconds,
     "bytes": size,
     "tokens/s": number,
+    "J": number,
 }
 
 
@@ -147,7 +165,7 @@ def _quantity(value: float | None, unit: str) -> Number:
     return {"value": value, "unit": unit, "text": _WRITE[unit](value)}
 
 
-def _count(value: int) -> Number:
+def _count(value: int | None) -> Number:
     return {"value": value, "unit": "1", "text": number(value)}
 
 

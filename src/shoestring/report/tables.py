@@ -1,6 +1,7 @@
 """The tables of a run, from its summary and its sessions.
 
-``summary`` and ``tails`` have a row a case, ``goodput`` too; ``run`` a row for each quantity of the
+``summary``, ``tails``, ``goodput``, ``clocks``, ``answers`` have a row a case, ``arrivals`` one an
+open loop; ``run`` a row for each quantity of the
 run as a whole; ``failures`` a row for each case and
 reason, ``sessions`` one for each life of the harness, ``cold_start`` one for each span,
 ``calibration`` one for each session and concurrency.
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoestring.analysis.machine import machine_facts
 from shoestring.analysis.stats import PERCENTILE_FLOORS
+from shoestring.report import case_tables
 from shoestring.report.tabular import Column, Estimate, Table
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ def run_tables(run: Run, summary: dict[str, Any]) -> dict[str, Table]:
         _summary(cases),
         _tails(cases),
         _goodput(cases),
+        case_tables.clocks(cases),
+        case_tables.answers(cases),
+        case_tables.arrivals(cases),
         _run(summary),
         _failures(run),
         _cold_start(run),
@@ -126,6 +131,7 @@ def _run(summary: dict[str, Any]) -> Table:
     )
     rate, counts = summary["success_rate"], summary["token_counts"]
     metrics, native = summary["metrics"], summary["native"]
+    used, gone = summary["energy"], summary["interruptions"] or {}
     rows = (
         ("Answered of all requests", _interval(rate["value"], rate["ci95"]), "fraction"),
         ("Decode, as the client saw it", _median(metrics["decode_tokens_per_s"]), "tokens/s"),
@@ -136,6 +142,11 @@ def _run(summary: dict[str, Any]) -> Table:
         ("Prompt tokens from the cache", _interval(summary["cached_share"], None), "fraction"),
         ("Answers shorter than asked", _interval(counts["early_stops"], None), "requests"),
         ("Token counts that disagree", _interval(counts["discrepancies"], None), "requests"),
+        ("Energy", _interval(used["energy_j"], None), "J"),
+        ("Energy of an output token", _interval(used["energy_j_per_output_token"], None), "J"),
+        ("Peak VRAM", _interval(summary["memory"]["vram_peak_bytes"], None), "bytes"),
+        ("Times the engine was gone", _interval(gone.get("count"), None), "times"),
+        ("Time without the engine", _interval(gone.get("down_s"), None), "s"),
     )
     return Table("run", "The run as a whole, all cases together", columns, rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.ticker import MaxNLocator
@@ -19,9 +20,11 @@ from shoestring.report.style import (
     styled,
 )
 from shoestring.report.tabular import one_line
-from shoestring.report.units import seconds, size
+from shoestring.report.units import number, seconds, size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
     from matplotlib.axes import Axes
 
@@ -31,39 +34,108 @@ _MOST_POINTS = 1500  # along the axis: more than a printed page can show
 _SESSION_GAP_SHARE = 0.03
 
 
+@dataclass(frozen=True)
+class _Panel:
+    """One row of the time axis: a telemetry column, as it is shown."""
+
+    column: str
+    label: str
+    scale: float
+    height: float
+    peak: Callable[[float], str] | None = None
+
+
+_PANELS = (
+    _Panel("engine_rss_bytes", "memory (MB)", 1e-6, 1.5, size),
+    _Panel("engine_cpu_percent", "busy cores", 0.01, 1.0),
+    _Panel("engine_vram_bytes", "VRAM (MB)", 1e-6, 1.2, size),
+    _Panel("gpu_power_w", "power (W)", 1.0, 1.0, lambda watts: f"{number(watts)} W"),
+)
+# Where no process can be told apart, the device's own memory stands in, and says so.
+_DEVICE_VRAM = _Panel("gpu_vram_used_bytes", "VRAM, device (MB)", 1e-6, 1.2, size)
+
+
 def memory_timeline(run: Run) -> Drawing:
-    """Draw memory and processor of the engine along the run, with the requests below.
+    """Draw memory, processor, VRAM and power along the run, with the requests below.
 
     Sessions stand side by side in their order, each with its own seconds since it began; what
-    happened between them is not on the axis.
+    happened between them is not on the axis. A row without a reading is left out, and the note
+    says why.
     """
     from shoestring.analysis.frames import request_frame, telemetry_frame
 
     samples, requests = telemetry_frame(run), request_frame(run)
-    if samples.empty or samples["engine_rss_bytes"].isna().all():
-        return Drawing.missing("the memory of the engine was not recorded")
+    panels = _known_panels(samples)
+    if not panels:
+        return Drawing.missing("neither memory nor processor of the engine was recorded")
     offsets = _session_offsets(samples, requests)
     lanes = _lanes(requests)
-    height_in = 2.5 + 0.09 * min(lanes.max(initial=0) + 1, 12) if len(lanes) else 2.5
+    bars_height = 0.35 + 0.1 * min(max(lanes, default=0) + 1, 12)
+    heights = [panel.height for panel in panels] + [bars_height]
     with styled():
-        figure = new_figure(PAGE_IN, float(height_in))
-        memory, processor, bars = figure.subplots(
-            3, 1, sharex=True, height_ratios=[1.5, 1.0, 0.35 + 0.1 * (max(lanes, default=0) + 1)]
-        )
-        for session, offset_s in offsets.items():
-            part = samples[samples["session"] == session]
-            _trace(memory, part, offset_s, "engine_rss_bytes", 1e-6)
-            _trace(processor, part, offset_s, "engine_cpu_percent", 0.01)
-        _request_bars(bars, requests, lanes, offsets)
-        _finish_timeline(memory, processor, bars, samples, requests)
-        _session_marks((memory, processor, bars), offsets)
+        figure = new_figure(PAGE_IN, 0.45 + 0.66 * sum(heights))
+        rows = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+        for axes, panel in zip(rows, panels, strict=False):
+            for session, offset_s in offsets.items():
+                part = samples[samples["session"] == session]
+                _trace(axes, part, offset_s, panel.column, panel.scale)
+            _finish_panel(axes, panel, float(samples[panel.column].max()))
+        _request_bars(rows[-1], requests, lanes, offsets)
+        _finish_bars(rows[-1], samples, requests)
+        _session_marks(tuple(rows), offsets)
+        figure.align_ylabels(rows)
     failed = int((requests["status"] == "failed").sum())
-    peak = size(float(samples["engine_rss_bytes"].max()))
     text = (
-        f"Resident memory of the engine (peak {peak}), its processor use, and {len(requests)} "
-        f"requests along {len(offsets)} session(s); {failed} failed."
+        f"{_peaks(panels, samples)}, and {len(requests)} requests along {len(offsets)} session(s); "
+        f"{failed} failed."
     )
-    return Drawing(figure, text)
+    return Drawing(figure, text, _lacking(run, panels))
+
+
+def _known_panels(samples: pd.DataFrame) -> list[_Panel]:
+    known = [panel for panel in _PANELS if samples[panel.column].notna().any()]
+    vram = _PANELS[2]
+    if known and vram not in known and samples[_DEVICE_VRAM.column].notna().any():
+        known.insert(len(known) - (_PANELS[3] in known), _DEVICE_VRAM)
+    return known
+
+
+def _peaks(panels: list[_Panel], samples: pd.DataFrame) -> str:
+    told = []
+    for panel in panels:
+        name = panel.label.partition(" (")[0]
+        value = float(samples[panel.column].max())
+        shown = panel.peak(value) if panel.peak else number(value * panel.scale)
+        told.append(f"{name} (peak {shown})")
+    return f"The engine along the run: {', '.join(told)}"
+
+
+def _lacking(run: Run, panels: list[_Panel]) -> str:
+    """Say in one line which rows there are not, and why."""
+    shown = {panel.label.partition(",")[0].partition(" (")[0] for panel in panels}
+    lacking = [p for p in _PANELS if p.label.partition(" (")[0] not in shown]
+    if not lacking:
+        return ""
+    names = " and ".join(panel.label.partition(" (")[0] for panel in lacking)
+    reasons = sorted({reason for panel in lacking if (reason := _why_missing(run, panel.column))})
+    return one_line(
+        f"Not recorded: {names}" + (f" ({'; '.join(reasons)})" if reasons else "") + "."
+    )
+
+
+def _why_missing(run: Run, column: str) -> str | None:
+    of_gpu = column.startswith("gpu_") or "vram" in column
+    for session in run.sessions:
+        said = (session.get("telemetry") or {}).get("unavailable") or {}
+        machine = session.get("machine") or {}
+        reasons = [
+            said.get(column),
+            *([said.get("gpus"), machine.get("gpus_unavailable")] * of_gpu),
+        ]
+        reason = next((reason for reason in reasons if reason), None)
+        if reason:
+            return str(reason)
+    return None
 
 
 def cold_start(run: Run) -> Drawing:
@@ -159,20 +231,19 @@ def _request_bars(
         )  # fmt: skip
 
 
-def _finish_timeline(
-    memory: Axes, processor: Axes, bars: Axes, samples: pd.DataFrame, requests: pd.DataFrame
-) -> None:
-    peak = float(samples["engine_rss_bytes"].max()) * 1e-6
-    memory.set_ylim(0, peak * 1.15)
-    memory.set_ylabel("memory (MB)")
-    memory.yaxis.set_major_locator(MaxNLocator(4))
-    processor.yaxis.set_major_locator(MaxNLocator(3))
-    memory.annotate(
-        f"peak {size(peak * 1e6)}", (1, peak), (0, 2), xycoords=("axes fraction", "data"),
-        textcoords="offset points", ha="right", fontsize=6.5, color=MUTED,
-    )  # fmt: skip
-    processor.set_ylim(0, None)
-    processor.set_ylabel("busy cores")
+def _finish_panel(axes: Axes, panel: _Panel, highest: float) -> None:
+    top = highest * panel.scale
+    axes.set_ylim(0, top * 1.18 if top > 0 else 1)
+    axes.set_ylabel(panel.label.replace(", ", ",\n"))
+    axes.yaxis.set_major_locator(MaxNLocator(4 if panel.height > 1 else 3))
+    if panel.peak:
+        axes.annotate(
+            f"peak {panel.peak(highest)}", (1, top), (0, 2), xycoords=("axes fraction", "data"),
+            textcoords="offset points", ha="right", fontsize=6.5, color=MUTED,
+        )  # fmt: skip
+
+
+def _finish_bars(bars: Axes, samples: pd.DataFrame, requests: pd.DataFrame) -> None:
     bars.set_yticks([])
     bars.set_ylabel("requests")
     bars.grid(visible=False, axis="y")

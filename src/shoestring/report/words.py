@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from shoestring.measure.records import Run
+    from shoestring.report.comparison import Comparison
 
 
 def title(run: Run) -> str:
@@ -37,14 +38,28 @@ def verdict(run: Run, summary: dict[str, Any]) -> str:
         sentences.append("No request was answered, so there is nothing to say about speed.")
         return one_line(" ".join(sentences))
     sentences.append(_speed(cases[0]))
-    busiest = max(cases, key=lambda case: int(case["concurrency"]))
-    rate = busiest["metrics"]["output_tokens_per_s_aggregate"]["median"]
-    if busiest["concurrency"] > 1 and rate is not None:
-        sentences.append(
-            f"With {busiest['concurrency']} requests at once ({busiest['case']}) all of them "
-            f"together got {number(rate)} tokens/s."
-        )
+    sentences += _busiest(cases)
     sentences += _limits(summary)
+    return one_line(" ".join(sentences))
+
+
+def comparison_verdict(comparison: Comparison) -> str:
+    """Return in one paragraph what can be said of the runs against the first."""
+    first, *others = comparison.members
+    sentences = [
+        f"{len(comparison.members)} runs, each held against {first.label}. "
+        + ("They were made interleaved, block by block." if _interleaved(comparison)
+           else "They were made one after the other, so a drift of the machine is in the ratios.")
+    ]  # fmt: skip
+    for member in others:
+        found = (member.against_first or {}).get("cases")
+        if not found:
+            continue
+        decode = [case["metrics"]["decode_tokens_per_s"] for case in found]
+        ttft = [case["metrics"]["ttft_s"] for case in found]
+        sentences.append(
+            f"{member.label}: decode {_counted(decode)}; time to first token {_counted(ttft)}."
+        )
     return one_line(" ".join(sentences))
 
 
@@ -76,6 +91,8 @@ def provenance(run: Run) -> list[tuple[str, str]]:
         ("Engine", f"{engine['name']}{_options(engine)}"),
         ("Seed", str(config["seed"])),
     ]
+    if config.get("interleaved_with"):
+        facts.append(("Interleaved with", ", ".join(config["interleaved_with"])))
     facts += [(f"Session {session['session']}", _session(session)) for session in run.sessions]
     facts += [
         (name, f"sha256 {file_sha256(run.path / name)}")
@@ -134,6 +151,19 @@ def _speed(case: dict[str, Any]) -> str:
     )
 
 
+def _busiest(cases: list[dict[str, Any]]) -> list[str]:
+    """The most requests at once; the concurrency of an open loop is only its limit."""
+    closed = [case for case in cases if case["arrivals"] is None]
+    busiest = max(closed, key=lambda case: int(case["concurrency"]), default=None)
+    if busiest is None or busiest["concurrency"] == 1:
+        return []
+    rate = busiest["metrics"]["output_tokens_per_s_aggregate"]["median"]
+    if rate is None:
+        return []
+    at_once = f"With {busiest['concurrency']} requests at once ({busiest['case']})"
+    return [f"{at_once} all of them together got {number(rate)} tokens/s."]
+
+
 def _limits(summary: dict[str, Any]) -> list[str]:
     sentences = []
     goodput, peak = summary["goodput"], summary["memory"]["ram_peak_bytes"]
@@ -145,7 +175,13 @@ def _limits(summary: dict[str, Any]) -> list[str]:
         share = number(goodput["fraction"] * 100)
         sentences.append(f"{share} % of all requests met the limits ({limits}).")
     if peak is not None:
-        sentences.append(f"The engine held at most {size(peak)} of memory.")
+        vram = summary["memory"]["vram_peak_bytes"]
+        more = "" if vram is None else f" and {size(vram)} of VRAM"
+        sentences.append(f"The engine held at most {size(peak)} of memory{more}.")
+    joules = summary["energy"]["energy_j_per_output_token"]
+    if joules is not None:
+        source = summary["energy"]["source"]
+        sentences.append(f"An output token took {number(joules)} J ({source}).")
     error_s = summary["calibration"]["ttft_error_s"]
     if error_s is None:
         sentences.append("The clock was not calibrated in this run.")
@@ -153,6 +189,23 @@ def _limits(summary: dict[str, Any]) -> list[str]:
         side = "early" if error_s < 0 else "late"
         sentences.append(f"Our own clock was {side} by {seconds(abs(error_s))}.")
     return sentences
+
+
+def _interleaved(comparison: Comparison) -> bool:
+    ids = {member.run.run_id for member in comparison.members}
+    told = [set(member.summary["interleaved_with"] or []) for member in comparison.members]
+    return all(ids - {member.run.run_id} <= others
+               for member, others in zip(comparison.members, told, strict=True))  # fmt: skip
+
+
+def _counted(metrics: list[dict[str, Any]]) -> str:
+    verdicts = Counter(metric["verdict"] if metric["comparable"] else "not comparable"
+                       for metric in metrics)  # fmt: skip
+    cases = "case" if len(metrics) == 1 else "cases"
+    told = ", ".join(f"{verdict} in {n}" for verdict, n in verdicts.most_common())
+    ratios = [m["ratio"] for m in metrics if m["comparable"] and m["ratio"] is not None]
+    span = f" (ratios {number(min(ratios))} to {number(max(ratios))})" if ratios else ""
+    return f"{told} of {len(metrics)} {cases}{span}"
 
 
 def _session(session: dict[str, Any]) -> str:

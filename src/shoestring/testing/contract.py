@@ -80,7 +80,7 @@ def answers_two_at_once(engine: Engine) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [None, None] == [generation.failure for generation in made]
+    assert [generation.failure for generation in made] == [None, None]
 
 
 def survives_a_cancelled_answer(engine: Engine) -> None:
