@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -52,6 +53,67 @@ def test_show_describes_a_local_file(run, tmp_path):
     assert ["heads", "-"] in [line.split() for line in lines]
 
 
+def test_list_names_the_shapes(run):
+    """Shapes and quantisations stand there briefly, for programs too."""
+    assert "llama-3.1-8b" in run("list")
+    shapes = json.loads(run("list", "--json"))["shapes"]
+    assert "mixtral-8x7b" in shapes["names"]
+    assert "q4_k_m" in shapes["quantisations"]
+
+
+def test_a_shape_is_shown_without_being_made(run, tmp_path):
+    """The facts of a synthetic model need no file; once it is made, its path is told."""
+    answer = json.loads(run("show", "shape:llama-3.1-8b:q4_k_m", "--json"))
+    assert (answer["path"], answer["facts"]["layers"]) == (None, 32)
+    assert not (tmp_path / "cache").exists()
+    path = run("get", "shape:smollm2-135m/1:q4_0").strip()
+    assert json.loads(run("show", "shape:smollm2-135m/1:q4_0", "--json"))["path"] == path
+
+
+def test_shape_lists_what_there_is(run):
+    """Without a name: each shape with its parameters and its size."""
+    rows = {line.split()[0]: line.split() for line in run("shape", "--quant", "q8_0").splitlines()}
+    assert rows["llama-2-7b"][1:4] == ["6,738,415,616", "32", "4096"]
+    listed = json.loads(run("shape", "--json"))["shapes"]
+    assert listed["llama-2-7b"]["quantisation"] == "Q4_K_M"
+
+
+def test_shape_shows_every_tensor(run):
+    """Name, type, dimensions and bytes of each, for people and for programs."""
+    lines = [line.split() for line in run("shape", "llama-3.2-1b/1").splitlines()]
+    assert ["token_embd.weight", "Q6_K", "2048", "x", "128256", "215,470,080"] in lines
+    tensors = json.loads(run("shape", "llama-3.2-1b/1", "--json"))["tensors"]
+    assert tensors[0]["name"] == "token_embd.weight"
+    assert tensors[0]["data_bytes"] == 215_470_080
+
+
+def test_shape_makes_a_file_where_it_is_told(run, tmp_path):
+    """The file of --out is the one that was described, and the cache stays out of it."""
+    out = tmp_path / "m.gguf"
+    words = ("shape", "smollm2-135m/1", "--quant", "q8_0", "--out", str(out), "--json")
+    answer = json.loads(run(*words))
+    assert answer["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    assert answer["facts"]["file_bytes"] == out.stat().st_size
+    assert not (tmp_path / "cache").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
+
+
+def test_a_file_cannot_be_made_where_no_folder_is(run, tmp_path):
+    """One line names the folder."""
+    with pytest.raises(MissingError, match=r"nowhere/m\.gguf: No such file.*--out"):
+        run("shape", "smollm2-135m/1", "--out", str(tmp_path / "nowhere" / "m.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("name", "mend"),
+    [("hf:o/r/f.gguf", "models get hf:o/r/f.gguf"), ("ollama:qwen2.5:7b", "ollama show")],
+)
+def test_what_is_elsewhere_cannot_be_shown(run, name, mend):
+    """A model of the hub or of Ollama is not here; the error says what to do."""
+    with pytest.raises(BadModelError, match=mend):
+        run("show", name)
+
+
 def test_a_wrong_name_is_an_error_of_the_user(run):
     """A misspelt model is refused, whichever the command."""
     for command in ("show", "get"):
@@ -70,7 +132,7 @@ def test_a_cache_that_cannot_be_looked_into_is_one_clear_line(run, monkeypatch):
 
 def test_every_command_teaches_by_an_example():
     """The help of each command shows how it is typed."""
-    for name in ("list", "show", "get"):
+    for name in ("list", "show", "get", "shape"):
         assert (
             f"Example: shoestring models {name}"
             in CliRunner().invoke(models, [name, "--help"]).output

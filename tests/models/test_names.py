@@ -15,6 +15,13 @@ from shoestring.models.names import ModelName, parse_model_name
         ("pypi:gemma3-270m", ModelName("pypi", "gemma3-270m")),
         ("file:models/a b.gguf", ModelName("file", "models/a b.gguf")),
         ("file:C:/x.gguf", ModelName("file", "C:/x.gguf")),
+        ("hf:o/r/f.gguf", ModelName("hf", "o/r/f.gguf")),
+        ("hf:o/r@v1/folder/F.GGUF", ModelName("hf", "o/r@v1/folder/F.GGUF")),
+        ("ollama:qwen2.5:7b", ModelName("ollama", "qwen2.5:7b")),
+        ("ollama:someone/model", ModelName("ollama", "someone/model")),
+        ("shape:llama-3.1-8b:q4_k_m", ModelName("shape", "llama-3.1-8b:q4_k_m")),
+        ("shape:llama-3.1-8b/2:Q4_K_M", ModelName("shape", "llama-3.1-8b/2:Q4_K_M")),
+        ("shape:C:/a b/config.json:q8_0", ModelName("shape", "C:/a b/config.json:q8_0")),
     ],
 )
 def test_known_names_are_parsed_and_print_as_they_were_typed(text, parsed):
@@ -33,12 +40,29 @@ def test_a_near_miss_is_answered_with_the_nearest_name(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["ollama:qwen2.5:7b", "hf:o/r/f.gguf", "shape:llama-3.1-8b:q4_k_m"]
+    ("text", "said"),
+    [
+        ("shape:llama-3.1-8b", "shape:NAME:QUANT"),
+        ("shape:", "shape:NAME:QUANT"),
+        ("shape:llama-3.1-8:q4_k_m", "did you mean llama-3.1-8b.*tipo-100m.*config.json"),
+        ("shape:nothing:q4_k_m", "unknown shape; Known are tipo-100m"),
+        ("shape:llama-3.1-8b:q4", "unknown quantisation 'q4'; known are f32, f16, q8_0"),
+        ("shape:llama-3.1-8b/33:q4_k_m", "has 32 layers; ask for 1 to 32"),
+        ("shape:llama-3.1-8b/0:q4_k_m", "at least 1 layer"),
+        ("shape:llama-3.1-8b/" + "9" * 300 + ":q4_k_m", "has 32 layers"),
+        ("hf:o/f.gguf", "hf:OWNER/REPO/FILE.gguf"),
+        ("hf:o/r/f.safetensors", "hf:OWNER/REPO/FILE.gguf"),
+        ("hf:", "hf:OWNER/REPO/FILE.gguf"),
+        ("ollama:", "ollama:NAME:TAG"),
+        ("ollama:a b", "ollama:NAME:TAG"),
+        ("ollama:a:b:c", "ollama:NAME:TAG"),
+    ],
 )
-def test_schemes_of_other_versions_name_base_url(text):
-    """A scheme that this version does not run says so, and what to use instead."""
-    with pytest.raises(BadModelError, match="--base-url"):
+def test_a_wrong_name_of_a_scheme_is_told_what_is_right(text, said):
+    """The error of each scheme lists what is known or shows the form, in one line."""
+    with pytest.raises(BadModelError, match=said) as caught:
         parse_model_name(text)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_bare_path_of_a_file_is_answered_with_file(tmp_path: Path):
@@ -83,8 +107,9 @@ def test_the_home_of_nobody_is_a_mistake(monkeypatch):
         _ = parse_model_name("file:~nosuch/x.gguf").path
 
 
-@given(st.text())
-def test_no_text_breaks_the_parser(text):
+@given(st.sampled_from(["", "shape:", "hf:", "ollama:", "file:", "pypi:"]), st.text())
+def test_no_text_breaks_the_parser(scheme, rest):
     """Any text is parsed to itself or refused; nothing else is raised."""
+    text = scheme + rest
     with suppress(BadModelError):
         assert str(parse_model_name(text)) == text

