@@ -102,7 +102,10 @@ class Recovery:
         restart = reason is not None
         said = "the engine died" if restart else "the engine does not answer"
         self._say(f"{reason or said}: " + ("starting it again" if restart else "waiting for it"))
+        before = self._restarts
         error = self._restart() if restart else self._wait()
+        restart = self._restarts > before
+        said = "the engine died" if restart else said
         recovered = error is None and not self._stop.asked
         self._interruptions.append(
             Interruption(
@@ -134,6 +137,8 @@ class Recovery:
     def _wait(self) -> EngineLostError | None:
         deadline_s = time.monotonic() + self._wait_s
         while not self._engine.healthy():
+            if self._engine.lost() is not None:  # its end is seen a moment after its silence
+                return self._restart()
             if self._stop.wait(POLL_S):
                 return None
             if time.monotonic() > deadline_s:
