@@ -44,7 +44,9 @@ def main() -> None:
 
 
 def _end_when_alone(child: subprocess.Popen[bytes]) -> None:
-    sys.stdin.buffer.read()  # returns at its end: nothing is ever written to it
+    # Returns at its end, for nothing is ever written to it; unbuffered, since the interpreter
+    # aborts when it ends while a thread holds a buffer's lock.
+    os.read(0, 1)
     _signal_group(child.pid, signal.SIGTERM)
     try:
         child.wait(PATIENCE_S)

@@ -9,27 +9,24 @@ Sources: ``docs/api.md`` and ``docs/faq.md`` of Ollama.
 
 from __future__ import annotations
 
-import bisect
-import itertools
-import os
 import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import urlsplit
-
-import psutil
 
 from shoestring.engines.discovery import find_program
 from shoestring.engines.http_engine import HttpEngine, Reply
 from shoestring.engines.launch import Launched, free_port
 from shoestring.engines.ollama_api import OllamaApi
+from shoestring.engines.ollama_processes import DEFAULT_URL, find_runner, find_server, running_url
 from shoestring.engines.ollama_stream import read_ollama_stream
 from shoestring.engines.openai import Endpoint, read_token_count
+from shoestring.engines.prefixes import SharedPrefixes
 from shoestring.engines.protocol import EngineMemory, Span
 from shoestring.engines.transport import parse_base_url
 from shoestring.errors import EngineLostError, MissingError
 from shoestring.hardware.cores import usable_cores
+from shoestring.models.library import facts_of_shown, weights_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,30 +35,12 @@ if TYPE_CHECKING:
     from shoestring.engines.events import Reading
     from shoestring.engines.http_engine import Reader
     from shoestring.engines.protocol import Prompt
+    from shoestring.models.facts import ModelFacts
     from shoestring.models.fetch import ModelFile
 
-DEFAULT_URL = "http://127.0.0.1:11434"
 MEND = "shoestring engines install ollama"
 START_LIMIT_S = 60.0
-KEPT_CHARACTERS = 4_096
 FOR_EVER, NOT_AT_ALL = -1, 0
-
-
-def running_url() -> str | None:
-    """Return where an Ollama is running: at ``OLLAMA_HOST`` or its default port; or None."""
-    host = os.environ.get("OLLAMA_HOST") or DEFAULT_URL
-    url = host if "//" in host else f"http://{host}"
-    if urlsplit(url).port is None:
-        url += ":11434"
-    url = url.replace("//0.0.0.0:", "//127.0.0.1:")
-    api = OllamaApi(url)
-    try:
-        api.version()
-    except MissingError:
-        return None
-    finally:
-        api.close()
-    return url
 
 
 class OllamaEngine(HttpEngine):
@@ -149,7 +128,7 @@ class OllamaEngine(HttpEngine):
         self._address = parse_base_url(self._adopted or self._launch())
         self._api = OllamaApi(self._address.url)
         self._version = self._api.version()
-        self._adopted_pid = None if self._launched is not None else _find_server()
+        self._adopted_pid = None if self._launched is not None else find_server()
         self._note("start process")
 
     def load(self) -> None:
@@ -158,16 +137,35 @@ class OllamaEngine(HttpEngine):
         Raises:
             BadModelError: Ollama does not know the model, or cannot use it.
         """
+        self.bring()
+        self._note("bring model")
+        self.unload()
+        self._asked_api().keep(self.model_id, FOR_EVER, self._model_options)
+        self._note("load model")
+        self._runner = find_runner(self.pid)
+
+    def bring(self) -> None:
+        """Have the model in Ollama: give it the file, or pull what it lacks from its library.
+
+        Raises:
+            BadModelError: Ollama does not know the model, or does not take the file.
+        """
         api = self._asked_api()
         if self._file is not None:
             api.create(self.model_id, self._file.path, self._file.sha256)
-        elif not api.has(self.model_id):
+        elif api.listed(self.model_id) is None:
             api.pull(self.model_id, self._pulled)
-        self._note("bring model")
-        self.unload()
-        api.keep(self.model_id, FOR_EVER, self._model_options)
-        self._note("load model")
-        self._runner = self._find_runner()
+
+    def describe(self) -> tuple[ModelFacts, str | None]:
+        """Return the facts of the model that was brought, and the SHA-256 of its weights.
+
+        Raises:
+            BadModelError: Ollama does not say what it is.
+        """
+        api = self._asked_api()
+        shown, listed = api.show(self.model_id), api.listed(self.model_id) or {}
+        facts = facts_of_shown(self.model_id, shown, int(listed.get("size") or 0))
+        return facts, weights_sha256(shown)
 
     def unload(self) -> None:
         """Have the model leave memory, and wait until it has.
@@ -232,7 +230,7 @@ class OllamaEngine(HttpEngine):
         tokens = self._tokenise(text)
         if tokens is None:
             self._asked_api().keep(self.model_id, FOR_EVER, self._model_options)
-            self._runner = self._find_runner() or self._runner
+            self._runner = find_runner(self.pid) or self._runner
             tokens = self._tokenise(text)
         if tokens is None:
             raise MissingError(
@@ -324,56 +322,6 @@ class OllamaEngine(HttpEngine):
             raise MissingError("Ollama was not started: start comes first")
         return self._api
 
-    def _find_runner(self) -> str | None:
-        """Return the address of the process that computes for Ollama, where it can be seen."""
-        pid = self.pid
-        if pid is None:
-            return None
-        try:
-            for child in psutil.Process(pid).children(recursive=True):
-                words = child.cmdline()
-                if "--port" in words:
-                    return f"http://127.0.0.1:{int(words[words.index('--port') + 1])}"
-        except (psutil.Error, ValueError, IndexError):
-            # Not ours to see, or gone: then nobody counts tokens.
-            return None
-        return None
-
     def _note(self, step: str) -> None:
         begun_s = self._spans[-1].end_s if self._spans else 0.0
         self._spans.append(Span(step, begun_s, time.monotonic() - self._origin_s))
-
-
-class SharedPrefixes:
-    """Remembers prompts, to tell how much of a new one an engine may have in its prefix cache."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._heads: list[str] = []
-
-    def add(self, text: str) -> str | None:
-        """Return the longest beginning that an earlier prompt had, too; None for the first."""
-        head = text[:KEPT_CHARACTERS]
-        with self._lock:
-            place = bisect.bisect_left(self._heads, head)
-            # In sorted order the likest one is next to it.
-            near = self._heads[max(place - 1, 0) : place + 1]
-            self._heads.insert(place, head)
-        return max((_common(head, other) for other in near), key=len, default=None)
-
-
-def _common(one: str, other: str) -> str:
-    pairs = zip(one, other, strict=False)
-    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-    return one[:same]
-
-
-def _find_server() -> int | None:
-    """Return the process id of the one ``ollama serve`` that can be seen, else None."""
-    found = [
-        process.pid
-        for process in psutil.process_iter(["cmdline"])
-        if (process.info["cmdline"] or [])[1:] == ["serve"]
-        and os.path.basename(process.info["cmdline"][0]) == "ollama"  # noqa: PTH119
-    ]
-    return found[0] if len(found) == 1 else None

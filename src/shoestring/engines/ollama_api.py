@@ -46,9 +46,15 @@ class OllamaApi:
         """Return the version that the server names."""
         return str(self._get("/api/version").get("version"))
 
-    def has(self, model: str) -> bool:
-        """Whether the server has the model."""
-        return self._find(self._get("/api/tags"), model) is not None
+    def listed(self, model: str) -> dict[str, Any] | None:
+        """Return what ``/api/tags`` tells of the model, or None where the server lacks it."""
+        return self._find(self._get("/api/tags"), model)
+
+    def show(self, model: str) -> dict[str, Any]:
+        """Return what ``/api/show`` tells of a model that the server has."""
+        return self._object(
+            "/api/show", self._send("POST", "/api/show", json={"model": model}, timeout=TIMEOUT_S)
+        )
 
     def loaded(self, model: str) -> dict[str, Any] | None:
         """Return what ``/api/ps`` tells of the model, or None while it is not in memory."""
@@ -99,13 +105,15 @@ class OllamaApi:
             raise BadModelError(f"Ollama cannot load {model}: {_why(answer)}")
 
     def _get(self, path: str) -> dict[str, Any]:
-        answer = self._send("GET", path, timeout=TIMEOUT_S)
+        return self._object(path, self._send("GET", path, timeout=TIMEOUT_S))
+
+    def _object(self, path: str, answer: requests.Response) -> dict[str, Any]:
         try:
             said = answer.json()
         except ValueError as error:
             raise MissingError(f"{self.url}{path} is not Ollama's: {_why(answer)}") from error
-        if not isinstance(said, dict):
-            raise MissingError(f"{self.url}{path} is not Ollama's: no object")
+        if answer.status_code != HTTPStatus.OK or not isinstance(said, dict):
+            raise MissingError(f"{self.url}{path} is not Ollama's: {_why(answer)}")
         return said
 
     def _stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:

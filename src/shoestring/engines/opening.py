@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from shoestring.errors import BadValueError
@@ -31,20 +31,22 @@ class Subject:
         engine: the engine's name, decided.
         base_url: of a server that runs already, or None.
         file: of the model, where it is on this machine.
-        facts: of that file.
+        sha256: of the model's weights, where it is known.
+        facts: of them.
     """
 
     model: str
     engine: str
     base_url: str | None = None
     file: ModelFile | None = None
+    sha256: str | None = None
     facts: ModelFacts | None = None
 
 
 def choose_engine(engine: str, model: str, base_url: str | None) -> str:
     """Return the engine that will be used; ``auto`` is decided here.
 
-    ``auto`` is the server at the base URL, Ollama for a model of its library, else the embedded
+    ``auto`` is Ollama for a model of its library, the server at the base URL, else the embedded
     engine.
 
     Raises:
@@ -60,7 +62,7 @@ def choose_engine(engine: str, model: str, base_url: str | None) -> str:
         raise BadValueError(f"engine {engine} has no base URL: leave --base-url out, or use openai")
     library = model.startswith(OLLAMA_SCHEME)
     if engine == "auto":
-        engine = "openai" if base_url else "ollama" if library else "embedded"
+        engine = "ollama" if library else "openai" if base_url else "embedded"
     if library and engine != "ollama":
         raise BadValueError(
             f"{model} is in Ollama's library: use --engine ollama, or another model"
@@ -75,7 +77,7 @@ def find_subject(
     *,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Subject:
-    """Bring the model here where the engine needs a file, or see that the server is there.
+    """Bring the model to where the engine needs it, or see that the server is there.
 
     Raises:
         UserError: the engine, the model or the address cannot be used; the message says why.
@@ -87,13 +89,28 @@ def find_subject(
         with make_engine(subject):
             return subject
     if model.startswith(OLLAMA_SCHEME):
-        return subject
+        return _find_in_library(subject, progress)
     from shoestring.models.facts import read_facts
     from shoestring.models.fetch import resolve_model
     from shoestring.paths import cache_dir
 
     file = resolve_model(model, cache=cache_dir(), progress=progress)
-    return Subject(model, engine, base_url, file, read_facts(file.path))
+    return Subject(model, engine, base_url, file, file.sha256, read_facts(file.path))
+
+
+def _find_in_library(subject: Subject, progress: Callable[[int, int], None]) -> Subject:
+    """Have Ollama pull its model where it lacks it, and read there what the model is."""
+    from shoestring.engines.ollama import OllamaEngine
+
+    name = subject.model.removeprefix(OLLAMA_SCHEME)
+    engine = OllamaEngine(name, base_url=subject.base_url, pulled=progress)
+    try:
+        engine.start()
+        engine.bring()
+        facts, sha256 = engine.describe()
+    finally:
+        engine.stop()
+    return replace(subject, sha256=sha256, facts=facts)
 
 
 def make_engine(

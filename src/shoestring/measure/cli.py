@@ -38,7 +38,7 @@ Then: shoestring report PATH, which the last line of the output names.
     default="auto",
     show_default=True,
     help="embedded, ollama, llama-server, openai; several with commas are compared. "
-    "auto: the server at --base-url, ollama for ollama: models, else embedded.",
+    "auto: ollama for ollama: models, the server at --base-url, else embedded.",
 )
 @click.option("--base-url", help="A server that runs already: http://HOST:PORT.")
 @click.option("--concurrency", type=click.IntRange(1, 1024), help="Use this one in every case.")

@@ -11,14 +11,15 @@ A closed loop sends less when the server is slow: its latencies are those of use
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shoestring.measure.slots import run_slots
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from shoestring.engines.protocol import Engine, Patience, Prompt, Recording
     from shoestring.engines.transport import Cancellation
@@ -106,30 +107,11 @@ def closed_loop(
     the slot before each request, ``after`` with what was taken down, before the next.
     """
     waiting = deque(asks)
-    ended: queue.SimpleQueue[Answer | BaseException | None] = queue.SimpleQueue()
 
-    def slot() -> None:
-        try:
-            _send_waiting(engine, waiting, ended.put, patience, stop, cancellation, before, after)
-        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
-            ended.put(error)
-        finally:
-            ended.put(None)
+    def send(hand_over: Callable[[Answer], None]) -> None:
+        _send_waiting(engine, waiting, hand_over, patience, stop, cancellation, before, after)
 
-    slots: list[threading.Thread] = []
-    try:
-        for number in range(min(concurrency, len(asks))):
-            thread = threading.Thread(target=slot, name=f"slot-{number}", daemon=True)
-            thread.start()
-            slots.append(thread)
-        yield from _until_closed(ended, len(slots))
-    except BaseException:  # an error, a signal, or a caller that wants no more
-        waiting.clear()
-        stop.cut()
-        raise
-    finally:
-        for thread in slots:
-            thread.join()
+    yield from run_slots(send, min(concurrency, len(asks)), waiting, stop)
 
 
 def _send_waiting(
@@ -167,17 +149,3 @@ def _send_waiting(
                 hand_over_kept()  # what follows may take a minute
             after(recording)
     hand_over_kept()
-
-
-def _until_closed(
-    ended: queue.SimpleQueue[Answer | BaseException | None], open_slots: int
-) -> Iterator[Answer]:
-    """Yield answers until every slot has said that it is done."""
-    while open_slots:
-        answer = ended.get()
-        if answer is None:
-            open_slots -= 1
-        elif isinstance(answer, BaseException):
-            raise answer
-        else:
-            yield answer

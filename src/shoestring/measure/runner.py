@@ -147,11 +147,11 @@ def _find_subject(model: str, engine: str, base_url: str | None) -> Subject:
 
 def _model_json(subject: Subject) -> dict[str, Any]:
     """Return the model as ``config.json`` holds it; null where the server does not tell."""
-    facts, file = subject.facts, subject.file
+    facts = subject.facts
     return {
         "name": subject.model,
-        "sha256": file.sha256 if file else None,
-        "file_bytes": file.file_bytes if file else None,
+        "sha256": subject.sha256,
+        "file_bytes": facts.file_bytes if facts else None,
         "architecture": facts.architecture if facts else None,
         "parameters": facts.parameters if facts else None,
         "quantisation": facts.quantisation if facts else None,

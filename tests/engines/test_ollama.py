@@ -1,0 +1,81 @@
+"""A real Ollama: what its models are, that a running one is adopted, and what it refuses."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from shoestring.engines.ollama import OllamaEngine
+from shoestring.engines.opening import find_subject
+from shoestring.errors import BadModelError, MissingError
+from shoestring.measure.progress import RunProgress
+from shoestring.measure.runner import run_suite
+from shoestring.models.facts import read_facts
+from shoestring.paths import cache_dir
+from shoestring.testing.engines import need_program
+
+TINY = str(Path(__file__).parents[1] / "data" / "tiny.toml")
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def running(small_model):
+    """An Ollama that has the small model, as a user's would."""
+    need_program("ollama")
+    with OllamaEngine(small_model, store=cache_dir() / "ollama", endpoint="completions") as engine:
+        yield engine
+
+
+@pytest.fixture
+def url(running, monkeypatch) -> str:
+    """Its address, where the harness looks for one."""
+    address = running._address.url
+    monkeypatch.setenv("OLLAMA_HOST", address)
+    return address
+
+
+@pytest.mark.usefixtures("url")
+def test_a_library_model_is_known_as_its_file_is(running, small_model):
+    """Facts and hash come from Ollama and are those of the GGUF file that it was given."""
+    subject = find_subject(f"ollama:{running.model_id}")
+    facts, said = read_facts(small_model.path), subject.facts
+
+    assert subject.engine == "ollama"
+    assert subject.sha256 == small_model.sha256
+    for name in ("architecture", "parameters", "layers", "context_length", "embedding_length",
+                 "heads", "kv_heads", "head_dim", "quantisation", "tensor_bytes",
+                 "tensor_bytes_by_type", "chat_template"):  # fmt: skip
+        assert getattr(said, name) == getattr(facts, name), name
+
+
+def test_a_library_model_is_measured(running, small_model, url, tmp_path):
+    """A running Ollama is adopted and left running; its durations stand beside our clock's."""
+    run = run_suite(
+        TINY, model=f"ollama:{running.model_id}", requests=4, out=tmp_path,
+        progress=RunProgress(io.StringIO()),
+    )  # fmt: skip
+
+    assert run.complete
+    assert run.config["model"]["sha256"] == small_model.sha256
+    assert run.config["model"]["quantisation"] == "Q4_K_M"
+    assert run.config["engine"]["name"] == "ollama"
+    for row in run.measured:
+        assert row["status"] == "ok"
+        assert row["native"]["decode_tokens"] == row["usage"]["completion_tokens"]
+        assert row["native"]["total_s"] <= (row["end_ns"] - row["sent_ns"]) / 1e9
+    assert url not in (run.path / "config.json").read_text()
+    assert running.healthy()
+    running.load()  # it was taken out of memory, as every engine is at the end
+
+
+@pytest.mark.usefixtures("url")
+def test_a_model_that_nobody_has_is_one_clear_error():
+    """The library cannot be reached here, or does not know it: Ollama's words, and a mend."""
+    with pytest.raises(BadModelError, match="Ollama cannot pull no-such-model-of-ours"):
+        find_subject("ollama:no-such-model-of-ours")
+
+
+def test_an_address_where_no_ollama_is(truth_url):
+    """Another server is no Ollama."""
+    with pytest.raises(MissingError, match="is not Ollama's"):
+        find_subject("ollama:x", base_url=truth_url)
