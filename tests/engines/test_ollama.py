@@ -1,18 +1,24 @@
 """A real Ollama: what its models are, that a running one is adopted, and what it refuses."""
 
 import io
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from shoestring.engines.ollama import OllamaEngine
 from shoestring.engines.opening import find_subject
+from shoestring.engines.protocol import Prompt
 from shoestring.errors import BadModelError, MissingError
 from shoestring.measure.progress import RunProgress
 from shoestring.measure.runner import run_suite
 from shoestring.models.facts import read_facts
+from shoestring.models.shapes import SHAPES
+from shoestring.models.synthesis import lay_out, write_model
 from shoestring.paths import cache_dir
 from shoestring.testing.engines import need_program
+from shoestring.testing.registry import running_registry
 
 TINY = str(Path(__file__).parents[1] / "data" / "tiny.toml")
 pytestmark = pytest.mark.engine
@@ -79,3 +85,31 @@ def test_an_address_where_no_ollama_is(truth_url):
     """Another server is no Ollama."""
     with pytest.raises(MissingError, match="is not Ollama's"):
         find_subject("ollama:x", base_url=truth_url)
+
+
+def test_a_model_is_pulled_with_progress(tmp_path, monkeypatch):
+    """A registry's model is fetched once, byte for byte, and answers."""
+    need_program("ollama")
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is missing: the registry needs a certificate")
+    shape = replace(SHAPES["tipo-100m"], layers=4, vocabulary=2000)
+    content = io.BytesIO()
+    sha256 = write_model(lay_out(shape, "f16"), content)
+    told = []
+    with running_registry({"small": content.getvalue()}, tmp_path) as registry:
+        monkeypatch.setenv("SSL_CERT_FILE", str(registry.certificate))
+        with OllamaEngine(
+            registry.name("small"), store=tmp_path / "store", endpoint="completions",
+            pulled=lambda *bytes_: told.append(bytes_),
+        ) as engine:  # fmt: skip
+            facts, said = engine.describe()
+            made = engine.generate(Prompt("sea", 4))
+            before = len(registry.asked)
+            engine.load()
+
+            assert len(registry.asked) == before  # it is there: not asked for again
+    assert said == sha256
+    assert (facts.layers, facts.quantisation) == (4, "F16")
+    assert made.failure is None
+    assert told[-1] == (len(content.getvalue()),) * 2
+    assert [done for done, _ in told] == sorted(done for done, _ in told)

@@ -18,6 +18,7 @@ from shoestring.models.names import ModelName, parse_model_name
         ("hf:o/r/f.gguf", ModelName("hf", "o/r/f.gguf")),
         ("hf:o/r@v1/folder/F.GGUF", ModelName("hf", "o/r@v1/folder/F.GGUF")),
         ("ollama:qwen2.5:7b", ModelName("ollama", "qwen2.5:7b")),
+        ("ollama:127.0.0.1:443/me/m:1", ModelName("ollama", "127.0.0.1:443/me/m:1")),
         ("ollama:someone/model", ModelName("ollama", "someone/model")),
         ("shape:llama-3.1-8b:q4_k_m", ModelName("shape", "llama-3.1-8b:q4_k_m")),
         ("shape:llama-3.1-8b/2:Q4_K_M", ModelName("shape", "llama-3.1-8b/2:Q4_K_M")),

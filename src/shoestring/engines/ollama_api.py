@@ -75,6 +75,8 @@ class OllamaApi:
             if said.get("digest") and said.get("total"):
                 done[said["digest"]] = (int(said.get("completed") or 0), int(said["total"]))
                 progress(sum(d for d, _ in done.values()), sum(t for _, t in done.values()))
+        whole = sum(total for _, total in done.values())
+        progress(whole, whole)  # Ollama does not say that the last bytes are there
 
     def create(self, model: str, path: Path, sha256: str) -> None:
         """Make a model of a GGUF file; its bytes are sent only where the server lacks them.
@@ -136,7 +138,8 @@ class OllamaApi:
 
     @staticmethod
     def _find(said: dict[str, Any], model: str) -> dict[str, Any] | None:
-        wanted = model if ":" in model else f"{model}:latest"
+        tagged = ":" in model.rpartition("/")[2]  # before that it is a registry's port
+        wanted = model if tagged else f"{model}:latest"
         models = said.get("models") or []
         return next((m for m in models if m.get("name") == wanted), None)
 

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 HUB_FORM = "hf:OWNER/REPO/FILE.gguf"
-OLLAMA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*(?::[A-Za-z0-9][A-Za-z0-9._-]*)?")
+OLLAMA_NAME = re.compile(  # a registry with its port, owner and name, a tag
+    r"([A-Za-z0-9][A-Za-z0-9.-]*:[0-9]{1,5}/)?[A-Za-z0-9][A-Za-z0-9._/-]*"
+    r"(:[A-Za-z0-9][A-Za-z0-9._-]*)?"
+)
 LONGEST_NAME = 4096  # the longest path that Linux takes
 SHOWN = 80  # of a wrong name, in an error
 
