@@ -186,11 +186,11 @@ def test_the_context_holds_a_whole_conversation():
 
 
 def test_builtin_suites_are_good():
-    """The suites in the package load, have five blocks, and carry their file's name."""
+    """The suites in the package load, have five blocks or more, and carry their file's name."""
     names = list(builtin_suites())
 
     assert {
-        "chat", "code", "cold-start", "concurrency", "long-context", "multi-turn", "open-loop",
+        "chat", "code", "cold-start", "concurrency", "large", "long-context", "multi-turn", "open-loop",
         "predictability", "rag", "reasoning", "smoke", "structured",
     } == set(names)  # fmt: skip
     assert [(name, True) for name in names] == [
