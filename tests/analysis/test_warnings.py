@@ -191,6 +191,20 @@ def test_a_busy_machine(run):
     assert "50 % of the CPU" in found["busy_machine"][0]
 
 
+def test_stolen_time_is_not_the_work_of_others(run):
+    """The host took the other half: that is named, and no program here is blamed."""
+    found = _warn(
+        _telemetry(
+            run,
+            cpu_percent=lambda _: 100.0,
+            engine_cpu_percent=lambda _: 100.0,
+            steal_percent=lambda _: 50.0,
+        )
+    )
+    assert "stolen_time" in found
+    assert "busy_machine" not in found
+
+
 def test_free_answers_do_not_stop_early(run):
     """Where the suite lets an answer end, its end is no fault."""
     config = copy.deepcopy(run.config)

@@ -56,11 +56,13 @@ def temperature_drift(evidence: Evidence) -> Iterator[Warned]:
 
 
 def busy_machine(evidence: Evidence) -> Iterator[Warned]:
-    """Others than the engine used the CPU."""
+    """Others than the engine used the CPU; what the host took away is named by itself."""
     for session in evidence.run.sessions:
         cores = ((session.get("machine") or {}).get("cpu") or {}).get("cores_logical")
         others = [
-            sample["cpu_percent"] - sample["engine_cpu_percent"] / cores
+            sample["cpu_percent"]
+            - (sample.get("steal_percent") or 0.0)
+            - sample["engine_cpu_percent"] / cores
             for sample in session_samples(evidence.run, session["session"])
             if cores and _both(sample, "cpu_percent", "engine_cpu_percent")
         ]
