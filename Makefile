@@ -56,10 +56,12 @@ format: $(STAMP) ## Mend style where a machine can
 figures: $(STAMP) ## Rebuild the published figures, tables and HTML from the committed runs
 	@$(BIN)/shoestring report --published
 
-bench: $(STAMP) ## Measure the clock and the fault campaigns; writes results/benchmarks/
+bench: $(STAMP) ## Clock, fault campaigns, costs, agreement, shapes (an hour); writes results/benchmarks/
 	@$(BIN)/python benchmarks/clock.py
-	@$(BIN)/python benchmarks/kills.py
+	@$(BIN)/python benchmarks/faults.py
 	@$(BIN)/python benchmarks/costs.py
+	@$(BIN)/python benchmarks/agreement.py
+	@$(BIN)/python benchmarks/shapes.py
 
 lock: $(STAMP) ## Pin every dependency with its hashes, naming no registry
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

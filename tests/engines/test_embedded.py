@@ -82,11 +82,15 @@ def test_a_killed_engine_fails_the_request_and_not_the_harness():
     with open_engine("pypi:gemma3-270m", context=256) as engine:
         assert engine.pid is not None
         os.kill(engine.pid, signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(engine.pid)], timeout=10)
+        os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOWAIT)  # it is the engine's to reap
         failure = engine.generate(Prompt("Hello", 2)).failure
+        healthy, said = engine.healthy(), [engine.lost(), engine.lost()]
 
     assert failure is not None
     assert failure.reason in ("connect", "reset")
+    assert not healthy
+    assert said[0] == said[1]  # who asks second is told, too
+    assert "died by signal 9" in said[0]
 
 
 @pytest.mark.usefixtures("small_model")

@@ -190,8 +190,8 @@ def test_builtin_suites_are_good():
     names = list(builtin_suites())
 
     assert {
-        "chat", "code", "cold-start", "concurrency", "large", "long-context", "multi-turn", "open-loop",
-        "predictability", "rag", "reasoning", "smoke", "structured",
+        "chat", "code", "cold-start", "concurrency", "large", "long-context", "multi-turn",
+        "open-loop", "predictability", "rag", "reasoning", "smoke", "structured",
     } == set(names)  # fmt: skip
     assert [(name, True) for name in names] == [
         (load_suite(name).name, load_suite(name).blocks >= 5) for name in names

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from contextlib import suppress
 
 import pytest
 
@@ -16,7 +15,6 @@ from shoestring.measure.records import read_run
 from shoestring.measure.writer import RunWriter
 from shoestring.testing.synthetic import write_synthetic_run
 
-SLOW = "truth-ttft40-itl10-n8"
 CONFIG = {
     "schema_version": 1, "run_id": "r", "seed": 1, "suite": {"name": "s", "cases": []},
     "model": {"name": "m"}, "engine": {"name": "e"}, "requests": [{"id": "a"}, {"id": "b"}],
@@ -94,38 +92,6 @@ def test_a_full_disk_leaves_whole_rows(tmp_path):
     assert "is full" in message
     assert f"{number} rows are safe" in message
     assert len(read_run(tmp_path / "r").rows) == int(number) > 5
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_run_on_a_disk_that_fills_up_and_is_freed(tmp_path, truth_url, harness):
-    """A really full disk ends the run with exit 2 and one line; with space again it goes on."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], check=False
-    )
-    if mounted.returncode:
-        pytest.skip("this container may not mount")
-    try:
-        cut = harness(disk / "runs", truth_url, SLOW)
-        cut.wait_for_rows(3)
-        with (disk / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
-            while True:
-                ballast.write(b"\0" * 512)
-        status, _, said = cut.end()
-        rows = len(read_run(next((disk / "runs").iterdir())).rows)
-        (disk / "ballast").unlink()
-        again, answer, _ = harness(disk / "runs", truth_url, SLOW, "--resume").end()
-        run = read_run(next((disk / "runs").iterdir()))
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-
-    assert (status, again) == (2, 0)
-    assert said.strip().splitlines()[-1].startswith("Error: the disk of ")
-    assert "Traceback" not in said
-    assert json.loads(answer)["status"] == "complete"
-    assert 0 < rows < len(run.rows)
-    assert len(run.measured) == 20
 
 
 @pytest.mark.parametrize(

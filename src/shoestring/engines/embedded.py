@@ -80,6 +80,7 @@ class EmbeddedEngine(OpenAIEngine):
         self._log_path = log_path
         self._load_timeout_s = load_timeout_s
         self._child: subprocess.Popen[bytes] | None = None
+        self._ended: str | None = None
         self._origin_s = 0.0
         self._spans: list[Span] = []
 
@@ -103,7 +104,7 @@ class EmbeddedEngine(OpenAIEngine):
         if importlib.util.find_spec("xllamacpp") is None:
             raise MissingError(f"engine embedded needs xllamacpp: {INSTALL_COMMAND}")
         self._origin_s = time.monotonic()
-        self._spans = []
+        self._spans, self._ended = [], None
         log = self._log_path.open("ab") if self._log_path is not None else None
         try:
             self._child = subprocess.Popen(
@@ -157,10 +158,10 @@ class EmbeddedEngine(OpenAIEngine):
         child.stdout.close()
 
     def lost(self) -> str | None:
-        """Say how the child died, once it has."""
-        if self._child is None or self._child.poll() is None:
-            return None
-        return str(self._death("answer"))
+        """Say how the child died, once it has, as often as it is asked."""
+        if self._child is not None and self._child.poll() is not None:
+            self._ended = str(self._death("answer"))
+        return self._ended
 
     def spans(self) -> list[Span]:
         """Return the steps of the start: process and import, then the model."""

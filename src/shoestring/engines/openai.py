@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from shoestring.engines.protocol import Prompt
 
 Endpoint = Literal["chat", "completions"]
+GO_ON_FIELDS = {"llamacpp": "ignore_eos", "sglang": "ignore_eos", "vllm": "ignore_eos"}
+"""Servers by ``owned_by`` of their models, and by which field each goes on after the end-of-text
+token; others are not sent it, since an unknown field makes some refuse a request."""
 
 
 class OpenAIEngine(HttpEngine):
@@ -30,8 +33,7 @@ class OpenAIEngine(HttpEngine):
         endpoint: ``chat`` applies the model's chat template, ``completions`` does not.
         api_key: sent as a bearer token; default: ``SHOESTRING_API_KEY``, if set.
         fixed_length_field: the request field by which this server goes on after the end-of-text
-            token (``ignore_eos`` in llama.cpp and vLLM), or None: unknown fields make some
-            servers refuse a request.
+            token; None: the one of :data:`GO_ON_FIELDS`, if the server says what it is.
     """
 
     name = "openai"
@@ -64,7 +66,9 @@ class OpenAIEngine(HttpEngine):
             MissingError: nobody answers there, or the key is refused.
         """
         reply = self._ask("GET", "/v1/models")
-        self._server = reply.server
+        owner = _owner(reply)
+        self._fixed_length_field = self._fixed_length_field or GO_ON_FIELDS.get(owner or "")
+        self._server = self._ask_version() if owner == "vllm" else reply.server
         if reply.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise MissingError(
                 f"{self._address.url} refused the key (HTTP {reply.status}): set {API_KEY_VARIABLE}"
@@ -77,7 +81,7 @@ class OpenAIEngine(HttpEngine):
         """Do nothing: the server holds its model."""
 
     def version(self) -> str | None:
-        """Return what the server said it is, by its ``Server`` header."""
+        """Return what the server said it is: vLLM its version, others a ``Server`` header."""
         return self._server
 
     def count_tokens(self, text: str) -> int | None:
@@ -99,6 +103,10 @@ class OpenAIEngine(HttpEngine):
             )
         self._tokenises = tokens is not None
         return tokens
+
+    def _ask_version(self) -> str | None:
+        said = self._ask("GET", "/version").parsed()
+        return f"vllm {said['version']}" if isinstance(said, dict) and "version" in said else None
 
     def _request(self, prompt: Prompt) -> tuple[str, dict[str, Any]]:
         body: dict[str, Any] = {
@@ -124,6 +132,15 @@ class OpenAIEngine(HttpEngine):
 
     def _reader(self, _prompt: Prompt) -> Reader:
         return read_stream
+
+
+def _owner(reply: Reply) -> str | None:
+    """Return who owns the first model of ``/v1/models``: with some, the server's own name."""
+    said = reply.parsed()
+    listed = said.get("data") if isinstance(said, dict) else None
+    first = listed[0] if isinstance(listed, list) and listed else None
+    owner = first.get("owned_by") if isinstance(first, dict) else None
+    return owner if isinstance(owner, str) else None
 
 
 def read_token_count(reply: Reply) -> int | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shoestring.models.facts import ModelFacts
     from shoestring.models.fetch import ModelFile
 
-ENGINES = ("auto", "embedded", "ollama", "llama-server", "openai")
+ENGINES = ("auto", "embedded", "ollama", "llama-server", "koboldcpp", "openai")
 OWN = ("embedded", "llama-server")
 """Engines that the harness always starts by itself."""
 OLLAMA_SCHEME = "ollama:"
@@ -84,7 +84,7 @@ def find_subject(
     """
     engine = choose_engine(engine, model, base_url)
     subject = Subject(model, engine, base_url)
-    if engine == "openai":
+    if base_url and engine != "ollama":
         # Before anything is written: does anybody answer there, and take the key?
         with make_engine(subject):
             return subject
@@ -101,8 +101,9 @@ def find_subject(
 def _find_in_library(subject: Subject, progress: Callable[[int, int], None]) -> Subject:
     """Have Ollama pull its model where it lacks it, and read there what the model is."""
     from shoestring.engines.ollama import OllamaEngine
+    from shoestring.models.names import parse_model_name
 
-    name = subject.model.removeprefix(OLLAMA_SCHEME)
+    name = parse_model_name(subject.model).rest
     engine = OllamaEngine(name, base_url=subject.base_url, pulled=progress)
     try:
         engine.start()
@@ -152,6 +153,11 @@ def make_engine(
         from shoestring.engines.embedded import EmbeddedEngine
 
         return EmbeddedEngine(file.path, subject.model, **settings)
+    if subject.engine == "koboldcpp":
+        from shoestring.engines.koboldcpp import KoboldCppEngine
+
+        path = file.path if file is not None else None
+        return KoboldCppEngine(subject.model, path=path, base_url=subject.base_url, **settings)
     assert subject.base_url is not None
     from shoestring.engines.openai import OpenAIEngine
 
@@ -178,7 +184,7 @@ def open_engine(
     Args:
         model: ``pypi:NAME``, ``file:PATH``, ``hf:…``, ``shape:…``, ``ollama:NAME``; with
             ``base_url`` the server's own id.
-        engine: ``auto``, ``embedded``, ``ollama``, ``llama-server`` or ``openai``.
+        engine: ``auto``, ``embedded``, ``ollama``, ``llama-server``, ``koboldcpp`` or ``openai``.
         base_url: of a server that runs already.
         settings: ``context``, ``parallel`` and ``log_path`` of an engine of ours.
 

@@ -37,7 +37,7 @@ Then: shoestring report PATH, which the last line of the output names.
     "--engine",
     default="auto",
     show_default=True,
-    help="embedded, ollama, llama-server, openai; several with commas are compared. "
+    help="embedded, ollama, llama-server, koboldcpp, openai; several with commas are compared. "
     "auto: ollama for ollama: models, the server at --base-url, else embedded.",
 )
 @click.option("--base-url", help="A server that runs already: http://HOST:PORT.")
@@ -69,7 +69,8 @@ def run(
     """Measure a model with SUITE and keep every raw event of it.
 
     SUITE is smoke (a minute or two), chat, code, structured, multi-turn, rag, reasoning,
-    long-context, concurrency, open-loop, cold-start, predictability, or the path of a TOML file.
+    long-context, concurrency, open-loop, cold-start, predictability, large (for models that are
+    slow here), or the path of a TOML file.
     The record goes into a folder of its own; a run that was cut goes on with --resume.
     A server's key is read from SHOESTRING_API_KEY and kept nowhere.
     """

@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from shoestring.errors import EngineLostError, ShoestringError
+from shoestring.errors import EngineLostError, MissingError, ShoestringError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,9 +86,26 @@ class Recovery:
 
     def after(self, recording: Recording) -> None:
         """Return when the engine can answer, or when the session was asked to stop."""
-        if not recording.broken:
+        if recording.broken:
+            self._see_to_it()
+        else:
             self._restarts = 0
-            return
+
+    def count_tokens(self, text: str) -> int | None:
+        """Count by the engine, and bring it back first where it went away between two batches.
+
+        Raises:
+            ShoestringError: it did not come back, or is there and does not count.
+        """
+        try:
+            return self._engine.count_tokens(text)
+        except (MissingError, EngineLostError):
+            self._see_to_it()
+            if self._stop.error is not None:
+                raise self._stop.error  # noqa: B904 - it says more than that nobody answers
+            return self._engine.count_tokens(text)
+
+    def _see_to_it(self) -> None:
         with self._lock:  # the first slot does it; the others wait, and find it done
             if self._stop.asked:
                 return
@@ -120,19 +137,26 @@ class Recovery:
             self._stop.ask("engine lost", error)
 
     def _restart(self) -> EngineLostError | None:
-        self._restarts += 1
-        if self._restarts > RESTARTS_IN_A_ROW:
-            return EngineLostError(
-                f"the engine died {self._restarts} times in a row without an answer: take a "
-                "smaller model, then go on with --resume"
-            )
-        try:
-            self._engine.stop()
-            self._engine.start()
-            self._engine.load()
-        except ShoestringError as error:
-            return EngineLostError(f"{error}; go on with --resume")
-        return None
+        """Start it again; where it dies in doing so, once more, until it has had its chances."""
+        said = ""
+        while self._restarts < RESTARTS_IN_A_ROW:
+            self._restarts += 1
+            try:
+                self._engine.stop()
+                self._engine.start()
+                self._engine.load()
+            except EngineLostError as error:
+                said = f" ({error})"
+                if self._stop.asked:
+                    return None
+            except ShoestringError as error:
+                return EngineLostError(f"{error}; go on with --resume")
+            else:
+                return None
+        return EngineLostError(
+            f"the engine was started {self._restarts} times in a row and gave no answer{said}: "
+            "take a smaller model, then go on with --resume"
+        )
 
     def _wait(self) -> EngineLostError | None:
         deadline_s = time.monotonic() + self._wait_s

@@ -50,7 +50,7 @@ def run_suite(
         suite: a built-in suite's name, or the path of a TOML file.
         model: ``pypi:NAME``, ``file:PATH``, ``hf:…``, ``shape:…`` or ``ollama:NAME``; with
             ``base_url`` the server's own id.
-        engine: ``auto``, ``embedded``, ``ollama``, ``llama-server`` or ``openai``.
+        engine: ``auto``, ``embedded``, ``ollama``, ``llama-server``, ``koboldcpp`` or ``openai``.
         base_url: of a server that runs already.
         out: the folder that gets the run's folder; with ``resume`` it may be the run itself.
         resume: go on with the newest cut run of the same suite, model and engine in ``out``; a new

@@ -216,7 +216,7 @@ class Session:
             self.progress.update(len(self.writer.done), total, self.writer.failed, ask.planned.case)
 
     def _ask(self, case: Case, planned: Planned) -> Ask:
-        text = make_prompt(case, planned.id, self.suite.seed, self.engine.count_tokens)
+        text = make_prompt(case, planned.id, self.suite.seed, self._recovery.count_tokens)
         wanted = Prompt(
             text.text,
             case.output_tokens,
@@ -267,7 +267,7 @@ class Session:
         }
         self.facts["interruptions"] = self._recovery.interruptions
         self.facts["ended_utc"] = utc_now()
-        if self.stop.error is None:
+        if not isinstance(self.stop.error, DiskFullError):
             self.writer.write_session(self.facts)
 
 
