@@ -298,8 +298,11 @@ def _versions() -> dict[str, str | None]:
 
 
 def _commit() -> dict[str, Any]:
-    """Return the commit of the checkout that this package runs from; null in an installed wheel."""
-    folder = Path(__file__).resolve().parent
+    """Return the commit of the checkout that this package runs from; null in an installed wheel.
+
+    ``dirty`` is of the package alone: a run that is written into the checkout does not soil it.
+    """
+    folder = Path(__file__).resolve().parents[1]
 
     def git(*words: str) -> str | None:
         try:
@@ -315,4 +318,4 @@ def _commit() -> dict[str, Any]:
     tracked = git("ls-files", "--error-unmatch", str(Path(__file__).resolve()))
     if tracked is None:
         return {"sha": None, "dirty": None}
-    return {"sha": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    return {"sha": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "."))}
