@@ -12,6 +12,7 @@ import subprocess
 import time
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -297,10 +298,12 @@ def _versions() -> dict[str, str | None]:
     }
 
 
+@cache
 def _commit() -> dict[str, Any]:
     """Return the commit of the checkout that this package runs from; null in an installed wheel.
 
     ``dirty`` is of the package alone: a run that is written into the checkout does not soil it.
+    Asked once a process: what is committed while it runs is not what it runs.
     """
     folder = Path(__file__).resolve().parents[1]
 
