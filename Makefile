@@ -56,7 +56,7 @@ format: $(STAMP) ## Mend style where a machine can
 figures: $(STAMP) ## Rebuild the published figures, tables and HTML from the committed runs
 	@$(BIN)/shoestring report --published
 
-bench: $(STAMP) ## Clock, fault campaigns, costs, agreement, shapes (an hour); writes results/benchmarks/
+bench: engines ## Clock, fault campaigns, costs, agreement, shapes (an hour); writes results/benchmarks/
 	@$(BIN)/python benchmarks/clock.py
 	@$(BIN)/python benchmarks/faults.py
 	@$(BIN)/python benchmarks/costs.py

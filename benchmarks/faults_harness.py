@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import psutil
 
+from shoestring.errors import ShoestringError
 from shoestring.measure.records import (
     CONFIG,
     ENVIRONMENT,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 POLL_S = 0.05
 ORPHAN_WAIT_S = 15.0
+VAIN_LIVES = 10
+"""Where the harness lived so often in a row without a fault, there will be none."""
 SESSIONS = 20
 """A run that is not complete after so many more sessions will not be."""
 CAMPAIGN = "SHOESTRING_CAMPAIGN"
@@ -47,6 +50,10 @@ class Campaign:
         suite: name or path.
         options: of ``shoestring run``.
         environment: variables beside our own.
+
+    Attributes:
+        faults: how many were made.
+        ends: how the harness ended where that was not well: status and last line.
     """
 
     def __init__(
@@ -59,10 +66,33 @@ class Campaign:
             sys.executable, "-P", "-c", "from shoestring.cli import main; main()", "run", suite,
             *options, "--out", str(out), "--resume",
         ]  # fmt: skip
+        self.faults = 0
         self.ends: list[dict[str, Any]] = []
+        self._vain = 0
+        self._begun_s = time.monotonic()
 
     def start(self) -> Harness:
-        """Start the harness: it goes on with a cut run, or begins one."""
+        """Start the harness to break it: it goes on with a cut run, or begins one.
+
+        Raises:
+            ShoestringError: it does not live long enough to be broken.
+        """
+        if self._vain == VAIN_LIVES:
+            last = self.ends[-1] if self.ends else "it always ended well"
+            raise ShoestringError(
+                f"the harness lived {VAIN_LIVES} times in a row without a fault; last end: {last}"
+            )
+        self._vain += 1
+        return self._start()
+
+    def note_fault(self, what: str) -> None:
+        """Count a fault that was made, and say how far the campaign is."""
+        self.faults += 1
+        self._vain = 0
+        passed_s = time.monotonic() - self._begun_s
+        print(f"fault {self.faults}, {what}: {self.rows()} rows, {passed_s:.0f} s", flush=True)
+
+    def _start(self) -> Harness:
         # A file takes all that it says; a pipe would block it.
         said = tempfile.TemporaryFile()  # noqa: SIM115 - the harness closes it
         process = subprocess.Popen(
@@ -72,10 +102,11 @@ class Campaign:
 
     def complete(self) -> None:
         """Start the harness until no run is cut, at most so often."""
-        for _ in range(SESSIONS):
+        for number in range(SESSIONS):
             if all(_is_complete(path) for path in self._runs()):
                 return
-            with self.start() as harness:
+            print(f"session {number + 1} without faults, to complete the run", flush=True)
+            with self._start() as harness:
                 harness.end()
 
     def rows(self) -> int:
@@ -145,15 +176,16 @@ class Harness:
         wanted = self._campaign.rows() + more
         return self.wait_for(lambda: self._campaign.rows() >= wanted)
 
-    def end(self) -> int:
-        """Wait for its end, and note how it ended where that was not well; return its status."""
+    def end(self) -> str:
+        """Wait for its end; note it and return its last line where that was not well, else ""."""
         status = self.process.wait()
-        if status:
-            self._said.seek(0)
-            lines = self._said.read().decode(errors="replace").strip().splitlines()
-            message = lines[-1].replace(str(self._campaign.out), "OUT") if lines else ""
-            self._campaign.ends.append({"status": status, "message": message})
-        return status
+        if not status:
+            return ""
+        self._said.seek(0)
+        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        message = lines[-1].replace(str(self._campaign.out), "OUT") if lines else ""
+        self._campaign.ends.append({"status": status, "message": message})
+        return message
 
     def engine(self) -> psutil.Process | None:
         """Return the process that computes: a llama-server of ours, or Ollama's runner."""
@@ -180,7 +212,7 @@ def run_counts(path: Path) -> dict[str, Any]:
     ids = Counter(row["id"] for row in rows)
     planned = {request["id"] for request in read_object(path / CONFIG)["requests"]}
     sessions = read_object(path / ENVIRONMENT)["sessions"]
-    interruptions = [each for session in sessions for each in session["interruptions"]]
+    interruptions = [each for session in sessions for each in (session["interruptions"] or [])]
     reasons = Counter(row["failure"]["reason"] for row in rows if row["status"] == "failed")
     twice = sum(count > 1 for count in ids.values())
     return {

@@ -24,9 +24,9 @@ def kill_harness(folder: Path, kills: int, requests: int, rng: random.Random) ->
     """Kill the harness, start it again with ``--resume``; runs follow each other as they end."""
     campaign = Campaign(folder, "smoke", "--requests", str(requests))
     killed: list[dict[str, Any]] = []
-    while len(killed) < kills:
+    while campaign.faults < kills:
         moment_s = rng.uniform(0.0, LATEST_S)
-        since = "row" if len(killed) % 2 else "start"
+        since = "row" if campaign.faults % 2 else "start"
         with campaign.start() as harness:
             if (since == "row" and not harness.wait_for_rows(1)) or harness.wait(moment_s):
                 harness.end()  # complete before this kill: the next start begins a new run
@@ -50,11 +50,11 @@ def kill_runner(folder: Path, kills: int, requests: int, rng: random.Random) -> 
 
 def _kill_computing(campaign: Campaign, kills: int, rng: random.Random) -> dict[str, Any]:
     killed: list[dict[str, Any]] = []
-    while len(killed) < kills:
+    while campaign.faults < kills:
         with campaign.start() as harness:
-            while len(killed) < kills:
+            while campaign.faults < kills:
                 moment_s = rng.uniform(0.0, LATEST_S)
-                since = "row" if len(killed) % 2 else "start"
+                since = "row" if campaign.faults % 2 else "start"
                 there = (
                     harness.wait_for_rows(1)
                     if since == "row"
@@ -77,6 +77,5 @@ def _kill_computing(campaign: Campaign, kills: int, rng: random.Random) -> dict[
 
 
 def _note(killed: list[dict[str, Any]], since: str, moment_s: float, campaign: Campaign) -> None:
-    rows = campaign.rows()
-    killed.append({"since": since, "moment_s": round(moment_s, 3), "rows": rows})
-    print(f"kill {len(killed)}, {moment_s:.1f} s after the {since}: {rows} rows", flush=True)
+    killed.append({"since": since, "moment_s": round(moment_s, 3), "rows": campaign.rows()})
+    campaign.note_fault(f"{moment_s:.1f} s after the {since}")

@@ -36,6 +36,8 @@ SUITE = str(Path(__file__).with_name("faults.toml"))
 TTFT_S, ITL_S, TOKENS = 0.05, 0.01, 16
 MODEL = f"truth-ttft{TTFT_S * 1e3:g}-itl{ITL_S * 1e3:g}-n{TOKENS}"
 DISK = "16m"
+FULL = "is full"
+"""What the harness says of a disk without space, and of nothing else."""
 STEPS_S = (3600, 0, -3600, 0)
 """Where the wall clock is set to, seconds from the machine's, in turn: every step is an hour."""
 LONGEST_CUT_S = 8.0
@@ -53,8 +55,7 @@ def fill_disk(folder: Path, fills: int, requests: int, rng: random.Random) -> di
             disk, method = None, f"RLIMIT_FSIZE of the harness, since: {error}"
         campaign = Campaign((disk or folder) / "runs", SUITE, "--base-url", server.base_url,
                             "--model", MODEL, "--requests", str(requests))  # fmt: skip
-        filled = 0
-        while filled < fills:
+        while campaign.faults < fills:
             with campaign.start() as harness, ExitStack() as full:
                 if not harness.wait_for_rows(1) or harness.wait(rng.uniform(0.0, SOON_S)):
                     harness.end()
@@ -63,10 +64,10 @@ def fill_disk(folder: Path, fills: int, requests: int, rng: random.Random) -> di
                     full.enter_context(ballast(disk))
                 else:
                     _limit_files(harness, campaign)
-                filled += harness.end() != 0
-                print(f"filled {filled} times: {campaign.rows()} rows", flush=True)
+                if FULL in harness.end():
+                    campaign.note_fault("disk filled")
         campaign.complete()
-        return {"method": method, "fills": filled, **campaign.counts()}
+        return {"method": method, "fills": campaign.faults, **campaign.counts()}
 
 
 def _limit_files(harness: Harness, campaign: Campaign) -> None:
@@ -83,22 +84,23 @@ def step_clock(folder: Path, steps: int, requests: int, rng: random.Random) -> d
     clock = stepping_clock(folder)
     with running_server() as server:
         options = ("--base-url", server.base_url, "--model", MODEL, "--requests", str(requests))
+        print("a run without steps, to compare with", flush=True)
         steady = Campaign(folder / "steady", SUITE, *options, environment=clock.environment)
         with steady.start() as harness:
             harness.end()
         stepped = Campaign(folder / "stepped", SUITE, *options, environment=clock.environment)
-        places, made = itertools.cycle(STEPS_S), 0
-        while made < steps:
+        places = itertools.cycle(STEPS_S)
+        while stepped.faults < steps:
             with stepped.start() as harness:
-                while made < steps and harness.wait_for_rows(1):
+                while stepped.faults < steps and harness.wait_for_rows(1):
                     if harness.wait(rng.uniform(0.0, SOON_S)):
                         break
-                    clock.step_to(next(places))
-                    made += 1
+                    clock.step_to(place_s := next(places))
+                    stepped.note_fault(f"clock set to {place_s:+d} s")
                 harness.end()
         stepped.complete()
     return {
-        "steps": made, "step_s": 3600, **stepped.counts(),
+        "steps": stepped.faults, "step_s": 3600, **stepped.counts(),
         "times": _times(stepped), "times_without_steps": _times(steady),
     }  # fmt: skip
 
@@ -147,20 +149,21 @@ def cut_network(folder: Path, cuts: int, requests: int, rng: random.Random) -> d
         with campaign.start() as harness:
             harness.wait_for_rows(1)
             network.cut()
-            harness.end()  # it waits for a minute, then gives the session up
+            print("network cut until the harness gives up, a minute", flush=True)
+            given_up = harness.end()
         network.mend()
-        print(f"given up: {campaign.ends}", flush=True)
         lengths_s: list[float] = []
-        while len(lengths_s) < cuts:
+        while campaign.faults < cuts:
             with campaign.start() as harness:
-                while len(lengths_s) < cuts and harness.wait_for_rows(1):
+                while campaign.faults < cuts and harness.wait_for_rows(1):
                     if harness.wait(rng.uniform(0.0, SOON_S)):
                         break
                     lengths_s.append(rng.uniform(0.0, LONGEST_CUT_S))
                     network.cut()
                     harness.wait(lengths_s[-1])
                     network.mend()
-                    print(f"cut {len(lengths_s)}: {campaign.rows()} rows", flush=True)
+                    campaign.note_fault(f"network cut for {lengths_s[-1]:.1f} s")
                 harness.end()
         campaign.complete()
-        return {"cuts_s": [round(length, 3) for length in lengths_s], **campaign.counts()}
+        return {"cuts_s": [round(length, 3) for length in lengths_s], "long_cut": given_up,
+                **campaign.counts()}  # fmt: skip

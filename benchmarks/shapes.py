@@ -2,7 +2,8 @@
 
 For each shape, in an empty cache each time: wall time and peak memory of `shoestring models get`,
 as a user runs it. Then llama-server decodes greedily (how many of the tokens differ?), and Ollama
-is given the file and asked for as many (it ends an answer that repeats itself early).
+is given the file and asked for as many (it ends an answer that repeats itself early). Each figure
+that has a bar is held to it, and printed as met or missed.
 
     python benchmarks/shapes.py [--shapes llama-3.2-1b:q4_k_m ...] [--times 3] [--json-out FILE]
 """
@@ -27,10 +28,13 @@ from shoestring.models.fetch import resolve_model
 from shoestring.testing.greedy import CONTEXT, PROMPT, decode_greedily
 
 TOKENS = 300
+DISTINCT = 200
+"""So many of the tokens have to differ, or greedy decoding has fallen into a loop."""
 BARS = {
     "llama-3.2-1b:q4_k_m": {"wall_s": 5.0},
     "llama-3.1-8b:q4_k_m": {"wall_s": 30.0, "peak_rss_bytes": 6e9},
 }
+"""What making a shape may cost at most."""
 PATIENCE = Patience(stall_s=600, request_s=1800)
 
 
@@ -41,11 +45,20 @@ def main() -> None:
     arguments.add_argument("--times", type=int, default=3)
     arguments.add_argument("--json-out", type=Path, default=Path("results/benchmarks/shapes.json"))
     given = arguments.parse_args()
+    if given.times < 1:
+        arguments.error(f"--times {given.times}: at least 1")
+    for program in ("llama-server", "ollama"):
+        if find_program(program) is None:
+            arguments.error(f"{program} is missing: make engines")
     figures = {}
     for name in given.shapes:
-        figures[name] = measure(name, given.times)
+        made = measure(name, given.times)
+        figures[name] = {**made, "bars": judge(name, made)}
         print(name, figures[name], flush=True)
     write_result(given.json_out, "shapes", {"tokens_asked": TOKENS, "shapes": figures})
+    for name, made in figures.items():
+        for what, bar in made["bars"].items():
+            print(f"{'met' if bar['met'] else 'missed':7} {name}: {what} {bar}")
 
 
 def measure(name: str, times: int) -> dict[str, Any]:
@@ -60,9 +73,24 @@ def measure(name: str, times: int) -> dict[str, Any]:
         "made": made,
         "wall_s": median(one["wall_s"] for one in made),
         "peak_rss_bytes": max(one["peak_rss_bytes"] for one in made),
-        "bars": BARS.get(name),
         **asked,
     }
+
+
+def judge(name: str, made: dict[str, Any]) -> dict[str, Any]:
+    """Say of each bar of a shape whether it is met; a figure that is missing meets none."""
+    bars: dict[str, Any] = {
+        figure: {"at_most": limit, "met": made[figure] <= limit}
+        for figure, limit in BARS.get(name, {}).items()
+    }
+    for engine, figure, least in (
+        ("llama-server", "distinct", DISTINCT),
+        ("llama-server", "tokens", TOKENS),
+        ("ollama", "tokens", TOKENS),
+    ):
+        met = (made[engine][figure] or 0) >= least
+        bars[f"{engine} {figure}"] = {"at_least": least, "met": met}
+    return bars
 
 
 def make(name: str, cache: Path) -> dict[str, float]:
@@ -86,8 +114,7 @@ def make(name: str, cache: Path) -> dict[str, float]:
 def ask(name: str, cache: Path) -> dict[str, Any]:
     """Have llama-server and Ollama decode as many tokens greedily."""
     program = find_program("llama-server")
-    if program is None or find_program("ollama") is None:
-        raise SystemExit("llama-server or Ollama is missing: make engines")
+    assert program is not None
     model = resolve_model(f"shape:{name}", cache=cache)
     said = decode_greedily(program, model.path, TOKENS)
     with OllamaEngine(

@@ -38,6 +38,14 @@ def test_every_field_of_the_summary_is_defined(run):
     assert _cells("The other fields of `report --json`") == set(summarise(run)) - {"metrics"}
 
 
+def test_the_note_is_answered_with_fields_that_exist():
+    """What the section on LocalLLMEngine calls timings.X is a field of RequestMetrics."""
+    section = TEXT.split("`LocalLLMEngine`\n", 1)[1]
+    named = set(re.findall(r"timings\.(\w+)", section))
+    assert len(named) >= 5
+    assert named <= {field.name for field in fields(RequestMetrics)}
+
+
 PARTS = (
     "requests", "goodput", "memory", "calibration", "token_counts", "energy", "interruptions",
     "native",

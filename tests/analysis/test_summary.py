@@ -298,6 +298,26 @@ def test_energy_without_a_source_is_null_with_the_reason(run):
     assert "NVML: not found" in found["reason"]
 
 
+def test_a_session_that_was_killed_is_not_called_one_without_a_gpu(run):
+    """Its energy was not read any more; that the machine has no GPU is not known."""
+    machine = {**run.sessions[0]["machine"], "gpus": [{"name": "T4"}], "gpus_unavailable": None}
+    killed = {"machine": machine, "energy": None, "telemetry": None}
+    reason = summarise(_sessions(run, killed))["energy"]["reason"]
+    assert reason == (
+        "no source of energy was recorded: the session was cut before its energy was read"
+    )
+
+
+def test_energy_of_a_run_without_an_answer(make_run):
+    """No token was made: that is another reason than tokens that nobody counted."""
+    run = make_run(gpu=True)
+    failure = {"reason": "reset", "detail": ""}
+    failed = tuple({**row, "status": "failed", "failure": failure} for row in run.rows)
+    found = summarise(replace(run, rows=failed))["energy"]
+    assert found["energy_j_per_output_token"] is None
+    assert found["reason"] == "no request was answered"
+
+
 def test_energy_leaves_out_the_tokens_of_sessions_without_it(make_run):
     """A second session that measured nothing adds neither joules nor tokens."""
     run = make_run(gpu=True)

@@ -235,6 +235,7 @@ def test_late_sends_of_an_open_loop(make_run):
     (message,) = _warn(late(80_000_000))["late_sends"]
     assert message.startswith("open-2 at concurrency 8 was to send 2 requests/s")
     assert "0.08 s late" in message
+    assert "latencies hold that wait" in message
     assert "late_sends" not in _warn(late(40_000_000))
 
 
@@ -287,6 +288,7 @@ def test_throttling_is_named(run):
     )
     assert "throttling" not in _throttled(run, ["software thermal slowdown"], 30)
     assert "throttling" not in _throttled(run, ["sync boost", "reliability"], 1)
+    assert "board limit" in _throttled(run, ["board limit"], 1)["throttling"][0]
 
 
 @pytest.mark.parametrize(("vram", "gpus", "fires"), [
@@ -307,8 +309,16 @@ def test_vram_spill(run, vram, gpus, fires):
 def test_an_engine_that_was_gone(run):
     """How often, why, and for how long."""
     gone = {"t_ns": 1, "reason": "died", "down_s": 2.5, "recovered": True, "restarted": True}
-    (message,) = _warn(_session(run, interruptions=[gone, gone]))["engine_restarted"]
-    assert "2 times (died 2), 5 s in all, and came back 2 times" in message
+    (message,) = _warn(_session(run, interruptions=[gone, gone]))["engine_gone"]
+    assert "gone (died 2), 5 s in all; of 2 times it came back 2" in message
+    assert "read engine.log" in message
+
+
+def test_a_server_that_was_away(run):
+    """A server that is not ours was not started again: nothing is cold, and its log is its own."""
+    away = {"t_ns": 1, "reason": "away", "down_s": 60.0, "recovered": False, "restarted": False}
+    (message,) = _warn(_session(run, interruptions=[away]))["engine_gone"]
+    assert "of 1 times it came back 0: look at the server's own log" in message
 
 
 def test_sessions_on_unlike_machines(run):

@@ -4,11 +4,13 @@ KoboldCpp and vLLM are held to it against servers written from their published A
 holds our adapter to the API, and says nothing about the engines.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from shoestring.engines.koboldcpp import KoboldCppEngine
 from shoestring.engines.openai import OpenAIEngine
-from shoestring.engines.opening import open_engine
+from shoestring.engines.opening import find_subject, make_engine
 from shoestring.engines.protocol import Prompt
 from shoestring.testing.contract import CHECKS, OWN_CHECKS
 from shoestring.testing.engines import need_program
@@ -21,7 +23,7 @@ MODEL = "pypi:gemma3-270m"
 @pytest.fixture(
     scope="module",
     params=[
-        "embedded", "llama-server", "ollama", "koboldcpp",
+        "embedded", "llama-server", "llama-server-chat", "ollama", "ollama-chat", "koboldcpp",
         "truth", "koboldcpp-api", "koboldcpp-api-completions", "vllm-api",
     ],
 )  # fmt: skip
@@ -48,11 +50,15 @@ def engine(request, tmp_path_factory):
         ):
             yield opened
         return
-    if name != "embedded":
-        need_program(name)
+    program = name.removesuffix("-chat")
+    if program != "embedded":
+        need_program(program)
     request.getfixturevalue("small_model")
+    subject = find_subject(MODEL, program)
+    if name != program:  # the model is a base model, which is asked for completions else
+        subject = replace(subject, facts=replace(subject.facts, chat_template=True))
     log = tmp_path_factory.mktemp(name) / "engine.log"
-    with open_engine(MODEL, engine=name, context=512, parallel=2, log_path=log) as opened:
+    with make_engine(subject, context=512, parallel=2, log_path=log) as opened:
         yield opened
         for check in OWN_CHECKS:
             check(opened)

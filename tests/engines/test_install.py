@@ -27,6 +27,7 @@ from shoestring.engines.install.installer import install_engine
 from shoestring.engines.install.marker import NAME, read_marker, write_marker
 from shoestring.engines.install.pins import Pin, Probe, Release, platform_key
 from shoestring.errors import MissingError, ShoestringError
+from shoestring.hardware.gpus import Gpus
 
 SCRIPT = b"#!/bin/sh\necho tool version 7 >&2\n"
 CMAKE = """
@@ -215,6 +216,15 @@ def test_a_release_that_does_not_run_here_is_not_taken(shop, tiny_source, tmp_pa
     marker = install_engine(pin, tmp_path, say=said.append)
     assert any("not the pinned engine: bin/tool says" in line for line in said)
     assert (marker.how, set(marker.files)) == ("source", {"bin/tool"})
+
+
+def test_a_gpu_that_stays_idle_is_said(shop, tmp_path, monkeypatch, said):
+    """The vendor's archive is for the CPU; without nvcc it is taken, and one line says so."""
+    monkeypatch.setattr(llama_cpp, "find_nvcc", lambda: None)
+    monkeypatch.setattr(llama_cpp, "list_gpus", lambda: Gpus(({"name": "T4"},), None))
+    pin = replace(vendored(shop, {"x/tool": SCRIPT}), name="llama.cpp")
+    assert install_engine(pin, tmp_path, say=said.append).how == "vendor"
+    assert [line for line in said if "no nvcc: this is for the CPU only" in line]
 
 
 def test_without_the_vendor_the_source_is_built(tiny_source, closed_address, tmp_path, said):

@@ -1,13 +1,14 @@
 """A server of ours dies with the harness, says how it died, and leaves nothing behind."""
 
 import signal
+import socket
 import subprocess
 import sys
 
 import psutil
 import pytest
 
-from shoestring.engines.launch import Launched
+from shoestring.engines.launch import Launched, start_on_free_port
 from shoestring.errors import EngineLostError, MissingError
 
 CHILD = (
@@ -59,6 +60,59 @@ def test_a_killed_harness_leaves_no_server():
     assert psutil.wait_procs(processes, timeout=15)[1] == []
 
 
+def test_a_killed_guard_leaves_no_server():
+    """Stopping ends the server that nobody guards; until then it is lost, and says why."""
+    launched = launch(CHILD)
+    processes = family(launched.pid)
+    processes[0].parent().kill()
+    with pytest.raises(EngineLostError, match="server is lost: its guard was killed"):
+        launched.wait_until(lambda: False, 60)
+    assert processes[0].is_running()
+
+    launched.stop()
+
+    left = psutil.wait_procs(processes, timeout=5)[1]
+    assert all(process.status() == psutil.STATUS_ZOMBIE for process in left)
+
+
+def test_who_answers_for_a_dead_server_is_another_program():
+    """An answer on the port counts only while the server lives."""
+    launched = launch("raise SystemExit(4)")
+    launched._guard.wait()
+    with pytest.raises(EngineLostError, match="status 4"):
+        launched.wait_until(lambda: True, 60)
+    launched.stop()
+
+
+def test_a_port_that_was_taken_meanwhile_is_given_up_for_another():
+    """The server that died for its port is started again."""
+    ports = []
+    with socket.socket() as other:
+
+        def start(port: int) -> None:
+            ports.append(port)
+            if len(ports) == 1:
+                other.bind(("127.0.0.1", port))
+                other.listen()
+                raise EngineLostError("address in use")
+
+        start_on_free_port(start)
+    assert len(set(ports)) == 2
+
+
+def test_a_server_that_died_otherwise_is_not_started_again():
+    """Its port is free: it would die again."""
+    ports = []
+
+    def start(port: int) -> None:
+        ports.append(port)
+        raise EngineLostError("no such model")
+
+    with pytest.raises(EngineLostError, match="no such model"):
+        start_on_free_port(start)
+    assert len(ports) == 1
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [
@@ -80,12 +134,38 @@ def test_a_dead_server_says_how_it_died(code, said, tmp_path):
 
 def test_secrets_go_by_the_environment_and_words_to_the_log(tmp_path):
     """What the server prints is kept; its variables stand in no command line."""
-    launched = launch("import os; print(os.environ['WORD'])", tmp_path)
-    with pytest.raises(EngineLostError):
-        launched.wait_until(lambda: False, 60)
+    code = "import os, signal; print(os.environ['WORD'], flush=True); signal.pause()"
+    launched = launch(code, tmp_path)
+    launched.wait_until(lambda: (tmp_path / "log").read_text() == "hush\n", 60)
+    server = psutil.Process(launched.pid)
+    words = [*server.cmdline(), *server.parent().cmdline()]
     launched.stop()
 
-    assert (tmp_path / "log").read_text() == "hush\n"
+    assert code in words
+    assert not any("hush" in word for word in words)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("SHOESTRING_API_KEY", False),
+        ("HF_TOKEN", False),
+        ("HUGGING_FACE_HUB_TOKEN", False),
+        ("LLAMA_ARG_CTX_SIZE", False),
+        ("OLLAMA_FLASH_ATTENTION", False),
+        ("OLLAMA_MODELS", True),
+        ("CUDA_VISIBLE_DEVICES", True),
+        ("GGML_VK_VISIBLE_DEVICES", True),
+        ("SSL_CERT_FILE", True),
+    ],
+)
+def test_secrets_and_settings_of_the_user_stay_out(name, given, tmp_path, monkeypatch):
+    """What no record would hold does not change what is measured; devices may be chosen."""
+    monkeypatch.setenv(name, "x")
+    launched = launch(f"import os; raise SystemExit(10 + ({name!r} in os.environ))", tmp_path)
+    with pytest.raises(EngineLostError, match=f"status {10 + given}"):
+        launched.wait_until(lambda: False, 60)
+    launched.stop()
 
 
 def test_a_program_that_is_not_there_is_named(tmp_path):

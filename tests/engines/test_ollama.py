@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from shoestring.engines.launch import free_port
 from shoestring.engines.ollama import OllamaEngine
+from shoestring.engines.ollama_api import OllamaApi
+from shoestring.engines.ollama_processes import find_runner, find_server
 from shoestring.engines.opening import find_subject
 from shoestring.engines.protocol import Prompt
 from shoestring.errors import BadModelError, MissingError
 from shoestring.measure.progress import RunProgress
 from shoestring.measure.runner import run_suite
 from shoestring.models.facts import read_facts
+from shoestring.models.fetch import ModelFile
 from shoestring.models.shapes import SHAPES
 from shoestring.models.synthesis import lay_out, write_model
 from shoestring.paths import cache_dir
@@ -21,6 +25,7 @@ from shoestring.testing.engines import need_program
 from shoestring.testing.registry import running_registry
 
 TINY = str(Path(__file__).parents[1] / "data" / "tiny.toml")
+TINY_SHAPE = replace(SHAPES["tipo-100m"], layers=4, vocabulary=2000)
 pytestmark = pytest.mark.engine
 
 
@@ -69,9 +74,38 @@ def test_a_library_model_is_measured(running, small_model, url, tmp_path):
         assert row["status"] == "ok"
         assert row["native"]["decode_tokens"] == row["usage"]["completion_tokens"]
         assert row["native"]["total_s"] <= (row["end_ns"] - row["sent_ns"]) / 1e9
-    assert url not in (run.path / "config.json").read_text()
+    assert run.config["engine"]["base_url"] == url
+    options = run.config["engine"]["options"]
+    assert (options["adopted"], options["parallel"]) == (True, None)
     assert running.healthy()
     running.load()  # it was taken out of memory, as every engine is at the end
+
+
+def test_an_adopted_ollama_is_left_as_it_was(running, url, tmp_path):
+    """A file that it was given is taken back; what it had before stays, under any spelling."""
+    path = tmp_path / "tiny.gguf"
+    with path.open("wb") as file:
+        sha256 = write_model(lay_out(TINY_SHAPE, "f16"), file)
+    given = ModelFile("file:tiny.gguf", path, sha256, path.stat().st_size)
+    api = OllamaApi(url)
+    with OllamaEngine(given, base_url=url, endpoint="completions") as engine:
+        assert engine.pid == running.pid
+        assert engine.count_tokens("sea")
+        assert int(api.loaded(engine.model_id)["expires_at"][:4]) < 2100  # not for ever
+    assert api.listed(engine.model_id) is None
+    assert api.listed(f"registry.ollama.ai/library/{running.model_id.upper()}") is not None
+    api.close()
+
+
+def test_only_the_processes_of_this_server_and_model_are_taken(running, small_model):
+    """Another address, another machine's, another model's runner: nobody is taken."""
+    address = running._address
+    assert find_server(address) == running.pid
+    assert find_server(replace(address, port=free_port())) is None
+    assert find_server(replace(address, host="192.0.2.1")) is None
+    running.load()
+    assert find_runner(running.pid, small_model.sha256) is not None
+    assert find_runner(running.pid, "0" * 64) is None
 
 
 @pytest.mark.usefixtures("url")
@@ -92,9 +126,8 @@ def test_a_model_is_pulled_with_progress(tmp_path, monkeypatch):
     need_program("ollama")
     if shutil.which("openssl") is None:
         pytest.skip("openssl is missing: the registry needs a certificate")
-    shape = replace(SHAPES["tipo-100m"], layers=4, vocabulary=2000)
     content = io.BytesIO()
-    sha256 = write_model(lay_out(shape, "f16"), content)
+    sha256 = write_model(lay_out(TINY_SHAPE, "f16"), content)
     told = []
     with running_registry({"small": content.getvalue()}, tmp_path) as registry:
         monkeypatch.setenv("SSL_CERT_FILE", str(registry.certificate))

@@ -58,13 +58,17 @@ def test_a_chat_has_its_thoughts_apart():
         ({}, 30, 70),  # what an earlier prompt left in the cache took no time
         ({}, None, None),  # not known: then no speed can be told
         ({"prompt_eval_cached_count": 60}, 30, 40),  # Ollama's own word counts more
+        ({"prompt_eval_cached_count": 0}, 30, 100),
+        ({"prompt_eval_cached_count": 0}, None, 100),  # as in chat
         ({"prompt_eval_count": 20}, 30, 0),
         ({"prompt_eval_count": 0}, 30, None),
     ],
 )
 def test_cached_tokens_are_taken_off(said, shared, fresh):
     """The count of the prompt holds cached tokens, its duration does not."""
-    assert read(END | said, shared=shared).native.prompt_tokens == fresh
+    made = read(END | said, shared=shared)
+    assert made.native.prompt_tokens == fresh
+    assert made.usage.cached_tokens == said.get("prompt_eval_cached_count")
 
 
 def test_what_ollama_leaves_out_is_null():

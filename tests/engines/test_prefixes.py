@@ -1,9 +1,18 @@
 """What a prompt shares with earlier ones."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring.engines.prefixes import SharedPrefixes
+
+
+@pytest.mark.parametrize("characters", [1, 4_095, 4_096, 4_097, 100_000])
+def test_long_prompts_share_all_that_they_share(characters):
+    """Too short a count would make the prefill look faster."""
+    prefixes, same = SharedPrefixes(), "x" * characters
+    prefixes.add(same + "a")
+    assert prefixes.add(same + "b") == same
 
 
 @given(st.lists(st.text(alphabet="ab", max_size=6), max_size=12))

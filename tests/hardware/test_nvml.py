@@ -98,7 +98,7 @@ def test_an_old_driver_is_asked_by_the_old_names():
         ],
     )
     assert gpus.read(slow=True)[0]["throttle"] == ["power cap"]
-    assert gpus.process_bytes({7}) == (GIB, None)
+    assert gpus.process_bytes({7}, sees_all=False) == (GIB, None)
 
 
 def test_what_one_gpu_does_not_support_is_none_there_and_not_asked_again():
@@ -231,7 +231,7 @@ def test_the_driver_of_this_machine_is_read():
             assert gpu["power_w"] is None or 0 < gpu["power_w"] < 2000
             assert gpu["temperature_c"] is None or 0 < gpu["temperature_c"] < 120
             assert gpu["throttle"] is None or isinstance(gpu["throttle"], list)
-        held, reason = gpus.process_bytes({os.getpid()})
+        held, reason = gpus.process_bytes({os.getpid()}, sees_all=False)
         assert (held is None) == (reason is not None)
         first, second = gpus.energy_j(), gpus.energy_j()
         assert all(first[n] is None or first[n] <= second[n] for n in gpus.indices)

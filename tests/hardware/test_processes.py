@@ -8,7 +8,11 @@ import pytest
 
 from shoestring.hardware.host import Host
 from shoestring.hardware.probes import Probes
-from shoestring.hardware.processes import ProcessTree, peak_resident_bytes
+from shoestring.hardware.processes import (
+    ProcessTree,
+    peak_resident_bytes,
+    sees_all_processes,
+)
 
 
 def test_a_process_that_never_was_has_no_figures():
@@ -17,6 +21,18 @@ def test_a_process_that_never_was_has_no_figures():
     process.wait(30)
     assert ProcessTree(process.pid).read() is None
     assert peak_resident_bytes(process.pid) is None
+
+
+@pytest.mark.parametrize(
+    ("namespace", "all_seen"),
+    [("pid:[4026531836]", True), ("pid:[4026532561]", False), (None, False)],
+)
+def test_the_numbers_of_a_container_are_not_the_drivers(tmp_path, namespace, all_seen):
+    """The first namespace is known by its number; a system that names none is not trusted."""
+    (tmp_path / "self" / "ns").mkdir(parents=True)
+    if namespace is not None:
+        (tmp_path / "self" / "ns" / "pid").symlink_to(namespace)
+    assert sees_all_processes(tmp_path) is all_seen
 
 
 def write_process(proc, pid: int, *, major_faults: int, status: str) -> None:

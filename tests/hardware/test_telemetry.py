@@ -231,6 +231,23 @@ def test_a_sink_that_cannot_write_is_reported_once_by_stop():
     assert failed.empty()
 
 
+def test_a_fault_of_the_sampler_is_noted_and_costs_no_run():
+    """What no probe foresaw ends the sampling; stop does not raise it, the record has it."""
+
+    def odd(_sample):
+        failed.put(True)
+        raise AttributeError("no such field")
+
+    failed: queue.Queue = queue.Queue()
+    sampler = TelemetrySampler(None, odd, origin_ns=0, session=1, rate_hz=100)
+    sampler.start()
+    failed.get(timeout=30)
+    sampler.stop()
+    assert failed.empty()
+    said = sampler.unavailable["telemetry"]
+    assert said == "sampling ended: AttributeError('no such field')"
+
+
 def refuse(error: Exception):
     """Make a probe that fails."""
 

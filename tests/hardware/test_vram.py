@@ -1,9 +1,11 @@
 import pynvml
+import pytest
 
 from shoestring.hardware.nvml import GpuReader
 from shoestring.hardware.vram import EngineVram
 from shoestring.testing.nvml import GIB, FakeNvml, Script, nvml_error, tesla_t4
 
+NO_DRAWING = {"nvmlDeviceGetGraphicsRunningProcesses_v3"}
 NO_ANSWER = {"nvmlDeviceGetComputeRunningProcesses_v3"}
 
 
@@ -13,12 +15,12 @@ def uses(before: int, *samples) -> Script:
 
 
 class Watch:
-    """An engine's memory on fake GPUs, one reading a call."""
+    """An engine's memory on fake GPUs, one reading a call; in a container if not told."""
 
-    def __init__(self, *gpus, **options) -> None:
+    def __init__(self, *gpus, sees_all: bool = False, **options) -> None:
         self.reader = GpuReader(FakeNvml(gpus, **options), environ={})
         self.unavailable: dict[str, str] = {}
-        self.vram = EngineVram(self.reader, self.unavailable)
+        self.vram = EngineVram(self.reader, self.unavailable, sees_all=sees_all)
 
     def read(self, *pids: int) -> int | None:
         """Read as the sampler does."""
@@ -62,6 +64,37 @@ def test_a_container_that_hides_the_processes_falls_back_to_the_baseline():
         watch.vram.mark_baseline()
         assert watch.read(7) == 2 * GIB
         assert watch.peak() == (2 * GIB, "device minus baseline")
+
+
+def test_an_engine_without_a_gpu_does_not_get_what_a_browser_takes():
+    """Outside containers the list names all: who is not in it holds nothing."""
+    for processes in ([], [(99, GIB)]):
+        watch = Watch(tesla_t4(used_bytes=uses(GIB, 3 * GIB), processes=processes), sees_all=True)
+        watch.vram.mark_baseline()
+        assert watch.read(7) == 0
+        assert watch.peak() == (0, "per process")
+
+
+def test_an_engine_that_is_listed_late_and_without_its_use_falls_back_to_the_baseline():
+    """Not to be listed before the model is loaded does not settle the source."""
+    watch = Watch(
+        tesla_t4(used_bytes=uses(GIB, GIB, 4 * GIB), processes=Script([], [(7, None)])),
+        sees_all=True,
+    )
+    watch.vram.mark_baseline()
+    assert watch.read(7) == 0
+    assert watch.read(7) == 3 * GIB
+    assert watch.peak() == (3 * GIB, "device minus baseline")
+
+
+@pytest.mark.parametrize("gpu", [tesla_t4(drawing=[(7, GIB)]), tesla_t4(unsupported=NO_DRAWING)])
+def test_an_engine_that_may_stand_among_those_that_draw_is_not_said_to_hold_nothing(gpu):
+    """Vulkan's processes are listed there; where that list is missing, nobody knows."""
+    gpu.used_bytes = uses(0, 2 * GIB)
+    watch = Watch(gpu, sees_all=True)
+    watch.vram.mark_baseline()
+    assert watch.read(7) == 2 * GIB
+    assert watch.peak() == (2 * GIB, "device minus baseline")
 
 
 def test_without_a_baseline_there_is_no_guess():

@@ -20,7 +20,12 @@ import psutil
 import pytest
 
 from shoestring.engines.transport import Cancellation
-from shoestring.errors import EngineLostError, InterruptedRunError, MissingError
+from shoestring.errors import (
+    EngineLostError,
+    InterruptedRunError,
+    MissingError,
+    ShoestringError,
+)
 from shoestring.measure.loop import Stop
 from shoestring.measure.progress import RunProgress
 from shoestring.measure.records import read_run
@@ -95,6 +100,35 @@ def fault():
                 pytest.skip(str(error))
 
         yield enter
+
+
+@pytest.mark.parametrize(
+    ("program", "make", "said", "refused"),
+    [
+        ("mount", small_disk, "mount: disk: permission denied.", True),
+        ("mount", small_disk, "mount: disk: must be superuser to use mount.", True),
+        ("mount", small_disk, "mount: disk: bad option", False),
+        ("ip", lambda _: far_network(), "RTNETLINK answers: Operation not permitted", True),
+        ("ip", lambda _: far_network(), 'Error: "netn" is a garbage.', False),
+        ("cc", stepping_clock, "clock_shim.c:7: error: Permission denied", False),
+    ],
+)
+def test_only_what_the_kernel_refuses_is_not_allowed(
+    tmp_path, monkeypatch, program, make, said, refused
+):
+    """Any other failure, of our own shim above all, fails a test and does not skip it."""
+    (tmp_path / program).write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+    (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    folder = tmp_path / "made"
+    if program == "cc":
+        folder.mkdir()
+
+    with pytest.raises(ShoestringError) as raised, ExitStack() as stack:
+        stack.enter_context(make(folder))
+
+    assert said in str(raised.value)
+    assert isinstance(raised.value, NotAllowedError) == refused
 
 
 class Watched(RunProgress):

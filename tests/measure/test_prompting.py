@@ -15,6 +15,8 @@ from shoestring.errors import BadValueError
 from shoestring.measure.prompting import INTERPOLATED, PromptText, make_prompt
 from shoestring.measure.suite import PROMPT_KINDS, Case
 
+LONGEST_WORD = 34
+"""Letters of the longest piece of filling, of code with the space before it."""
 KINDS = [kind for kind in PROMPT_KINDS if kind != "dialogue"]
 
 
@@ -43,6 +45,27 @@ def test_prompts_differ_from_their_first_word_on():
     assert 50 == len({prompt.text.split()[0] for prompt in prompts})
     assert prompts[7] == make_prompt(case("chat", 64), "b1-c-0007", 1, words)
     assert prompts[7] != make_prompt(case("chat", 64), "b1-c-0007", 2, words)
+
+
+@pytest.mark.parametrize("wanted", [case("chat", 64), case("dialogue", 256, turns=4)])
+def test_another_salt_is_another_nonce_and_the_same_text(wanted):
+    """A second run shares no prefix with the first, and asks the same questions."""
+    first, again, second = (
+        make_prompt(wanted, "b1-c-0001", 1, words, salt=salt).text.split()
+        for salt in ("9f86d081", "9f86d081", "60303ae2")
+    )
+
+    assert first == again
+    assert first[0] != second[0]
+    assert first[1:] == second[1:]
+
+
+def test_a_salted_conversation_still_shares_its_prefix():
+    """Within a run the turns have one nonce."""
+    wanted = case("dialogue", 256, turns=4)
+    one, two = (make_prompt(wanted, f"b1-c-000{n}", 1, words, salt="9f86d081") for n in (1, 2))
+
+    assert one.text == two.turns[0]
 
 
 def test_without_a_tokenizer_the_length_is_only_aimed_at():
@@ -140,7 +163,7 @@ def test_few_counts_are_needed(kind, tokens, letters_per_token):
 
     prompt = make_prompt(case(kind, tokens), "x-1", 1, count)
 
-    assert tokens - 8 <= prompt.tokens <= tokens
+    assert tokens - LONGEST_WORD / letters_per_token - 1 <= prompt.tokens <= tokens
     assert len(asked) <= INTERPOLATED + tokens.bit_length() + 1
 
 

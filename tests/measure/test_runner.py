@@ -19,6 +19,7 @@ from shoestring.measure.progress import RunProgress
 from shoestring.measure.records import read_run
 from shoestring.measure.runner import run_engines, run_suite
 from shoestring.testing.engines import need_program
+from shoestring.testing.kobold_server import running_koboldcpp
 
 FAST = "truth-ttft2-itl1-n8"
 SLOW = "truth-ttft20-itl10-n8"
@@ -35,6 +36,11 @@ def run_tiny(tiny, url, out, model=FAST, **options):
 def measured_ids(run) -> list[str]:
     """The ids of the rows that count."""
     return [row["id"] for row in run.measured]
+
+
+def asked(run) -> dict[str, str]:
+    """The hash of each prompt that counts."""
+    return {row["id"]: row["prompt_sha256"] for row in run.measured}
 
 
 def test_every_planned_request_has_one_row(tiny, truth_url, tmp_path):
@@ -136,6 +142,17 @@ def test_kills_lose_and_double_nothing(harness, truth_url, tmp_path):
     assert 4 == len(run.sessions)
 
 
+def test_what_a_killed_session_does_not_know_is_null(harness, truth_url, tmp_path):
+    """Before the engine is there nobody can say that it was never away, or warm."""
+    cut = harness(tmp_path, truth_url, SLOW)
+    while "calibrating" not in cut.process.stderr.readline():
+        assert cut.process.poll() is None
+    cut.kill()
+    (session,) = read_run(next(tmp_path.iterdir())).sessions
+
+    assert (None, None) == (session["interruptions"], session["warmup"])
+
+
 def test_a_torn_line_is_dropped_and_asked_again(tiny, truth_url, tmp_path):
     """A line that a kill cut in two is no row; the rest stays."""
     run = run_tiny(tiny, truth_url, tmp_path)
@@ -149,7 +166,27 @@ def test_a_torn_line_is_dropped_and_asked_again(tiny, truth_url, tmp_path):
 
     assert again.path == run.path
     assert again.complete
-    assert sorted(measured_ids(again)) == sorted(measured_ids(run))
+    assert asked(again) == asked(run)
+
+
+def test_a_second_run_asks_with_other_nonces(tiny, truth_url, tmp_path):
+    """A server that stays up has no prompt of an earlier run in its prefix cache."""
+    first, second = (run_tiny(tiny, truth_url, tmp_path, requests=2) for _ in range(2))
+
+    assert asked(first).keys() == asked(second).keys()
+    assert not {*asked(first).values()} & {*asked(second).values()}
+
+
+def test_a_run_that_lacks_only_its_manifest_needs_no_engine(tiny, truth_url, tmp_path):
+    """With all rows there nothing is started: the manifest is written, and that is all."""
+    run = run_tiny(tiny, truth_url, tmp_path, requests=2)
+    (run.path / "manifest.json").unlink()
+
+    again = run_tiny(tiny, truth_url, tmp_path, requests=2, resume=True)
+
+    assert again.run_id == run.run_id
+    assert again.complete
+    assert 1 == len(again.sessions)
 
 
 def test_resuming_a_complete_run_begins_a_new_one(tiny, truth_url, tmp_path):
@@ -228,14 +265,37 @@ def test_a_deadline_after_the_last_request_costs_nothing(tmp_path, truth_url, ti
     [
         ({"model": "gemma3-270m"}, BadModelError, "pypi:gemma3-270m"),
         ({"model": "pypi:gemma3-270m", "engine": "vroom"}, BadValueError, "vroom"),
+        ({"model": "pypi:gemma3-270m", "deadline_s": 1e10}, BadValueError, "deadline of 1e.10 s"),
+        (
+            {"suite": "cold-start", "model": "m", "base_url": "http://127.0.0.1:9"},
+            BadValueError,
+            "suite cold-start starts the engine itself: leave --base-url out",
+        ),
+        (
+            {"suite": "multi-turn", "model": "pypi:gemma3-270m", "concurrency": 2},
+            BadValueError,
+            "turns-4 of suite multi-turn is a dialogue",
+        ),
     ],
 )
 def test_nothing_is_written_for_a_bad_request(tiny, tmp_path, options, error, words):
     """A request that cannot be met leaves no folder behind."""
     with pytest.raises(error, match=words):
-        run_suite(tiny, out=tmp_path / "out", **options)
+        run_suite(**{"suite": tiny, "out": tmp_path / "out", **options})
 
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("engine", ["llama-server", "ollama", "koboldcpp"])
+def test_a_missing_engine_is_found_at_once(tiny, tmp_path, monkeypatch, engine):
+    """No model is fetched and no folder written for an engine that is not there."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("SHOESTRING_CACHE", str(tmp_path / "cache"))
+
+    with pytest.raises(MissingError, match=f"engine {engine} is not installed: "):
+        run_suite(tiny, model="pypi:gemma3-270m", engine=engine, out=tmp_path / "out")
+
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written(tiny, truth_url, tmp_path):
@@ -277,9 +337,12 @@ def test_an_engine_that_dies_is_started_again(tiny, tmp_path):
     """SIGKILL of the engine in mid-run: what was in flight failed, and all others are answered."""
     progress = RunProgress(io.StringIO())
     update = progress.update
+    on_disk = []
 
     def kill_engine(done: int, *rest) -> None:
         update(done, *rest)
+        if done == 12:
+            on_disk.extend(read_run(next(tmp_path.iterdir())).sessions[0]["interruptions"])
         if done == 3:
             children = psutil.Process().children(recursive=True)
             children = [c for c in children if c.status() != psutil.STATUS_ZOMBIE]
@@ -297,6 +360,7 @@ def test_an_engine_that_dies_is_started_again(tiny, tmp_path):
     assert interruption["restarted"]
     assert interruption["recovered"]
     assert interruption["reason"] == "the engine died"
+    assert [interruption] == on_disk
 
 
 @pytest.mark.engine
@@ -304,13 +368,26 @@ def test_an_engine_that_dies_is_started_again(tiny, tmp_path):
 def test_engines_are_measured_in_turn(tiny, tmp_path):
     """Two engines share the blocks: each has a session a block, alone, in rotating order."""
     need_program("llama-server")
-    quiet = RunProgress(io.StringIO())
+    progress = RunProgress(io.StringIO())
+    show = progress.step
+    started, beside = [], []
+
+    def look(line: str) -> None:
+        show(line)
+        if line.startswith("starting engine"):
+            started.append(line.split()[2])
+            beside.extend(living_engines())
+
+    progress.step = look
     runs = run_engines(
         tiny, ["embedded", "llama-server"], model="pypi:gemma3-270m", out=tmp_path,
-        requests=10, progress=quiet,
+        requests=10, progress=progress,
     )  # fmt: skip
 
     first, second = runs
+    order = ["embedded", "llama-server", "llama-server", "embedded"]
+    assert [*order, *order, *order[:2]] == started
+    assert [] == beside
     assert [run.config["engine"]["name"] for run in runs] == ["embedded", "llama-server"]
     assert first.config["interleaved_with"] == [second.run_id]
     assert first.complete
@@ -323,12 +400,41 @@ def test_engines_are_measured_in_turn(tiny, tmp_path):
     assert all(session["load_s"] > 0 for run in runs for session in run.sessions)
     again = run_engines(
         tiny, ["embedded", "llama-server"], model="pypi:gemma3-270m", out=tmp_path,
-        requests=10, resume=True, progress=quiet,
+        requests=10, resume=True, progress=progress,
     )  # fmt: skip
     assert [run.complete for run in again] == [True, True]
 
 
-def test_an_engine_twice_is_refused(tiny, tmp_path):
-    """A comparison of an engine with itself is a mistake, and named."""
+def living_engines() -> list[str]:
+    """The command lines of the engines that live below this process."""
+    children = psutil.Process().children(recursive=True)
+    lines = [" ".join(c.cmdline()) for c in children if c.status() != psutil.STATUS_ZOMBIE]
+    return [line for line in lines if "embedded_server" in line or "llama-server" in line]
+
+
+def test_the_failure_of_one_engine_is_not_the_others(tiny, tmp_path):
+    """The manifest of the run that failed says why, that of its partner that it was another."""
+    progress = RunProgress(io.StringIO())
+    with running_koboldcpp() as server:
+
+        def lock(line: str) -> None:
+            if line.startswith("starting engine koboldcpp"):
+                server.key = "another"
+
+        progress.step = lock
+        with pytest.raises(MissingError, match="key"):
+            run_engines(tiny, ["openai", "koboldcpp"], model=server.model_id, out=tmp_path,
+                        base_url=server.base_url, requests=4, progress=progress)  # fmt: skip
+
+    runs = [read_run(folder) for folder in tmp_path.iterdir()]
+    assert {
+        "openai": "another run of the comparison ended: a part was missing",
+        "koboldcpp": "a part was missing",
+    } == {run.config["engine"]["name"]: run.incomplete_reason for run in runs}
+
+
+@pytest.mark.parametrize("engines", [["embedded", "embedded"], ["auto", "embedded"]])
+def test_an_engine_twice_is_refused(tiny, tmp_path, engines):
+    """A comparison of an engine with itself is a mistake, and named, also by its other name."""
     with pytest.raises(BadValueError, match="stands twice"):
-        run_engines(tiny, ["embedded", "embedded"], model="pypi:gemma3-270m", out=tmp_path)
+        run_engines(tiny, engines, model="pypi:gemma3-270m", out=tmp_path)

@@ -49,6 +49,14 @@ concurrency = 4
 requests_per_block = 5
 """
 END = "requests_per_block = 5"
+LONG = GOOD[GOOD.index('prompt = "document"') :].rstrip()
+DIALOGUE = """\
+prompt = "dialogue"
+turns = 2
+prompt_tokens = 256
+output_tokens = 8
+concurrency = 1
+requests_per_block = 6"""
 
 
 def test_a_good_suite_is_read():
@@ -107,6 +115,16 @@ def test_a_good_suite_is_read():
             "line 24: requests_per_block is 5: give a multiple",
         ),
         (
+            LONG,
+            LONG.replace('"document"', '"dialogue"\nturns = 5').replace("256", "400"),
+            "line 23: concurrency is 4: the turns of a dialogue would overtake",
+        ),
+        (
+            LONG,
+            f'{DIALOGUE}\narrival = "constant"\nrate_per_s = 1',
+            "line 25: arrival is 'constant': the turns of a dialogue would overtake",
+        ),
+        (
             'prompt = "document"\nprompt_tokens = 256',
             'prompt = "rag"\nprompt_tokens = 64',
             "line 20: prompt_tokens is 64: give a number from 192",
@@ -142,7 +160,6 @@ def test_what_is_left_out_is_a_closed_loop_of_fixed_length():
     ("changes", "expected"),
     [
         ('prompt = "rag"\narrival = "poisson"\nrate_per_s = 2', ("poisson", 2.0, None, None, True)),
-        ('prompt = "dialogue"\nturns = 2', ("closed", None, 2, None, True)),
         ('prompt = "reasoning"\nthinking = false', ("closed", None, None, False, False)),
         ('prompt = "reasoning"', ("closed", None, None, None, False)),
         ('prompt = "structured"', ("closed", None, None, None, False)),
@@ -158,6 +175,13 @@ def test_kinds_of_cases(changes, expected):
     assert expected == (
         case.arrival, case.rate_per_s, case.turns, case.thinking, case.fixed_length
     )  # fmt: skip
+
+
+def test_a_dialogue_is_one_at_a_time():
+    """Its turns come one after the other, in a closed loop with one slot."""
+    case = parse_suite(GOOD.replace(LONG, DIALOGUE).encode(), "mine.toml").cases[1]
+
+    assert ("closed", 1, 2, True) == (case.arrival, case.concurrency, case.turns, case.fixed_length)
 
 
 def test_an_open_loop_may_have_room_for_more_than_it_sends():
@@ -177,10 +201,7 @@ def test_no_warm_up_and_a_fresh_engine():
 
 def test_the_context_holds_a_whole_conversation():
     """All turns, the answer, and a chat template around each text."""
-    suite = parse_suite(
-        GOOD.replace('"document"', '"dialogue"\nturns = 2').replace(END, "requests_per_block = 6")
-        .encode(), "mine.toml"
-    )  # fmt: skip
+    suite = parse_suite(GOOD.replace(LONG, DIALOGUE).encode(), "mine.toml")
 
     assert 256 + 8 + 64 + 2 * 16 == suite.max_context
 

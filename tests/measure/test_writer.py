@@ -131,6 +131,7 @@ def test_damage_is_named(tmp_path, file, damage, words):
     ("file", "place", "value", "words"),
     [
         ("config.json", "seed", "1", "seed is no int"),
+        ("config.json", "prompt_salt", 5, "prompt_salt is no str"),
         ("config.json", "suite.name", ..., "suite.name is no str"),
         ("config.json", "suite.cases", {}, "suite.cases is no list"),
         ("config.json", "suite.cases.1.name", ..., "suite.cases.1.name is no str"),
@@ -143,6 +144,7 @@ def test_damage_is_named(tmp_path, file, damage, words):
         ("environment.json", "sessions.0.session", ..., "sessions.0.session is no int"),
         ("environment.json", "sessions.0.cold_start", {}, "cold_start is no list"),
         ("environment.json", "sessions.0.cold_start.1.end_s", None, "1.end_s is no number"),
+        ("environment.json", "sessions.0.warmup", [], "warmup is no object"),
         ("environment.json", "sessions.0.calibration", [], "calibration is no object"),
         ("environment.json", "sessions.0.calibration.ttft_error_s", "", "error_s is no number"),
         (

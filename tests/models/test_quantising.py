@@ -1,7 +1,6 @@
 """The rule for types against llama.cpp's own tool, at full depth, on files without data."""
 
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from shoestring.models.quantising import BASE_TYPES, choose_type
 from shoestring.models.shapes import SHAPES, Shape
 from shoestring.models.synthesis import lay_out
 from shoestring.models.vocabulary import SMALLEST
-from shoestring.paths import cache_dir
+from shoestring.testing.engines import need_program
 
 LINE = re.compile(
     r"^\[ *\d+/ *\d+\] (?P<name>\S+) .*?type = +(?P<old>\w+), .*?"
@@ -41,15 +40,6 @@ FULL_DEPTH = (
     "yi-34b",
     "tipo-100m",
 )
-
-
-def find_quantiser() -> str:
-    """Return llama.cpp's tool, or skip."""
-    built = cache_dir() / "engines" / "llama.cpp-0.3.36" / "bin" / "llama-quantize"
-    found = shutil.which("llama-quantize") or (str(built) if built.is_file() else None)
-    if found is None:
-        pytest.skip(f"llama-quantize is neither on the PATH nor at {built}")
-    return found
 
 
 def small_vocabulary(name: str) -> Shape:
@@ -81,7 +71,7 @@ def ask_llama_cpp(tool: str, path: Path, quant: str) -> dict[str, tuple[str, flo
 
 def compare(shape: Shape, path: Path, quants: Iterable[str]) -> None:
     """Compare the types and sizes of all tensors with those of the tool."""
-    tool = find_quantiser()
+    tool = str(need_program("llama-quantize"))
     write_hollow(shape, path)
     for quant in quants:
         ours = lay_out(shape, quant).header.tensors

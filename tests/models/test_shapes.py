@@ -152,6 +152,8 @@ def test_a_config_that_is_not_there_is_the_users_mistake(tmp_path):
     """A missing config.json and too many layers of a config are told when it is read."""
     with pytest.raises(BadModelError, match="cannot read"):
         describe_shape(f"{tmp_path}/config.json:q8_0")
+    with pytest.raises(BadModelError, match="no such home folder"):
+        describe_shape("~nosuch/config.json:q8_0")
     path = tmp_path / "config.json"
     path.write_text(json.dumps(LLAMA_CONFIG))
     with pytest.raises(BadModelError, match="16 layers; ask for 1 to 16"):

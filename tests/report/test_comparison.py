@@ -1,3 +1,4 @@
+import copy
 import re
 import shutil
 from dataclasses import replace
@@ -49,7 +50,7 @@ def _model(run, name):
 def _cells(table, engine, case):
     keys = [column.key for column in table.columns]
     rows = [dict(zip(keys, row, strict=True)) for row in table.rows]
-    return next(row for row in rows if (row["engine"], row["case"]) == (engine, case))
+    return next(row for row in rows if (row["run"], row["case"]) == (engine, case))
 
 
 def test_each_run_is_held_against_the_first(runs):
@@ -73,7 +74,7 @@ def test_a_case_that_lost_its_requests_has_no_ratio(runs):
 
     assert found["ttft_s_ratio"].median is None
     assert found["ttft_s_verdict"] == "not comparable"
-    assert "ollama, context-1024: the success rates differ: 10 of 10 against 0 of 10" in (
+    assert "ollama, context-1024 at 1: the success rates differ: 10 of 10 against 0 of 10" in (
         comparison.reasons
     )
 
@@ -129,7 +130,22 @@ def test_interleaved_runs_are_said_to_be_so(runs):
     ]
 
     assert "They were made interleaved" in comparison_verdict(side_by_side(interleaved))
-    assert "They were made one after the other" in comparison_verdict(side_by_side(runs[:2]))
+    assert "They were not all made interleaved" in comparison_verdict(side_by_side(runs[:2]))
+
+
+def test_other_machines_are_named(runs):
+    """What the machines differ in stands above the figures; the engines themselves do not."""
+    first, second = runs[:2]
+    environment = copy.deepcopy(second.environment)
+    for session in environment["sessions"]:
+        session["machine"]["cpu"]["model"] = "Large"
+    here = first.sessions[0]["machine"]["cpu"]["model"]
+
+    comparison = side_by_side([first, replace(second, environment=environment)])
+
+    assert f"ollama: CPU Large, embedded: {here}" in comparison.differences
+    assert not any("engine" in line.split(":")[1] for line in comparison.differences)
+    assert "Also unlike in these runs" in comparison_html(comparison)
 
 
 @pytest.mark.parametrize("name", COMPARISON_FIGURES)

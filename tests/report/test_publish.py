@@ -97,7 +97,9 @@ def test_a_wrong_listing_is_one_clear_line(text, tmp_path):
 
 
 @pytest.mark.parametrize("comparisons", [
-    "x", ["x"], [{"name": "a"}], [{"name": "../a", "runs": []}], [{"name": "RUN", "runs": []}],
+    "x", ["x"], [{"name": "a"}], [{"runs": ["a", "b"]}], [{"name": ["a"], "runs": ["a", "b"]}],
+    [{"name": "a", "runs": ["one"]}], [{"name": "a", "runs": ["one", "one"]}],
+    [{"name": "../a", "runs": []}], [{"name": "RUN", "runs": []}],
     [{"name": "a", "runs": []}, {"name": "a", "runs": []}],
 ])  # fmt: skip
 def test_a_wrong_comparison_is_one_clear_line(comparisons, tmp_path):

@@ -41,22 +41,19 @@ def arrivals(case: dict[str, Any], samples: Sequence[Sample]) -> dict[str, Any] 
     if kind == CLOSED:
         return None
     batches = list(grouped(samples, lambda s: (s.row["session"], s.row["block"])).values())
-    rows = [[sample.row for sample in batch if _sent(sample.row)] for batch in batches]
-    lags = [_s(row["sent_ns"] - row["intended_ns"]) for batch in rows for row in batch]
+    rows = [[sample.row for sample in batch] for batch in batches]
+    sent = [[row for row in batch if row.get("sent_ns") is not None] for batch in rows]
+    lags = [_s(row["sent_ns"] - row["intended_ns"]) for batch in sent for row in batch]
     limit = case.get("concurrency")
     return {
         "kind": kind,
         "rate_per_s": case.get("rate_per_s"),
         "planned_per_s": _rate([[row["intended_ns"] for row in batch] for batch in rows]),
-        "achieved_per_s": _rate([[row["sent_ns"] for row in batch] for batch in rows]),
+        "achieved_per_s": _rate([[row["sent_ns"] for row in batch] for batch in sent]),
         "lag_s": {"median": median(lags) if lags else None, "max": max(lags, default=None)},
         "in_flight_limit": limit,
         "limited": None if limit is None else sum(_limited(batch, int(limit)) for batch in rows),
     }
-
-
-def _sent(row: Row) -> bool:
-    return row.get("sent_ns") is not None
 
 
 def _rate(batches: Sequence[Sequence[int]]) -> float | None:
@@ -66,8 +63,14 @@ def _rate(batches: Sequence[Sequence[int]]) -> float | None:
 
 
 def _limited(rows: Sequence[Row], limit: int) -> int:
+    """Count the requests that were due while as many others as may be held a slot."""
+
+    def held(other: Row, t_ns: int) -> bool:
+        began_ns = other["intended_ns"] if other.get("sent_ns") is None else other["sent_ns"]
+        return bool(began_ns <= t_ns < other["end_ns"])
+
     return sum(
-        sum(other["sent_ns"] <= row["intended_ns"] < other["end_ns"] for other in rows) >= limit
+        sum(held(other, row["intended_ns"]) for other in rows if other is not row) >= limit
         for row in rows
     )
 

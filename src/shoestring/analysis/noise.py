@@ -27,8 +27,9 @@ STEAL_PERCENT = 2.0
 SWAP_GROWTH_BYTES = 16 * 2**20
 FAULTS_PER_S = 10.0
 THROTTLED_SHARE = 0.05
-# NVML also lists causes that are no fault: idle, clocks set by the user, sync boost.
-THROTTLE_CAUSES = ("therm", "power", "slowdown")
+# Of the causes that are recorded, these hold a clock at its best: that of a group of GPUs, and the
+# highest that the voltage allows.
+NO_THROTTLING = {"sync boost", "reliability"}
 MIN_TELEMETRY = 25
 
 
@@ -152,17 +153,21 @@ def vram_spill(evidence: Evidence) -> Iterator[Warned]:
             )
 
 
-def engine_restarted(evidence: Evidence) -> Iterator[Warned]:
-    """The engine died or refused while it was being measured."""
+def engine_gone(evidence: Evidence) -> Iterator[Warned]:
+    """The engine died or was away while it was being measured."""
     found = interruptions(evidence.run)
     if found and found["count"]:
         down = "an unknown time" if found["down_s"] is None else f"{found['down_s']:.3g} s"
         reasons = ", ".join(f"{reason} {n}" for reason, n in found["reasons"].items())
+        mend = (
+            "requests after it met a cold engine; read engine.log"
+            if found["restarted"]
+            else "look at the server's own log and at the network"
+        )
         yield warning(
-            "engine_restarted",
-            f"the engine was gone {found['count']} times ({reasons}), {down} in all, and came back "
-            f"{found['recovered']} times: requests after it met a cold engine; read engine.log, "
-            "and run again without it",
+            "engine_gone",
+            f"the engine was gone ({reasons}), {down} in all; of {found['count']} times it came "
+            f"back {found['recovered']}: {mend}, and run again",
         )
 
 
@@ -187,7 +192,7 @@ RULES: tuple[Callable[[Evidence], Iterator[Warned]], ...] = (
     page_faults,
     throttling,
     vram_spill,
-    engine_restarted,
+    engine_gone,
     unlike_sessions,
 )
 
@@ -202,12 +207,11 @@ def _values(samples: list[Row], name: str) -> list[float]:
 
 
 def _throttle(sample: Row) -> set[str] | None:
-    """Return the causes of heat and power that a sample's GPUs name; None where none told."""
+    """Return what held a sample's GPUs back; None where none told."""
     told = [gpu["throttle"] for gpu in sample.get("gpus") or [] if gpu.get("throttle") is not None]
     if not told:
         return None
-    named = {str(cause) for causes in told for cause in causes}
-    return {cause for cause in named if any(part in cause.lower() for part in THROTTLE_CAUSES)}
+    return {str(cause) for causes in told for cause in causes} - NO_THROTTLING
 
 
 def _both(sample: Row, first: str, second: str) -> bool:

@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
+from shoestring.analysis.metrics import request_metrics
 from shoestring.analysis.samples import grouped
 
 if TYPE_CHECKING:
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
     from shoestring.analysis.samples import Sample
     from shoestring.measure.records import Row, Run
 
-NO_ENERGY = "no source of energy was recorded: no GPU of this machine tells its power"
+NO_ENERGY = "no source of energy was recorded"
 # What a session may have said it could not read, in the order in which it explains most.
-_ENERGY_FIELDS = ("energy", "energy_j", "gpus")
+_ENERGY_FIELDS = ("energy", "gpus")
 
 
 def gpu_totals(sample: Row) -> dict[str, float | None]:
@@ -94,29 +95,35 @@ def energy(run: Run) -> dict[str, Any]:
         "seconds": _sum([one.get("seconds") for one in known.values()]),
         "baseline_power_w": _median([one.get("baseline_power_w") for one in known.values()]),
         "sessions_measured": len(known),
-        "reason": None if tokens else "the engine did not count the tokens of every answer",
+        "reason": _why_no_tokens(tokens),
     }
 
 
 def _output_tokens(run: Run, sessions: set[int]) -> int | None:
     """All that was measured in these sessions; None where an answer was not counted."""
-    from shoestring.analysis.metrics import request_metrics
-
     rows = [row for row in run.measured if row["session"] in sessions]
     counts = [request_metrics(row).output_tokens for row in rows if row["status"] == "ok"]
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
 
 
+def _why_no_tokens(tokens: int | None) -> str | None:
+    if tokens is None:
+        return "the engine did not count the tokens of every answer"
+    return None if tokens else "no request was answered"
+
+
 def _why_no_energy(run: Run) -> str:
+    """Give the reason of the first session that has one."""
     for session in run.sessions:
-        said = (session.get("telemetry") or {}).get("unavailable") or {}
-        for name in _ENERGY_FIELDS:
-            if said.get(name):
-                return f"{NO_ENERGY} ({said[name]})"
-        reason = (session.get("machine") or {}).get("gpus_unavailable")
-        if reason:
-            return f"{NO_ENERGY} ({reason})"
+        telemetry = session.get("telemetry")
+        said = (telemetry or {}).get("unavailable") or {}
+        reasons = [said.get(name) for name in _ENERGY_FIELDS]
+        reasons.append((session.get("machine") or {}).get("gpus_unavailable"))
+        if telemetry is None:
+            reasons.append("the session was cut before its energy was read")
+        for reason in filter(None, reasons):
+            return f"{NO_ENERGY}: {reason}"
     return NO_ENERGY
 
 

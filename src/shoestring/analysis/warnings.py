@@ -210,8 +210,9 @@ def late_sends(evidence: Evidence) -> Iterator[Warned]:
             yield warning(
                 "late_sends",
                 f"{case} was to send {planned or 0:.3g} requests/s and sent "
-                f"{sent['achieved_per_s'] or 0:.3g}; {' and '.join(said)}: the load was lower than "
-                "its name says; lower rate_per_s, raise concurrency, or free a core for the client",
+                f"{sent['achieved_per_s'] or 0:.3g}; {' and '.join(said)}: latencies hold that "
+                "wait, and the loop was not open while it lasted; lower rate_per_s, raise "
+                "concurrency, or free a core for the client",
             )
 
 

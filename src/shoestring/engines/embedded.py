@@ -20,6 +20,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from shoestring.engines.launch import given_environment
 from shoestring.engines.openai import Endpoint, OpenAIEngine
 from shoestring.engines.protocol import Span
 from shoestring.engines.transport import parse_base_url
@@ -113,6 +114,7 @@ class EmbeddedEngine(OpenAIEngine):
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log if log is not None else subprocess.DEVNULL,
+                env=given_environment(),
                 # Ctrl-C in the terminal is the harness's to handle: it ends the child in order.
                 start_new_session=True,
             )

@@ -9,7 +9,6 @@ first. Standard output gets the command's exit status (negative: the signal) as 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -17,14 +16,10 @@ import sys
 import threading
 
 PATIENCE_S = 10.0
-PR_SET_CHILD_SUBREAPER = 36
-"""From Linux' ``prctl.h``: what the command leaves behind becomes our child, not init's."""
 
 
 def main() -> None:
     """Run the command until it ends or we are left alone."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
         child = subprocess.Popen(
             sys.argv[1:], stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from shoestring.engines.events import DONE, read_stream
 from shoestring.engines.http_engine import API_KEY_VARIABLE, HEALTH_TIMEOUT_S
 from shoestring.engines.protocol import Failure, NativeTimings
-from shoestring.engines.served import ServedEngine
+from shoestring.engines.served import NOBODYS_URL, ServedEngine
 from shoestring.errors import MissingError, ShoestringError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class KoboldCppEngine(ServedEngine):
         super().__init__(
             path,
             model_id,
-            base_url=base_url or DEFAULT_URL,
+            base_url=base_url or (DEFAULT_URL if path is None else NOBODYS_URL),
             # The logit of the end is pushed down, as llama.cpp's ignore_eos does. `bypass_eos`
             # would sample the end and go on after it, with a text that no other engine writes.
             fixed_length_field="ban_eos_token",

@@ -2,12 +2,14 @@
 
 The server runs behind :mod:`shoestring.engines.guard`, which ends it when the harness is gone.
 Its output goes to the run's log. It listens on loopback, on a port that was free a moment ago:
-where another program was faster, the server says so, dies, and is started again on another port.
+where another program was faster, the server dies and is started again on another port.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import select
 import signal
 import socket
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +29,12 @@ if TYPE_CHECKING:
 
 POLL_S = 0.02
 STOP_WAIT_S = guard.PATIENCE_S + 5.0
+TRIES = 3
+WITHHELD = re.compile(
+    r"SHOESTRING_API_KEY|HF_TOKEN|HUGGING_?FACE\w*_TOKEN"  # secrets that are not the server's
+    r"|LLAMA_\w+|OLLAMA_(?!MODELS$)\w+"  # settings that no record would hold
+)
+"""The user's variables that no engine of ours gets."""
 
 
 def free_port() -> int:
@@ -35,13 +44,48 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def given_environment() -> dict[str, str]:
+    """Return our own variables as every engine of ours gets them: without :data:`WITHHELD`."""
+    return {name: v for name, v in os.environ.items() if not WITHHELD.fullmatch(name)}
+
+
+def start_on_free_port(start: Callable[[int], None]) -> None:
+    """Call ``start`` with a free port, and again with another where it was taken meanwhile.
+
+    Args:
+        start: starts a server on the port; leaves none behind where it raises.
+
+    Raises:
+        EngineLostError: ``start`` raised it, and not because of the port.
+    """
+    for _ in range(TRIES - 1):
+        port = free_port()
+        try:
+            return start(port)
+        except EngineLostError:
+            if not _is_taken(port):
+                raise
+    return start(free_port())
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as sock:
+        # Else what is left of our own connections to the dead server would count.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
 class Launched:
     """A running server process.
 
     Args:
         what: its name, for messages.
         command: program and arguments; no secret may stand here, others can read it.
-        environment: variables beside our own; secrets go here.
+        environment: variables beside the given ones; secrets go here.
         log_path: where its output is appended; None drops it.
 
     Raises:
@@ -58,7 +102,9 @@ class Launched:
     ) -> None:
         self._what = what
         self._log_path = log_path
-        self._status: int | None = None
+        self._lock = threading.Lock()
+        self._last_word: bytes | None = None
+        """What the guard said of the server's end; empty: nothing, for it was killed itself."""
         self._ended = threading.Event()
         with Path(os.devnull if log_path is None else log_path).open("ab") as log:
             self._guard = subprocess.Popen(
@@ -66,26 +112,22 @@ class Launched:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=os.environ | environment,
+                env={**given_environment(), **environment},
                 # Ctrl-C in the terminal is the harness's to handle: it ends the server in order.
                 start_new_session=True,
             )
         assert self._guard.stdout is not None
         said = self._guard.stdout.readline().decode()
         if not said.strip().isdigit():
-            self.stop()
+            self._end_guard()
+            self._guard.stdout.close()
             raise MissingError(f"{what} cannot be started: {said.removeprefix('error ').strip()}")
         self.pid = int(said)
 
     def death(self) -> str | None:
         """Say in one line how it died, or None while it lives."""
-        if self._status is None and not self._read_status():
-            return None
-        status = self._status or 0
-        how = f"by signal {-status}" if status < 0 else f"with status {status}"
-        if status == -signal.SIGKILL:
-            how += " (out of memory? take a smaller model or less context)"
-        return f"{self._what} died {how}{self.where_log()}"
+        word = self._hear()
+        return None if word is None else f"{self._what} {_how(word)}{self.where_log()}"
 
     def wait_until(self, ready: Callable[[], bool], limit_s: float) -> None:
         """Wait until the server answers.
@@ -94,9 +136,13 @@ class Launched:
             EngineLostError: it died, or was not ready in time.
         """
         deadline_s = time.monotonic() + limit_s
-        while not ready():
+        while True:
+            # In this order: another program may answer on the port for which ours died.
+            answers = ready()
             if (death := self.death()) is not None:
                 raise EngineLostError(death)
+            if answers:
+                return
             if time.monotonic() > deadline_s:
                 raise EngineLostError(
                     f"{self._what} was not ready within {limit_s:g} s: take a smaller model, or "
@@ -106,28 +152,49 @@ class Launched:
 
     def stop(self) -> None:
         """End it and all that it started; may be called twice."""
-        assert self._guard.stdin is not None
         assert self._guard.stdout is not None
+        if self._guard.stdout.closed:
+            return
+        self._end_guard()
+        if not self._hear():
+            # Nobody else ends the server of a guard that was killed.
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        self._ended.set()
+        with self._lock:
+            self._guard.stdout.close()
+
+    def where_log(self) -> str:
+        """Name the log at the end of a message."""
+        return f"; its log is {self._log_path}" if self._log_path else ""
+
+    def _end_guard(self) -> None:
+        assert self._guard.stdin is not None
         self._guard.stdin.close()
         try:
             self._guard.wait(STOP_WAIT_S)
         except subprocess.TimeoutExpired:
             self._guard.kill()
             self._guard.wait()
-        self._ended.set()
-        self._guard.stdout.close()
 
-    def where_log(self) -> str:
-        """Name the log at the end of a message."""
-        return f"; its log is {self._log_path}" if self._log_path else ""
-
-    def _read_status(self) -> bool:
-        """Read what the guard says of the end, where it has said it."""
+    def _hear(self) -> bytes | None:
+        """Return what the guard said of the server's end, or None while it says nothing."""
         stdout = self._guard.stdout
         assert stdout is not None
-        if stdout.closed or not select.select([stdout], [], [], 0)[0]:
-            return False
-        line = stdout.readline().strip()
-        self._status = int(line) if line else -signal.SIGKILL  # the guard itself was killed
-        self._ended.set()
-        return True
+        with self._lock:
+            if self._last_word is None and not stdout.closed:
+                if not select.select([stdout], [], [], 0)[0]:
+                    return None
+                self._last_word = stdout.readline().strip()
+                self._ended.set()
+            return self._last_word
+
+
+def _how(last_word: bytes) -> str:
+    if not last_word:
+        return "is lost: its guard was killed"
+    status = int(last_word)
+    how = f"by signal {-status}" if status < 0 else f"with status {status}"
+    if status == -signal.SIGKILL:
+        how += " (out of memory? take a smaller model or less context)"
+    return f"died {how}"

@@ -5,7 +5,6 @@ Sources: the server's README and ``--help`` (tools/server in llama.cpp).
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from shoestring.engines.served import ServedEngine
@@ -49,13 +48,3 @@ class LlamaServerEngine(ServedEngine):
         said = self._ask("GET", "/props").parsed()
         build = said.get("build_info") if isinstance(said, dict) else None
         return f"llama-server {build}" if build else None
-
-    def slots(self) -> list[dict[str, Any]] | None:
-        """Return the state of every slot, as the server's ``/slots`` tells; None where it does not.
-
-        Raises:
-            MissingError: the server does not answer.
-        """
-        reply = self._ask("GET", "/slots")
-        said = reply.parsed()
-        return said if reply.status == HTTPStatus.OK and isinstance(said, list) else None

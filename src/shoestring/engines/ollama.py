@@ -1,9 +1,9 @@
-"""Ollama: a running one is adopted, else one of our own is started on a free port.
+"""Ollama: one that runs at a base URL is adopted, else one of our own is started on a free port.
 
 It is asked by its native API, whose last line holds the engine's own durations. A model from
 Ollama's library is pulled where it is missing; a GGUF file is given to it under a name that comes
-from its hash. Loading begins by unloading: then the load is a real one, and no earlier run has
-left this run's prompts in the runner's cache.
+from its hash, and taken back from an adopted one. Loading begins by unloading: then the load is a
+real one, and no earlier run has left this run's prompts in the runner's cache.
 Sources: ``docs/api.md`` and ``docs/faq.md`` of Ollama.
 """
 
@@ -14,15 +14,15 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from shoestring.engines.discovery import find_program
-from shoestring.engines.http_engine import HttpEngine, Reply
-from shoestring.engines.launch import Launched, free_port
+from shoestring.engines.discovery import MENDS, find_program
+from shoestring.engines.http_engine import HttpEngine
+from shoestring.engines.launch import Launched, start_on_free_port
 from shoestring.engines.ollama_api import OllamaApi
-from shoestring.engines.ollama_processes import DEFAULT_URL, find_runner, find_server, running_url
+from shoestring.engines.ollama_processes import count_by_runner, find_runner, find_server
 from shoestring.engines.ollama_stream import read_ollama_stream
-from shoestring.engines.openai import Endpoint, read_token_count
 from shoestring.engines.prefixes import SharedPrefixes
 from shoestring.engines.protocol import EngineMemory, Span
+from shoestring.engines.served import NOBODYS_URL
 from shoestring.engines.transport import parse_base_url
 from shoestring.errors import EngineLostError, MissingError
 from shoestring.hardware.cores import usable_cores
@@ -34,13 +34,15 @@ if TYPE_CHECKING:
 
     from shoestring.engines.events import Reading
     from shoestring.engines.http_engine import Reader
+    from shoestring.engines.openai import Endpoint
     from shoestring.engines.protocol import Prompt
     from shoestring.models.facts import ModelFacts
     from shoestring.models.fetch import ModelFile
 
-MEND = "shoestring engines install ollama"
 START_LIMIT_S = 60.0
 FOR_EVER, NOT_AT_ALL = -1, 0
+ADOPTED_KEEP_ALIVE = "30m"
+"""Longer than between two requests; and then the model of a killed run leaves memory."""
 
 
 class OllamaEngine(HttpEngine):
@@ -48,7 +50,7 @@ class OllamaEngine(HttpEngine):
 
     Args:
         model: what Ollama shall load: a name of its library, or a file to be given to it.
-        base_url: of a running Ollama; None: adopt one that runs, else start our own.
+        base_url: of a running Ollama that is adopted; None: start our own.
         context: tokens of context for each of ``parallel`` slots.
         parallel: how many requests are decoded at once; of our own server only.
         threads: compute threads; default: the cores that this process may use.
@@ -56,7 +58,6 @@ class OllamaEngine(HttpEngine):
         store: where our own server keeps models; None: where the user's Ollama keeps them.
         log_path: where our own server's log goes; None drops it.
         pulled: called with bytes done and bytes in all while a model is pulled.
-        load_timeout_s: longest time to wait for the model.
     """
 
     name = "ollama"
@@ -75,19 +76,19 @@ class OllamaEngine(HttpEngine):
         store: Path | None = None,
         log_path: Path | None = None,
         pulled: Callable[[int, int], None] = lambda _done, _total: None,
-        load_timeout_s: float = 600.0,
     ) -> None:
         name = model if isinstance(model, str) else f"shoestring-{model.sha256[:12]}"
-        super().__init__(base_url or DEFAULT_URL, name)
+        super().__init__(base_url or NOBODYS_URL, name)
         self.endpoint: Endpoint = endpoint
         self._file = None if isinstance(model, str) else model
-        self._adopted = base_url
+        self._adopted = base_url is not None
+        self._keep_alive: int | str = ADOPTED_KEEP_ALIVE if self._adopted else FOR_EVER
+        self._created = False
         self._parallel = parallel
         self._model_options = {"num_ctx": context, "num_thread": threads or usable_cores()}
         self._store = store
         self._log_path = log_path
         self._pulled = pulled
-        self._load_timeout_s = load_timeout_s
         self._launched: Launched | None = None
         self._adopted_pid: int | None = None
         self._api: OllamaApi | None = None
@@ -100,35 +101,34 @@ class OllamaEngine(HttpEngine):
 
     @property
     def pid(self) -> int | None:
-        """Our own server's process id; for an adopted one the only `ollama serve` here, if any."""
-        if self._launched is not None:
-            return self._launched.pid
-        return self._adopted_pid
+        """Our own server's process id; an adopted one's where it can be seen on this machine."""
+        launched = self._launched  # read once: another thread may end it
+        return launched.pid if launched is not None else self._adopted_pid
 
     @property
     def options(self) -> dict[str, Any]:
-        """Context, threads, slots and endpoint."""
-        return {**self._model_options, "parallel": self._parallel, "endpoint": self.endpoint}
-
-    def command(self, program: Path) -> list[str]:
-        """Return the command line that starts a server; the rest goes by the environment."""
-        return [str(program), "serve"]
+        """Context, threads, endpoint; slots of our own server, for an adopted one has its own."""
+        return {
+            **self._model_options,
+            "parallel": None if self._adopted else self._parallel,
+            "endpoint": self.endpoint,
+            "adopted": self._adopted,
+        }
 
     def start(self) -> None:
-        """Adopt a running Ollama or start our own.
+        """Look for the running Ollama, or start our own.
 
         Raises:
-            MissingError: none runs and none is installed.
+            MissingError: it does not run, or none is installed.
             EngineLostError: ours died at once, or does not answer.
         """
         self._origin_s = time.monotonic()
         self._spans = []
-        if self._adopted is None and self._store is None:
-            self._adopted = running_url()
-        self._address = parse_base_url(self._adopted or self._launch())
+        if not self._adopted:
+            start_on_free_port(self._launch)
         self._api = OllamaApi(self._address.url)
         self._version = self._api.version()
-        self._adopted_pid = None if self._launched is not None else find_server()
+        self._adopted_pid = find_server(self._address) if self._adopted else None
         self._note("start process")
 
     def load(self) -> None:
@@ -140,9 +140,9 @@ class OllamaEngine(HttpEngine):
         self.bring()
         self._note("bring model")
         self.unload()
-        self._asked_api().keep(self.model_id, FOR_EVER, self._model_options)
+        self._load_model()
         self._note("load model")
-        self._runner = find_runner(self.pid)
+        self._runner = self._find_runner()
 
     def bring(self) -> None:
         """Have the model in Ollama: give it the file, or pull what it lacks from its library.
@@ -151,9 +151,11 @@ class OllamaEngine(HttpEngine):
             BadModelError: Ollama does not know the model, or does not take the file.
         """
         api = self._asked_api()
+        missing = api.listed(self.model_id) is None
         if self._file is not None:
+            self._created |= missing
             api.create(self.model_id, self._file.path, self._file.sha256)
-        elif api.listed(self.model_id) is None:
+        elif missing:
             api.pull(self.model_id, self._pulled)
 
     def describe(self) -> tuple[ModelFacts, str | None]:
@@ -164,8 +166,7 @@ class OllamaEngine(HttpEngine):
         """
         api = self._asked_api()
         shown, listed = api.show(self.model_id), api.listed(self.model_id) or {}
-        facts = facts_of_shown(self.model_id, shown, int(listed.get("size") or 0))
-        return facts, weights_sha256(shown)
+        return facts_of_shown(self.model_id, shown, listed.get("size")), weights_sha256(shown)
 
     def unload(self) -> None:
         """Have the model leave memory, and wait until it has.
@@ -186,15 +187,18 @@ class OllamaEngine(HttpEngine):
             pause.wait(0.05)
 
     def stop(self) -> None:
-        """End our own server; of an adopted one only the model is unloaded."""
+        """End our own server; an adopted one only loses the model, and what it was given."""
         super().stop()
-        api, self._api = self._api, None
         launched, self._launched = self._launched, None
         if launched is not None:
             launched.stop()
-        elif api is not None and api.loaded(self.model_id) is not None:
-            api.keep(self.model_id, NOT_AT_ALL, {})
-        if api is not None:
+        api, self._api = self._api, None
+        if api is None:
+            return
+        try:
+            if self._adopted:
+                self._leave(api)
+        finally:
             api.close()
 
     def spans(self) -> list[Span]:
@@ -207,50 +211,38 @@ class OllamaEngine(HttpEngine):
 
     def lost(self) -> str | None:
         """Say how our own server died, once it has."""
-        return self._launched.death() if self._launched is not None else None
+        launched = self._launched
+        return launched.death() if launched is not None else None
 
     def memory(self) -> EngineMemory | None:
         """Return what ``/api/ps`` says; the 0 of some CPU-only builds says nothing."""
         said = self._asked_api().loaded(self.model_id)
         if said is None or not said.get("size"):
             return None
-        return EngineMemory(int(said["size"]), int(said.get("size_vram") or 0))
+        vram = said.get("size_vram")
+        return EngineMemory(int(said["size"]), None if vram is None else int(vram))
 
     def count_tokens(self, text: str) -> int | None:
-        """Count by the runner, where it runs on this machine; Ollama itself does not tokenise.
+        """Count by the runner, where it can; Ollama itself does not tokenise.
 
-        The runner is a llama-server on loopback; the port stands in its command line. Ollama
-        replaces a runner that died: then the model is loaded again and the new one is asked.
+        Ollama replaces a runner that died: then the model is loaded again and the new one asked.
 
         Raises:
             MissingError: it counted before and does not any more.
         """
         if self._runner is None:
             return None
-        tokens = self._tokenise(text)
+        tokens = count_by_runner(self._runner, text)
         if tokens is None:
-            self._asked_api().keep(self.model_id, FOR_EVER, self._model_options)
-            self._runner = find_runner(self.pid) or self._runner
-            tokens = self._tokenise(text)
+            self._load_model()
+            self._runner = self._find_runner() or self._runner
+            tokens = count_by_runner(self._runner, text)
         if tokens is None:
             raise MissingError(
                 f"the runner of {self.model_id} counted tokens before and does not any more: "
                 "look at Ollama, then go on with --resume"
             )
         return tokens
-
-    def _tokenise(self, text: str) -> int | None:
-        import requests
-
-        asked = {"content": text, "add_special": True}
-        try:
-            with requests.Session() as session:
-                session.trust_env = False
-                reply = session.post(f"{self._runner}/tokenize", json=asked, timeout=10)
-        except OSError:
-            # The runner is gone; the caller looks for the next.
-            return None
-        return read_token_count(Reply(reply.status_code, None, reply.content))
 
     def _request(self, prompt: Prompt) -> tuple[str, dict[str, Any]]:
         options: dict[str, Any] = {
@@ -263,7 +255,7 @@ class OllamaEngine(HttpEngine):
         body: dict[str, Any] = {
             "model": self.model_id,
             "options": options,
-            "keep_alive": FOR_EVER,
+            "keep_alive": self._keep_alive,
             "stream": True,
         }
         if prompt.schema is not None:
@@ -287,15 +279,32 @@ class OllamaEngine(HttpEngine):
             return None  # what the template puts before the text is not known here
         if common is None:
             return 0
-        if common not in self._tokens_of:
-            self._tokens_of[common] = self._tokenise(common)
-        return self._tokens_of[common]
+        runner, counted = self._runner, self._tokens_of  # read once: unloading puts new ones there
+        if runner is None:
+            return None
+        if common not in counted:
+            counted[common] = count_by_runner(runner, common)
+        return counted[common]
 
-    def _launch(self) -> str:
+    def _load_model(self) -> None:
+        self._asked_api().keep(self.model_id, self._keep_alive, self._model_options)
+
+    def _find_runner(self) -> str | None:
+        return find_runner(self.pid, weights_sha256(self._asked_api().show(self.model_id)))
+
+    def _leave(self, api: OllamaApi) -> None:
+        """Leave an adopted server as it was, but for what was pulled and what was in memory."""
+        if api.loaded(self.model_id) is not None:
+            api.keep(self.model_id, NOT_AT_ALL, {})
+        if self._created:
+            api.delete(self.model_id)
+            self._created = False
+
+    def _launch(self, port: int) -> None:
         program = find_program("ollama")
         if program is None:
-            raise MissingError(f"engine ollama neither runs nor is installed: {MEND}")
-        url = f"http://127.0.0.1:{free_port()}"
+            raise MissingError(f"engine ollama neither runs nor is installed: {MENDS['ollama']}")
+        url = f"http://127.0.0.1:{port}"
         environment = {
             "OLLAMA_HOST": url,
             "OLLAMA_NUM_PARALLEL": str(self._parallel),
@@ -307,7 +316,7 @@ class OllamaEngine(HttpEngine):
         if self._store is not None:
             environment["OLLAMA_MODELS"] = str(self._store)
         self._launched = Launched(
-            "ollama", self.command(program), environment=environment, log_path=self._log_path
+            "ollama", [str(program), "serve"], environment=environment, log_path=self._log_path
         )
         self._address = parse_base_url(url)
         try:
@@ -315,7 +324,6 @@ class OllamaEngine(HttpEngine):
         except EngineLostError:
             self.stop()
             raise
-        return url
 
     def _asked_api(self) -> OllamaApi:
         if self._api is None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 10.0
 SILENCE_S = 600.0
 """Longest silence while a model is fetched, made or loaded."""
+REGISTRY = "registry.ollama.ai/"
 
 
 class OllamaApi:
@@ -95,8 +96,14 @@ class OllamaApi:
             if "error" in said:
                 raise BadModelError(f"Ollama cannot use {path.name}: {said['error']}")
 
-    def keep(self, model: str, keep_alive: int, options: dict[str, Any]) -> None:
-        """Load a model for ever (-1), or have it leave memory (0).
+    def delete(self, model: str) -> None:
+        """Take a model out of the server's store, and its weights, if no other model has them."""
+        answer = self._send("DELETE", "/api/delete", json={"model": model}, timeout=TIMEOUT_S)
+        if answer.status_code not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
+            raise MissingError(f"{self.url} keeps {model}: {_why(answer)}; run: ollama rm {model}")
+
+    def keep(self, model: str, keep_alive: int | str, options: dict[str, Any]) -> None:
+        """Load a model for a time ("30m"), for ever (-1), or have it leave memory (0).
 
         Raises:
             BadModelError: the server cannot load it.
@@ -138,10 +145,15 @@ class OllamaApi:
 
     @staticmethod
     def _find(said: dict[str, Any], model: str) -> dict[str, Any] | None:
-        tagged = ":" in model.rpartition("/")[2]  # before that it is a registry's port
-        wanted = model if tagged else f"{model}:latest"
-        models = said.get("models") or []
-        return next((m for m in models if m.get("name") == wanted), None)
+        wanted, models = shown_name(model), said.get("models") or []
+        return next((m for m in models if shown_name(str(m.get("name"))) == wanted), None)
+
+
+def shown_name(name: str) -> str:
+    """Return a model's name as Ollama shows it, in small letters, for comparing."""
+    short = name.casefold().removeprefix(REGISTRY).removeprefix("library/")
+    tagged = ":" in short.rpartition("/")[2]  # before that it is a registry's port
+    return short if tagged else f"{short}:latest"
 
 
 def _why(answer: requests.Response) -> str:

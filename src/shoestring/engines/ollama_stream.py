@@ -83,7 +83,8 @@ def _read_end(reading: Reading, t_ns: int, said: dict[str, Any], shared_tokens: 
     reading.events.append(Event(t_ns, "done", 0))
     reading.finish_reason = str(said.get("done_reason") or "unknown")
     prompt_tokens = _count(said.get("prompt_eval_count"))
-    cached = _count(said.get("prompt_eval_cached_count"))  # newer versions tell it
+    # Newer versions tell it, and mean a 0.
+    cached = _count(said.get("prompt_eval_cached_count"), least=0)
     known = cached if cached is not None else shared_tokens
     fresh = None if prompt_tokens is None or known is None else max(prompt_tokens - known, 0)
     decode_tokens = _count(said.get("eval_count"))
@@ -99,9 +100,10 @@ def _read_end(reading: Reading, t_ns: int, said: dict[str, Any], shared_tokens: 
     )
 
 
-def _count(value: Any) -> int | None:
+def _count(value: Any, *, least: int = 1) -> int | None:
     """Return a count; where Ollama has nothing to say it says 0 or leaves the field out."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and value >= least else None
 
 
 def _seconds(value_ns: Any) -> float | None:

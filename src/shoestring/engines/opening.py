@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shoestring.errors import BadValueError
@@ -29,7 +29,7 @@ class Subject:
     Attributes:
         model: as it was asked for; with a base URL the server's own id.
         engine: the engine's name, decided.
-        base_url: of a server that runs already, or None.
+        base_url: of a server that runs already, or None; of Ollama it is found for its models.
         file: of the model, where it is on this machine.
         sha256: of the model's weights, where it is known.
         facts: of them.
@@ -89,7 +89,7 @@ def find_subject(
         with make_engine(subject):
             return subject
     if model.startswith(OLLAMA_SCHEME):
-        return _find_in_library(subject, progress)
+        return _find_in_library(model, base_url, progress)
     from shoestring.models.facts import read_facts
     from shoestring.models.fetch import resolve_model
     from shoestring.paths import cache_dir
@@ -98,20 +98,26 @@ def find_subject(
     return Subject(model, engine, base_url, file, file.sha256, read_facts(file.path))
 
 
-def _find_in_library(subject: Subject, progress: Callable[[int, int], None]) -> Subject:
-    """Have Ollama pull its model where it lacks it, and read there what the model is."""
+def _find_in_library(
+    model: str, base_url: str | None, progress: Callable[[int, int], None]
+) -> Subject:
+    """Have Ollama pull its model where it lacks it, and read there what the model is.
+
+    Which Ollama that is, a running one or one of our own, is decided here for the whole run.
+    """
     from shoestring.engines.ollama import OllamaEngine
+    from shoestring.engines.ollama_processes import running_url
     from shoestring.models.names import parse_model_name
 
-    name = parse_model_name(subject.model).rest
-    engine = OllamaEngine(name, base_url=subject.base_url, pulled=progress)
+    url = base_url or running_url()
+    engine = OllamaEngine(parse_model_name(model).rest, base_url=url, pulled=progress)
     try:
         engine.start()
         engine.bring()
         facts, sha256 = engine.describe()
     finally:
         engine.stop()
-    return replace(subject, sha256=sha256, facts=facts)
+    return Subject(model, "ollama", url, sha256=sha256, facts=facts)
 
 
 def make_engine(

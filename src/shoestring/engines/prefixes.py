@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import bisect
-import itertools
 import threading
-
-KEPT_CHARACTERS = 4_096
 
 
 class SharedPrefixes:
@@ -14,20 +11,25 @@ class SharedPrefixes:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._heads: list[str] = []
+        self._texts: list[str] = []
 
     def add(self, text: str) -> str | None:
         """Return the longest beginning that an earlier prompt had, too; None for the first."""
-        head = text[:KEPT_CHARACTERS]
         with self._lock:
-            place = bisect.bisect_left(self._heads, head)
+            place = bisect.bisect_left(self._texts, text)
             # In sorted order the likest one is next to it.
-            near = self._heads[max(place - 1, 0) : place + 1]
-            self._heads.insert(place, head)
-        return max((_common(head, other) for other in near), key=len, default=None)
+            near = self._texts[max(place - 1, 0) : place + 1]
+            self._texts.insert(place, text)
+        return max((_common(text, other) for other in near), key=len, default=None)
 
 
 def _common(one: str, other: str) -> str:
-    pairs = zip(one, other, strict=False)
-    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    """Return the common beginning, found by halving: a prompt may have a million characters."""
+    same, differs = 0, min(len(one), len(other)) + 1
+    while same + 1 < differs:
+        middle = (same + differs) // 2
+        if one[same:middle] == other[same:middle]:
+            same = middle
+        else:
+            differs = middle
     return one[:same]

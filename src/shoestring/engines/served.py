@@ -12,7 +12,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from shoestring.engines.discovery import MENDS, find_program
-from shoestring.engines.launch import Launched, free_port
+from shoestring.engines.launch import Launched, start_on_free_port
 from shoestring.engines.openai import Endpoint, OpenAIEngine
 from shoestring.engines.protocol import Span
 from shoestring.engines.transport import parse_base_url
@@ -82,7 +82,8 @@ class ServedEngine(OpenAIEngine):
     @property
     def pid(self) -> int | None:
         """Our own server's process id while it runs; None for an adopted one."""
-        return self._launched.pid if self._launched is not None else None
+        launched = self._launched  # read once: another thread may end it
+        return launched.pid if launched is not None else None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -117,21 +118,8 @@ class ServedEngine(OpenAIEngine):
         Raises:
             EngineLostError: it died or did not load in time; says where its log is.
         """
-        assert self._program is not None, "start comes first"
-        port = free_port()
         begun_s = time.monotonic()
-        self._launched = Launched(
-            self.name,
-            self.command(self._program, port),
-            environment={self.key_variable: str(self._api_key)},
-            log_path=self._log_path,
-        )
-        self._address = parse_base_url(f"http://127.0.0.1:{port}")
-        try:
-            self._launched.wait_until(self.healthy, self._load_timeout_s)
-        except EngineLostError:
-            self.unload()
-            raise
+        start_on_free_port(self._load_on)
         # One step: what the server does before it answers is not told in between.
         self._spans = [Span("load model", 0.0, time.monotonic() - begun_s)]
 
@@ -152,4 +140,20 @@ class ServedEngine(OpenAIEngine):
 
     def lost(self) -> str | None:
         """Say how our own server died, once it has."""
-        return self._launched.death() if self._launched is not None else None
+        launched = self._launched
+        return launched.death() if launched is not None else None
+
+    def _load_on(self, port: int) -> None:
+        assert self._program is not None, "start comes first"
+        self._launched = Launched(
+            self.name,
+            self.command(self._program, port),
+            environment={self.key_variable: str(self._api_key)},
+            log_path=self._log_path,
+        )
+        self._address = parse_base_url(f"http://127.0.0.1:{port}")
+        try:
+            self._launched.wait_until(self.healthy, self._load_timeout_s)
+        except EngineLostError:
+            self.unload()
+            raise

@@ -59,8 +59,9 @@ class EngineTree:
 
     def ram_peak_bytes(self, rate_hz: float) -> tuple[int | None, str | None]:
         """Return the peak of the memory, and where the figure comes from."""
-        if self._tree is not None:
-            self._note_kernel_peak(self._tree)
+        tree = self._tree  # the sampler's thread may drop it between two looks
+        if tree is not None:
+            self._note_kernel_peak(tree)
         sampled, kernel = self._sampled_peak_bytes, self._kernel_peak_bytes
         if kernel is not None and not self._was_tree:
             return kernel, "VmHWM"

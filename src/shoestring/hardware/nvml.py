@@ -135,8 +135,14 @@ class GpuReader:
             for index, handle in self._handles.items()
         }
 
-    def process_bytes(self, pids: Collection[int]) -> tuple[int | None, str | None]:
+    def process_bytes(
+        self, pids: Collection[int], *, sees_all: bool
+    ) -> tuple[int | None, str | None]:
         """Return the memory that processes hold on all GPUs together.
+
+        Args:
+            pids: of the processes.
+            sees_all: the driver's numbers are ours, so that who is not listed holds nothing.
 
         Returns:
             Bytes, and None; or None, and why: a container may hide the processes or their use.
@@ -148,7 +154,7 @@ class GpuReader:
                 reason = self.unavailable[f"gpus.{index}.processes"]
                 return None, f"GPU {index} does not list its processes: {reason}"
             held += [one.usedGpuMemory for one in processes if one.pid in pids]
-        if not held:
+        if not held and not (sees_all and self._none_draws(pids)):
             return None, "the driver lists no process of the engine"
         known = [size for size in held if size is not None]
         if len(known) < len(held):
@@ -246,6 +252,16 @@ class GpuReader:
             return nvml.nvmlDeviceGetComputeRunningProcesses_v3(handle)
         except nvml.NVMLError_FunctionNotFound:  # drivers before 510
             return nvml.nvmlDeviceGetComputeRunningProcesses_v2(handle)
+
+    def _none_draws(self, pids: Collection[int]) -> bool:
+        """Whether none is listed among those that draw either, where Vulkan's may stand."""
+        for index, handle in self._handles.items():
+            drawing = self._ask(
+                index, "drawing", self._nvml.nvmlDeviceGetGraphicsRunningProcesses_v3, handle
+            )
+            if drawing is None or any(one.pid in pids for one in drawing):
+                return False
+        return True
 
 
 def throttle_names(bits: int) -> list[str]:

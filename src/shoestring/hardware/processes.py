@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 PROC = Path("/proc")
+FIRST_PID_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO of Linux; all others are numbered anew
 MAJOR_FAULTS = 9  # place in /proc/PID/stat, counted from the field after the name
 Gone = (psutil.NoSuchProcess, psutil.AccessDenied)
 
@@ -121,6 +122,14 @@ class ProcessTree:
             swapped.append(_status_bytes(self._proc / str(pid), "VmSwap"))
         known = [size for size in swapped if size is not None]
         return TreePaging(faults, sum(known) if known else None)
+
+
+def sees_all_processes(proc: Path = PROC) -> bool:
+    """Whether our processes have the numbers that a driver knows them by; in a container not."""
+    try:
+        return str((proc / "self" / "ns" / "pid").readlink()) == FIRST_PID_NAMESPACE
+    except OSError:  # no Linux
+        return False
 
 
 def peak_resident_bytes(pid: int) -> int | None:

@@ -12,7 +12,8 @@ It shares Python's lock with the clocks that it must not disturb: a sample takes
 without a GPU, most of it inside system calls that let the lock go, and ``cpu_s`` says what all
 samples cost.
 What cannot be read is None, and ``unavailable`` says why; nothing is made up. A probe that fails
-(a sandbox may forbid any of them) costs its own fields only: the sampler goes on.
+(a sandbox may forbid any of them) costs its own fields only: the sampler goes on. A fault of its
+own ends it, and stands in ``unavailable`` under ``telemetry``: the requests go on.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from shoestring.hardware.engine_tree import EngineTree
 from shoestring.hardware.host import Host
 from shoestring.hardware.nvml import GpuReader
 from shoestring.hardware.probes import Probes
+from shoestring.hardware.processes import sees_all_processes
 from shoestring.hardware.vram import EngineVram
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ class TelemetrySampler:
         self._host = Host(self._probes)
         self._engine = EngineTree(engine_pid, self._probes)
         self._gpus = GpuReader() if gpus is None else gpus
-        self._vram = EngineVram(self._gpus, self._probes.unavailable)
+        self._vram = EngineVram(self._gpus, self._probes.unavailable, sees_all=sees_all_processes())
         self._energy = EnergyMeter(self._gpus, self._probes.unavailable)
         self._sink = sink
         self._origin_ns = origin_ns
@@ -148,6 +150,14 @@ class TelemetrySampler:
         return self._energy.end()
 
     def _run(self) -> None:
+        try:
+            self._sample_until_stopped()
+        except OSError as error:
+            self._sink_error = error  # raised by stop(), in the thread that can act on it
+        except Exception as error:  # noqa: BLE001 - noted in the record, and no row is lost for it
+            self._probes.missing(f"sampling ended: {error!r}", "telemetry")
+
+    def _sample_until_stopped(self) -> None:
         started_s = time.monotonic()
         self._engine.read(started_s)  # a percentage needs a reading before
         tick = 0
@@ -159,9 +169,6 @@ class TelemetrySampler:
                 return
             try:
                 self._sink(self._sample())
-            except OSError as error:
-                self._sink_error = error  # raised by stop(), in the thread that can act on it
-                return
             finally:
                 self._cpu_s = time.thread_time()
 

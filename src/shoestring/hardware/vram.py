@@ -1,8 +1,10 @@
 """The GPU memory that the engine holds, and its peak over the samples.
 
-The driver's list of processes is asked first. Containers often hide it, or the use of each
-process; then the memory of the GPUs above what was in use before the engine started counts, which
-holds whatever other programs took since. Once the list has answered, a session keeps to it.
+The driver's list of processes is asked first; outside containers an engine that it does not name
+holds nothing. In them the list is often empty or has the numbers of the host, and some drivers hide
+the use of each process: then the memory of the GPUs above what was in use before the engine started
+counts, which holds whatever other programs took since. Once the list has told of memory, a session
+keeps to it.
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ class EngineVram:
     Args:
         gpus: are asked.
         unavailable: takes the reasons for ``engine_vram_bytes`` and ``vram_peak_bytes``.
+        sees_all: as for :meth:`shoestring.hardware.nvml.GpuReader.process_bytes`.
     """
 
-    def __init__(self, gpus: GpuReader, unavailable: dict[str, str]) -> None:
+    def __init__(self, gpus: GpuReader, unavailable: dict[str, str], *, sees_all: bool) -> None:
         self._gpus = gpus
         self._unavailable = unavailable
+        self._sees_all = sees_all
         self._limit_bytes = gpus.limit_bytes()
         self._baseline: Mapping[int, int | None] = {}
         self._own_peak_bytes: int | None = None
@@ -52,11 +56,11 @@ class EngineVram:
         if not pids:
             self._unavailable[FIELD] = NO_ENGINE
             return None
-        own_bytes, reason = self._gpus.process_bytes(pids)
+        own_bytes, reason = self._gpus.process_bytes(pids, sees_all=self._sees_all)
         if own_bytes is not None:
             self._own_peak_bytes = max(self._own_peak_bytes or 0, own_bytes)
             return own_bytes
-        if self._own_peak_bytes is not None:
+        if self._own_peak_bytes:
             self._unavailable[FIELD] = f"for a while {reason}"
             return None
         grown_bytes, why = self._grown(gpus)
@@ -68,10 +72,10 @@ class EngineVram:
 
     def peak(self) -> dict[str, Any]:
         """Return ``vram_peak_bytes``, ``vram_limit_bytes`` and ``vram_source``."""
-        if self._own_peak_bytes is not None:
-            peak_bytes, source = self._own_peak_bytes, "per process"
-        elif self._grown_peak_bytes is not None:
+        if self._grown_peak_bytes is not None and not self._own_peak_bytes:
             peak_bytes, source = self._grown_peak_bytes, "device minus baseline"
+        elif self._own_peak_bytes is not None:
+            peak_bytes, source = self._own_peak_bytes, "per process"
         else:
             peak_bytes, source = None, None
             self._unavailable["vram_peak_bytes"] = self._unavailable.get(FIELD, "no sample")

@@ -43,7 +43,10 @@ Then: shoestring report PATH, which the last line of the output names.
 @click.option("--base-url", help="A server that runs already: http://HOST:PORT.")
 @click.option("--concurrency", type=click.IntRange(1, 1024), help="Use this one in every case.")
 @click.option("--requests", type=click.IntRange(1, 100_000), help="Send so many in all.")
-@click.option("--deadline", help="End after so long, to be resumed: 90s, 30m, 8h.")
+@click.option(
+    "--deadline",
+    help="End so long after the first measured request, to be resumed: 90s, 30m, 8h.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),

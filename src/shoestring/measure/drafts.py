@@ -61,25 +61,30 @@ class Draft:
         return tuple(texts)
 
 
-def make_draft(case: Case, request_id: str, seed: int) -> Draft:
+def make_draft(case: Case, request_id: str, seed: int, salt: str | None) -> Draft:
     """Draft the prompt of one request; its nonce stands in front of all.
 
-    The nonce comes from seed and id. In a dialogue it comes from seed and conversation, whose
-    requests are consecutive: request ``n`` is turn ``(n - 1) % turns`` of its conversation, so
-    that each begins with what the one before it sent.
+    The nonce comes from salt and id, all else from seed and id. In a dialogue the conversation
+    takes the id's place. Its requests are consecutive: request ``n`` is turn ``(n - 1) % turns``
+    of its conversation, so that each begins with what the one before it sent.
     """
     if case.turns is not None:
         stem, _, number = request_id.rpartition("-")
         conversation, turn = divmod(int(number) - 1, case.turns)
-        rng = random.Random(f"{seed}/{stem}/conversation {conversation}")
-        draft = _dialogue(_nonce(rng), rng, case.prompt_tokens, case.turns)
+        nonce, rng = _begin(f"{stem}/conversation {conversation}", seed, salt)
+        draft = _dialogue(nonce, rng, case.prompt_tokens, case.turns)
         return replace(draft, asked=2 * turn + 1)
-    rng = random.Random(f"{seed}/{request_id}")
-    return KINDS[case.prompt](_nonce(rng), rng, case.prompt_tokens)
+    nonce, rng = _begin(request_id, seed, salt)
+    return KINDS[case.prompt](nonce, rng, case.prompt_tokens)
 
 
-def _nonce(rng: random.Random) -> str:
-    return f"[{rng.getrandbits(48):012x}]"
+def _begin(name: str, seed: int, salt: str | None) -> tuple[str, random.Random]:
+    """Return the nonce of a prompt, and what draws the rest: the same text in every run."""
+    rng = random.Random(f"{seed}/{name}")
+    bits = rng.getrandbits(48)
+    if salt is not None:  # older runs have none, and go on with the nonces that they began with
+        bits = random.Random(f"{salt}/{name}").getrandbits(48)
+    return f"[{bits:012x}]", rng
 
 
 def _chat(nonce: str, rng: random.Random, words: int) -> Draft:

@@ -1,7 +1,8 @@
 """Prompts of a wanted length, never the same twice.
 
 Every prompt begins with a nonce, so that no engine can answer from its prefix cache and call it
-prefill; the nonce comes from the seed and the request's id, so that a resumed run asks the same.
+prefill. The nonce comes from the run's own salt and the request's id: a second run against a
+server that stays up asks anew, a resumed run and the other engines of a comparison ask the same.
 The turns of a conversation share their nonce on purpose: what the cache then saves is what they
 show. Lengths are counted by the engine's own tokenizer; where it offers none, they are aimed at by
 ``WORDS_PER_TOKEN``, and the record says so.
@@ -49,16 +50,22 @@ class PromptText:
 
 
 def make_prompt(
-    case: Case, request_id: str, seed: int, count_tokens: Callable[[str], int | None]
+    case: Case,
+    request_id: str,
+    seed: int,
+    count_tokens: Callable[[str], int | None],
+    *,
+    salt: str | None = None,
 ) -> PromptText:
     """Make the prompt of one request: the longest that is not longer than wanted.
 
     In a dialogue the whole conversation has the wanted length, and the request sends its turn.
+    Without a salt the nonce repeats with the seed.
 
     Raises:
         BadValueError: the prompt is longer than wanted before anything is filled in.
     """
-    draft = make_draft(case, request_id, seed)
+    draft = make_draft(case, request_id, seed, salt)
 
     def count(length: int) -> int | None:
         return count_tokens(_joined(draft.compose(length)))

@@ -120,10 +120,9 @@ class Recovery:
         said = "the engine died" if restart else "the engine does not answer"
         self._say(f"{reason or said}: " + ("starting it again" if restart else "waiting for it"))
         before = self._restarts
-        error = self._restart() if restart else self._wait()
+        recovered = self._restart() if restart else self._wait()
         restart = self._restarts > before
         said = "the engine died" if restart else said
-        recovered = error is None and not self._stop.asked
         self._interruptions.append(
             Interruption(
                 t_ns=began_ns - self._origin_ns,
@@ -133,10 +132,8 @@ class Recovery:
                 restarted=restart,
             )
         )
-        if error is not None:
-            self._stop.ask("engine lost", error)
 
-    def _restart(self) -> EngineLostError | None:
+    def _restart(self) -> bool:
         """Start it again; where it dies in doing so, once more, until it has had its chances."""
         said = ""
         while self._restarts < RESTARTS_IN_A_ROW:
@@ -148,26 +145,31 @@ class Recovery:
             except EngineLostError as error:
                 said = f" ({error})"
                 if self._stop.asked:
-                    return None
+                    return False
             except ShoestringError as error:
-                return EngineLostError(f"{error}; go on with --resume")
+                return self._give_up(f"{error}; go on with --resume")
             else:
-                return None
-        return EngineLostError(
+                return True
+        return self._give_up(
             f"the engine was started {self._restarts} times in a row and gave no answer{said}: "
             "take a smaller model, then go on with --resume"
         )
 
-    def _wait(self) -> EngineLostError | None:
+    def _wait(self) -> bool:
+        """Wait until it answers, which it may do as a stop is asked for."""
         deadline_s = time.monotonic() + self._wait_s
         while not self._engine.healthy():
             if self._engine.lost() is not None:  # its end is seen a moment after its silence
                 return self._restart()
             if self._stop.wait(POLL_S):
-                return None
+                return False
             if time.monotonic() > deadline_s:
-                return EngineLostError(
+                return self._give_up(
                     f"the engine did not come back within {self._wait_s:g} s: start it, then go "
                     "on with --resume"
                 )
-        return None
+        return True
+
+    def _give_up(self, why: str) -> bool:
+        self._stop.ask("engine lost", EngineLostError(why))
+        return False

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import resource
 import secrets
+import threading
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoestring.engines.opening import find_subject
-from shoestring.errors import BadRunError, BadValueError
+from shoestring.engines.discovery import MENDS, find_program
+from shoestring.engines.embedded import INSTALL_COMMAND
+from shoestring.engines.opening import OLLAMA_SCHEME, choose_engine, find_subject
+from shoestring.errors import BadValueError, MissingError
 from shoestring.measure import records
 from shoestring.measure.progress import RunProgress
-from shoestring.measure.records import Run, read_object, read_run
+from shoestring.measure.records import Run, read_run
+from shoestring.measure.resuming import find_cut_runs, is_complete
 from shoestring.measure.schedule import plan_batches
 from shoestring.measure.suite import Suite, load_suite
 from shoestring.measure.together import Part, engine_for, run_parts
@@ -54,10 +59,11 @@ def run_suite(
         base_url: of a server that runs already.
         out: the folder that gets the run's folder; with ``resume`` it may be the run itself.
         resume: go on with the newest cut run of the same suite, model and engine in ``out``; a new
-            run is begun where there is none.
+            run is begun where there is none. Several engines go on together (``measure.resuming``).
         concurrency: use this one in every case instead of the suite's.
         requests: send so many in all, dealt evenly over blocks and cases.
-        deadline_s: end the session after so many seconds, incomplete, to be resumed.
+        deadline_s: end the run so many seconds after its first measured request, incomplete, to
+            be resumed.
         progress: where to show how far it is.
 
     Raises:
@@ -98,33 +104,54 @@ def run_engines(
     """
     progress = progress or RunProgress()
     chosen = _adapted(load_suite(suite), concurrency, deadline_s)
-    if len(set(engines)) < len(engines):
-        raise BadValueError(f"an engine stands twice in {','.join(engines)}: give each once")
+    if chosen.fresh_engine and base_url:
+        raise BadValueError(f"suite {chosen.name} starts the engine itself: leave --base-url out")
+    decided = [choose_engine(engine, model, base_url) for engine in engines]
+    if len(set(decided)) < len(decided):
+        raise BadValueError(
+            f"an engine stands twice in {','.join(engines)} ({', '.join(decided)}): give each once"
+        )
+    for engine in decided:
+        _check_installed(engine, model, base_url)
     batches = plan_batches(chosen, requests)
-    subjects = [_find_subject(model, engine, base_url) for engine in engines]
-    configs = [_config(chosen, subject, batches) for subject in subjects]
-    for config in configs:
-        others = [other["run_id"] for other in configs if other is not config]
-        config["interleaved_with"] = others or None
-    found = [_find_cut_run(Path(out), config, progress) if resume else None for config in configs]
+    subjects = [_find_subject(model, engine, base_url) for engine in decided]
+    salt = secrets.token_hex(4)
+    configs = [_config(chosen, subject, batches, salt) for subject in subjects]
     _check_file_limit(chosen)
+    found = find_cut_runs(Path(out), configs, progress) if resume else None
+    paths = found or _new_runs(Path(out), configs)
     with ExitStack() as stack:
         parts = [
-            Part(
-                stack.enter_context(_open_writer(cut, Path(out), config, progress)),
-                subject,
-                batches,
-            )
-            for cut, config, subject in zip(found, configs, subjects, strict=True)
-            if cut is None or not _is_complete(cut)
+            Part(stack.enter_context(_open_writer(path, config, progress)), subject, batches)
+            for path, config, subject in zip(paths, configs, subjects, strict=True)
+            if found is None or not is_complete(path)
         ]
         if parts:
             run_parts(parts, chosen, progress)
-        made = iter(parts)
-        return [
-            read_run(cut if cut is not None and _is_complete(cut) else next(made).writer.path)
-            for cut in found
-        ]
+        return [read_run(path) for path in paths]
+
+
+def _new_runs(out: Path, configs: Sequence[dict[str, Any]]) -> list[Path]:
+    """Return where new runs will lie, and have each name the others of its comparison."""
+    for config in configs:
+        others = [other["run_id"] for other in configs if other is not config]
+        config["interleaved_with"] = others or None
+    return [out / config["run_id"] for config in configs]
+
+
+def _check_installed(engine: str, model: str, base_url: str | None) -> None:
+    """Find out that an engine is missing before a model is fetched or a folder written.
+
+    Raises:
+        MissingError: it is; a server that runs already, and one that knows its own library, are
+            asked when the model is looked for.
+    """
+    if base_url or model.startswith(OLLAMA_SCHEME):
+        return
+    if engine == "embedded" and importlib.util.find_spec("xllamacpp") is None:
+        raise MissingError(f"engine embedded needs xllamacpp: {INSTALL_COMMAND}")
+    if engine in MENDS and find_program(engine) is None:
+        raise MissingError(f"engine {engine} is not installed: {MENDS[engine]}")
 
 
 def _check_file_limit(suite: Suite) -> None:
@@ -163,14 +190,25 @@ def _model_json(subject: Subject) -> dict[str, Any]:
 def _adapted(suite: Suite, concurrency: int | None, deadline_s: float | None) -> Suite:
     """Return the suite with what the caller wants otherwise."""
     if concurrency is not None:
+        for case in suite.cases:
+            if case.turns is not None and concurrency > 1:
+                raise BadValueError(
+                    f"concurrency {concurrency}: {case.name} of suite {suite.name} is a dialogue, "
+                    "whose turns would overtake each other: leave --concurrency out"
+                )
         cases = tuple(replace(case, concurrency=concurrency) for case in suite.cases)
         suite = replace(suite, cases=cases)
     if deadline_s is not None:
+        if not 0 < deadline_s <= threading.TIMEOUT_MAX:
+            raise BadValueError(
+                f"deadline of {deadline_s:g} s: give more than 0 and at most "
+                f"{threading.TIMEOUT_MAX:.0f} s, or leave --deadline out"
+            )
         suite = replace(suite, deadlines=replace(suite.deadlines, suite_s=deadline_s))
     return suite
 
 
-def _config(suite: Suite, subject: Subject, batches: Sequence[Batch]) -> dict[str, Any]:
+def _config(suite: Suite, subject: Subject, batches: Sequence[Batch], salt: str) -> dict[str, Any]:
     engine = engine_for(subject, suite, None)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     return {
@@ -185,57 +223,14 @@ def _config(suite: Suite, subject: Subject, batches: Sequence[Batch]) -> dict[st
             "options": engine.options,
         },
         "seed": suite.seed,
+        "prompt_salt": salt,
         "requests": [planned.to_json() for batch in batches for planned in batch.requests],
     }
 
 
-def _open_writer(
-    found: Path | None, out: Path, config: dict[str, Any], progress: RunProgress
-) -> RunWriter:
-    if found is None:
-        return RunWriter.create(out / config["run_id"], config)
-    writer = RunWriter.resume(found)
-    progress.step(f"going on with {found}: {len(writer.done)} rows are there")
-    return writer
-
-
-def _find_cut_run(out: Path, config: dict[str, Any], progress: RunProgress) -> Path | None:
-    """Return the run to go on with: ``out`` itself, or the newest cut one that matches in it.
-
-    Raises:
-        BadRunError: ``out`` is a run of something else.
-    """
-    if (out / records.CONFIG).is_file():
-        differing = _differences(read_object(out / records.CONFIG), config)
-        if differing:
-            raise BadRunError(
-                f"{out} is a run with another {', '.join(differing)}: resume it with its own"
-            )
-        return out
-    for folder in sorted(out.iterdir(), reverse=True) if out.is_dir() else []:
-        if not (folder / records.CONFIG).is_file():
-            continue
-        try:
-            differing = _differences(read_object(folder / records.CONFIG), config)
-            if not differing and not _is_complete(folder):
-                return folder
-        except BadRunError as error:
-            progress.step(f"passed over: {error}")
-    progress.step(f"no cut run of this suite, model and engine in {out}: beginning a new one")
-    return None
-
-
-def _is_complete(folder: Path) -> bool:
-    manifest = folder / records.MANIFEST
-    return manifest.is_file() and read_object(manifest)["status"] == "complete"
-
-
-def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    """Name what would make rows of the two unlike; run id, date and deadlines may differ."""
-    parts = ("suite", "model", "engine", "requests")
-
-    def bearing(config: dict[str, Any], part: str) -> Any:
-        value = config[part]
-        return {**value, "deadlines": None} if part == "suite" else value
-
-    return [part for part in parts if bearing(theirs, part) != bearing(ours, part)]
+def _open_writer(path: Path, config: dict[str, Any], progress: RunProgress) -> RunWriter:
+    if path.exists():
+        writer = RunWriter.resume(path)
+        progress.step(f"going on with {path}: {len(writer.done)} rows are there")
+        return writer
+    return RunWriter.create(path, config)

@@ -1,7 +1,7 @@
 """One session of a run: calibrate, start the engine, warm it up, send the requests, end it.
 
-What the session learns of machine, engine and clock goes into ``environment.json`` at its start
-and again at its end, so that a killed session leaves what was known.
+What the session learns of machine, engine and clock goes into ``environment.json`` at its start,
+after each interruption and at its end, so that a killed session leaves what was known.
 """
 
 from __future__ import annotations
@@ -59,7 +59,6 @@ class Session:
         stop: asks the session to end early.
         cancellation: breaks off the requests in flight.
         on_sending: called before the first request that counts.
-        calibration: of this machine a moment ago; None: the session calibrates itself.
     """
 
     writer: RunWriter
@@ -70,7 +69,6 @@ class Session:
     stop: Stop
     cancellation: Cancellation
     on_sending: Callable[[], None]
-    calibration: dict[str, Any] | None = None
     facts: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,10 +83,11 @@ class Session:
             "commit": _commit(),
             "cold_start": [],
             "load_s": None,
-            "calibration": self.calibration,
+            "warmup": None,
+            "calibration": None,
             "memory": None,
             "energy": None,
-            "interruptions": [],
+            "interruptions": None,
             "telemetry": None,
         }
         self._recovery = Recovery(
@@ -108,9 +107,8 @@ class Session:
             )
             sampler.start()
             stack.callback(self._close, sampler)
-            if self.calibration is None:
-                self.progress.step("calibrating the clock against the known-truth server")
-                self._calibrate()
+            self.progress.step("calibrating the clock against the known-truth server")
+            self._calibrate()
             # What came before is the machine without the engine.
             sampler.mark_baseline()
             self._start_engine(stack)
@@ -143,6 +141,7 @@ class Session:
         self.facts["cold_start"] = [asdict(span) for span in spans]
         loads = [span.end_s - span.start_s for span in spans if span.name == "load model"]
         self.facts["load_s"] = loads[0] if loads else None
+        self.facts["interruptions"] = []  # from now on it is watched
         self.writer.write_session(self.facts)
 
     def _warm_up(self) -> None:
@@ -167,10 +166,7 @@ class Session:
                 break
         if first_ns is not None:
             self._note_span("warm up until stable", first_ns, time.monotonic_ns())
-        self.facts["warmup"] = {
-            "requests": number,
-            "stable": _stable(times_s, warmup.tolerance),
-        }
+        self.facts["warmup"] = {"requests": number, "stable": _stable(times_s, warmup.tolerance)}
         self.writer.write_session(self.facts)
 
     def _send_all(self) -> None:
@@ -197,6 +193,8 @@ class Session:
                 generation = answer.recording.read()
                 self._write_row(answer.ask, generation, phase)
                 generations.append(generation)
+                self._note_interruptions()
+        self._note_interruptions()
         self.stop.sending = False
         return generations
 
@@ -216,8 +214,15 @@ class Session:
             total = len(self.writer.config["requests"])
             self.progress.update(len(self.writer.done), total, self.writer.failed, ask.planned.case)
 
+    def _note_interruptions(self) -> None:
+        """Have them on the disk once they are over: a killed session claims no fewer."""
+        if self.facts["interruptions"] != self._recovery.interruptions:
+            self.facts["interruptions"] = self._recovery.interruptions
+            self.writer.write_session(self.facts)
+
     def _ask(self, case: Case, planned: Planned) -> Ask:
-        text = make_prompt(case, planned.id, self.suite.seed, self._recovery.count_tokens)
+        count, salt = self._recovery.count_tokens, self.writer.config.get("prompt_salt")
+        text = make_prompt(case, planned.id, self.suite.seed, count, salt=salt)
         wanted = Prompt(
             text.text,
             case.output_tokens,
@@ -266,7 +271,8 @@ class Session:
             "cpu_s": round(sampler.cpu_s, 4),
             "unavailable": sampler.unavailable,
         }
-        self.facts["interruptions"] = self._recovery.interruptions
+        if self.facts["interruptions"] is not None:
+            self.facts["interruptions"] = self._recovery.interruptions
         self.facts["ended_utc"] = utc_now()
         if not isinstance(self.stop.error, DiskFullError):
             self.writer.write_session(self.facts)

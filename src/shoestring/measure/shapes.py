@@ -53,6 +53,7 @@ SESSION: Shape = {
     "commit": Maybe({"sha": TEXT}),
     "cold_start": Maybe([{"name": str, "start_s": NUMBER, "end_s": NUMBER}]),
     "load_s": Maybe(NUMBER),
+    "warmup": Maybe({"requests": int, "stable": bool}),
     "calibration": Maybe({**ERRORS, "by_concurrency": Maybe([{"concurrency": int, **ERRORS}])}),
     "memory": Maybe(
         {
@@ -88,6 +89,7 @@ OBJECTS: dict[str, Shape] = {
     "config.json": {
         "run_id": str,
         "seed": int,
+        "prompt_salt": TEXT,
         "suite": {
             "name": str,
             "sha256": TEXT,

@@ -236,6 +236,12 @@ def _case(table: Table) -> Case:
     if turns is not None and case.requests_per_block % turns:
         table.fail("requests_per_block", f"is {case.requests_per_block}: give a multiple of turns, "
                    f"{turns}, so that every conversation is whole")  # fmt: skip
+    if turns is not None and arrival != "closed":
+        table.fail("arrival", f"is {arrival!r}: the turns of a dialogue would overtake each other: "
+                   "leave it out")  # fmt: skip
+    if turns is not None and case.concurrency > 1:
+        table.fail("concurrency", f"is {case.concurrency}: the turns of a dialogue would overtake "
+                   "each other: give 1")  # fmt: skip
     return case
 
 

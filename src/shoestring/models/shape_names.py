@@ -76,7 +76,13 @@ def load_shape(name: ShapeName) -> Shape:
     if name.is_config:
         from shoestring.models.shape_configs import read_config
 
-        shape = read_config(Path(name.base).expanduser())
+        try:
+            path = Path(name.base).expanduser()
+        except RuntimeError as error:
+            raise BadModelError(
+                f"{_shown(name.base)}: no such home folder; give the path in full"
+            ) from error
+        shape = read_config(path)
     else:
         shape = SHAPES[name.base]
     if name.layers is None:

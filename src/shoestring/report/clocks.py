@@ -54,13 +54,12 @@ def three_clocks(run: Run) -> Drawing:
         figure = new_figure(PAGE_IN, 0.95 + 0.3 * len(cases))
         widths = [1.9, 1.2, 0.8] if hardware else [1.9, 1.2]
         panels = figure.subplots(1, len(widths), sharey=True, width_ratios=widths)
+        ends_s = [_ttft_bar(panels[0], row, case) for row, case in enumerate(cases.values())]
         for row, case in enumerate(cases.values()):
-            _ttft_bar(panels[0], row, case)
             _pair(panels[1], row, case)
         if hardware:
             _hardware_bars(panels[2], cases, *hardware)
-        ends = [case["metrics"]["ttft_s"]["median"] for case in cases.values()]
-        panels[0].set_xlim(0, max(ends) * 1e3 * 1.65)  # room for the words at the longest bar
+        panels[0].set_xlim(0, max(ends_s) * 1e3 * 1.65)  # room for the words at the longest bar
         panels[0].set_xlabel("time to first token (ms)")
         panels[1].set_xlim(0, panels[1].get_xlim()[1] * 1.05)
         panels[1].set_xlabel("decode, a request (tokens/s)")
@@ -82,15 +81,15 @@ def cached_share(run: Run) -> Drawing:
         for label, share in shares.items()
     ]
     if not any(shares.values()):
-        return Drawing.missing("no prompt token came from the prefix cache: 0 % in every case")
+        return Drawing.missing(f"no prompt token came from the prefix cache: {'; '.join(told)}")
     with styled():
         figure = new_figure(COLUMN_IN, 0.6 + 0.23 * len(shares))
         axes = figure.add_subplot()
-        for row, (share, said) in enumerate(zip(shares.values(), told, strict=True)):
+        for row, share in enumerate(shares.values()):
             percent = (share or 0) * 100
             axes.barh(row, percent, height=0.6, color=SERIES[0], alpha=0.85)
-            value = said.rpartition(" ")[0].rpartition(" ")[2] + " %"
-            _at_end(axes, percent, row, value if share is not None else "not told")
+            said = "not told" if share is None else f"{number(percent)} %"
+            _at_end(axes, percent, row, said)
         axes.set_xlim(0, max((share or 0) * 100 for share in shares.values()) * 1.3)
         axes.set_xlabel("prompt tokens from the prefix cache (%)")
         case_axis([axes], list(shares))
@@ -130,8 +129,8 @@ def reasoning(run: Run) -> Drawing:
             texts.append(
                 f"{label}: first reasoning {seconds(first['median'])}, first answer {after}, {said}"
             )
-        axes.set_xlim(0, None)
         axes.margins(x=0.15)
+        axes.set_xlim(0, None)
         axes.set_xlabel("since the request was meant to leave (s)")
         case_axis([axes], list(cases))
         handles = [
@@ -151,8 +150,12 @@ def _cases(run: Run, cases: list[dict[str, Any]]) -> Cases:
     }
 
 
-def _ttft_bar(axes: Axes, row: int, case: dict[str, Any]) -> None:
-    """Stack what the engine tells from the left; the residual reaches to the client's TTFT."""
+def _ttft_bar(axes: Axes, row: int, case: dict[str, Any]) -> float:
+    """Stack what the engine tells from the left; the residual reaches to the client's TTFT.
+
+    Returns:
+        Where the bar and its interval end, in seconds.
+    """
     ttft, residual = case["metrics"]["ttft_s"], case["residual_s"]["median"]
     left_s = 0.0
     for name, _, colour in _PARTS:
@@ -166,6 +169,7 @@ def _ttft_bar(axes: Axes, row: int, case: dict[str, Any]) -> None:
     high_s = max(ttft["median"], left_s, (ttft["ci95"] or [0, 0])[1])
     said = f"residual {seconds(residual)}" if residual is not None else "engine tells nothing"
     _at_end(axes, high_s * 1e3, row, f"{seconds(ttft['median'])}, {said}")
+    return float(high_s)
 
 
 def _pair(axes: Axes, row: int, case: dict[str, Any]) -> None:

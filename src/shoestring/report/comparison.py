@@ -30,6 +30,8 @@ SHOWN: Final = (
 )
 """The metrics that are compared: name, heading, and what a value is multiplied by."""
 NOT_COMPARABLE: Final = "not comparable"
+_EXPECTED: Final = {"engine", "engine version", "engine options", "base_url", "status"}
+"""What engines that are compared may differ in; the page shows it elsewhere."""
 
 Case = tuple[str, int]
 
@@ -82,8 +84,20 @@ class Comparison:
         for member in self.members:
             for case in (member.against_first or {}).get("cases", []):
                 said = {metric["reason"] for metric in case["metrics"].values()} - {None}
-                lines += [f"{member.label}, {case['case']}: {reason}" for reason in sorted(said)]
+                name = f"{member.label}, {case['case']} at {case['concurrency']}"
+                lines += [f"{name}: {reason}" for reason in sorted(said)]
         return [one_line(line) for line in lines]
+
+    @property
+    def differences(self) -> list[str]:
+        """What else is unlike in runs that are compared, a line each: machines, settings."""
+        first = self.members[0].label
+        return [
+            one_line(f"{member.label}: {one['field']} {one['b']}, {first}: {one['a']}")
+            for member in self.members
+            for one in (member.against_first or {}).get("differences", [])
+            if one["field"] not in _EXPECTED
+        ]
 
 
 def side_by_side(runs: Sequence[Run]) -> Comparison:
@@ -132,7 +146,7 @@ def _against(first: Run, run: Run) -> tuple[dict[str, Any] | None, str | None]:
 
 def _engines(comparison: Comparison) -> Table:
     columns = (
-        Column("engine", "Run"),
+        Column("run", "Run"),
         Column("version", "Engine's version"),
         Column("model", "Model"),
         Column("status", "Status"),
@@ -222,7 +236,7 @@ def _ratio_cells(case: dict[str, Any]) -> list[Value]:
 
 
 def _case_columns() -> tuple[Column, ...]:
-    return Column("case", "Case"), Column("concurrency", "At once"), Column("engine", "Run")
+    return Column("case", "Case"), Column("concurrency", "At once"), Column("run", "Run")
 
 
 def _estimate(metric: dict[str, Any]) -> Estimate:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # A page that is mailed or kept beside a paper stays below a megabyte.
 _BUDGET_BYTES: Final = 950_000
 _RUN_TABLES: Final = (
-    "summary", "tails", "clocks", "answers", "run", "failures", "cold_start", "calibration",
-    "sessions",
+    "summary", "tails", "goodput", "clocks", "answers", "arrivals", "run", "failures",
+    "cold_start", "calibration", "sessions",
 )  # fmt: skip
 # In the order in which they are given up last: what a comparison cannot show by itself comes first.
 _RUN_FIGURES: Final = (
@@ -96,20 +96,25 @@ def _head(comparison: Comparison) -> str:
         if cut
         else ""
     )
-    notice = (
-        '<section class="notice" aria-label="Not comparable"><h2>Not comparable</h2>'
-        f"<ul>{_items(comparison.reasons)}</ul></section>"
-        if comparison.reasons
-        else ""
-    )
+    notices = _notice("Not comparable", comparison.reasons)
+    notices += _notice("Also unlike in these runs", comparison.differences)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="color-scheme" content="light dark">\n<title>{title}</title>\n'
         f"<style>\n{style}</style>\n</head>\n<body>\n<main>\n<header>\n"
         f'<p class="kicker">shoestring comparison</p>\n<h1>{title}</h1>\n{banner}\n'
-        f'<p class="verdict">{html.escape(words.comparison_verdict(comparison))}</p>\n{notice}\n'
+        f'<p class="verdict">{html.escape(words.comparison_verdict(comparison))}</p>\n{notices}\n'
         "</header>"
+    )
+
+
+def _notice(heading: str, lines: list[str]) -> str:
+    if not lines:
+        return ""
+    return (
+        f'<section class="notice" aria-label="{heading}"><h2>{heading}</h2>'
+        f"<ul>{_items(lines)}</ul></section>"
     )
 
 

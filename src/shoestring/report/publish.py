@@ -155,15 +155,19 @@ def read_listing(listing: Path) -> Listing:
     if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
         raise BadValueError(f"{listing} has no list of comparisons: {_MEND}")
     runs = _folders(listing, parts.get("runs"))
-    named = {str(group.get("name")): _folders(listing, group.get("runs")) for group in groups}
     taken = {folder.name for folder in runs}
-    for name in named:
+    named: dict[str, list[Path]] = {}
+    for group in groups:
+        name, members = group.get("name"), _folders(listing, group.get("runs"))
         # Files are written under it, so it may neither lead elsewhere nor be that of a run.
-        if not RUN_ID.fullmatch(name) or name in taken or len(named) < len(groups):
+        if not isinstance(name, str) or not RUN_ID.fullmatch(name) or name in {*taken, *named}:
             raise BadValueError(
                 f"{listing}: a comparison cannot be named {name!r}: give each its own name of "
                 "letters, digits, dots, dashes and underscores, and not the id of a run"
             )
+        if len(set(members)) < 2:  # noqa: PLR2004 - one run is no comparison
+            raise BadValueError(f"{listing}: comparison {name!r} needs two runs or more: {_MEND}")
+        named[name] = members
     return Listing(runs, named)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -128,9 +129,11 @@ def _why_missing(run: Run, column: str) -> str | None:
     for session in run.sessions:
         said = (session.get("telemetry") or {}).get("unavailable") or {}
         machine = session.get("machine") or {}
+        field = column.removeprefix("gpu_")
+        of_one = [why for name, why in said.items() if re.fullmatch(rf"gpus\.\d+\.{field}", name)]
         reasons = [
             said.get(column),
-            *([said.get("gpus"), machine.get("gpus_unavailable")] * of_gpu),
+            *([*of_one, said.get("gpus"), machine.get("gpus_unavailable")] * of_gpu),
         ]
         reason = next((reason for reason in reasons if reason), None)
         if reason:

@@ -49,7 +49,7 @@ def comparison_verdict(comparison: Comparison) -> str:
     sentences = [
         f"{len(comparison.members)} runs, each held against {first.label}. "
         + ("They were made interleaved, block by block." if _interleaved(comparison)
-           else "They were made one after the other, so a drift of the machine is in the ratios.")
+           else "They were not all made interleaved: the ratios also hold what changed in between.")
     ]  # fmt: skip
     for member in others:
         found = (member.against_first or {}).get("cases")

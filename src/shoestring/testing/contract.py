@@ -55,7 +55,8 @@ def says_why_it_ended(engine: Engine) -> None:
     assert made.usage.completion_tokens is not None, "the engine counts no output tokens"
     assert made.usage.completion_tokens <= TOKENS, "more tokens than were allowed"
     assert made.usage.prompt_tokens, "the engine counts no prompt tokens"
-    assert made.finish_reason == "length" or made.usage.completion_tokens < TOKENS
+    wanted = "length" if made.usage.completion_tokens == TOKENS else "stop"
+    assert made.finish_reason == wanted, f"{made.finish_reason} is not {wanted}"
 
 
 def takes_a_dialogue(engine: Engine) -> None:
@@ -64,9 +65,12 @@ def takes_a_dialogue(engine: Engine) -> None:
     turns = ("Tell me of the harbour.", "The harbour lies below the hill.")
     after = engine.generate(Prompt("And what then?", 4, turns=turns))
     assert after.failure is None, after.failure
-    assert alone.usage is not None
-    assert after.usage is not None
-    assert (after.usage.prompt_tokens or 0) > (alone.usage.prompt_tokens or 0) + 5
+    short, long = (
+        made.usage.prompt_tokens if made.usage is not None else None for made in (alone, after)
+    )
+    assert short is not None, "the engine counts no prompt tokens"
+    assert long is not None, "the engine counts no prompt tokens of a dialogue"
+    assert long > short + 5
 
 
 def answers_two_at_once(engine: Engine) -> None:

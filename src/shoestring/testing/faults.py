@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 SHIM = Path(__file__).with_name("clock_shim.c")
 FILL_BYTES = 512
+REFUSALS = (
+    "operation not permitted", "permission denied", "operation not supported",
+    "must be superuser", "only root can",
+)  # fmt: skip
+"""What ``mount`` and ``ip`` say where the kernel did not let them."""
 NAMESPACES = 64
 """Of the 64 networks of four addresses in 198.51.100.0/24 (RFC 5737), a process takes one."""
 
@@ -96,7 +101,7 @@ def stepping_clock(folder: Path) -> SteppingClock:
 
     Raises:
         MissingError: there is no C compiler.
-        NotAllowedError: it cannot compile the shim.
+        ShoestringError: it cannot compile the shim.
     """
     library, offset = folder / "clock_shim.so", folder / "clock_offset"
     _system("cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(SHIM), "-ldl")
@@ -175,11 +180,15 @@ def _system(program: str, *arguments: str) -> None:
 
     Raises:
         MissingError: it is not there.
-        NotAllowedError: it failed; holds what it said.
+        NotAllowedError: the kernel did not let it; holds what it said.
+        ShoestringError: it failed for another reason, likewise.
     """
     if shutil.which(program) is None:
         raise MissingError(f"{program} is missing: install it")
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([program, *arguments], env=os.environ | {"LC_ALL": "C"},
+                          capture_output=True, text=True, check=False)  # fmt: skip
     if done.returncode:
         said = " ".join(done.stderr.split()) or f"status {done.returncode}"
-        raise NotAllowedError(f"{program} {' '.join(arguments[:3])}: {said}")
+        refused = program != "cc" and any(words in said.lower() for words in REFUSALS)
+        kind = NotAllowedError if refused else ShoestringError
+        raise kind(f"{program} {' '.join(arguments[:3])}: {said}")

@@ -46,6 +46,7 @@ class FakeGpu:
 
     Attributes:
         processes: pid and bytes (None: the driver does not say) of each that computes.
+        drawing: the same of each that draws.
         handle: an error, where the device cannot even be had.
         unsupported: functions that this device answers with Not Supported.
     """
@@ -66,6 +67,7 @@ class FakeGpu:
     pcie_generation: Any = 3
     pcie_width: Any = 16
     processes: Any = ()
+    drawing: Any = ()
     handle: Any = None
     unsupported: frozenset[str] = field(default_factory=frozenset)
 
@@ -172,8 +174,8 @@ def _clock(gpu: FakeGpu, kind: int) -> Any:
     return _value(clocks[kind])
 
 
-def _processes(gpu: FakeGpu) -> list[Any]:
-    return [SimpleNamespace(pid=p, usedGpuMemory=used) for p, used in _value(gpu.processes)]
+def _processes(listed: Any) -> list[Any]:
+    return [SimpleNamespace(pid=p, usedGpuMemory=used) for p, used in _value(listed)]
 
 
 _LIBRARY: dict[str, Callable[..., Any]] = {
@@ -200,6 +202,7 @@ _DEVICE: dict[str, Callable[..., Any]] = {
     "nvmlDeviceGetCudaComputeCapability": lambda gpu: gpu.capability,
     "nvmlDeviceGetMaxPcieLinkGeneration": lambda gpu: _value(gpu.pcie_generation),
     "nvmlDeviceGetCurrPcieLinkWidth": lambda gpu: _value(gpu.pcie_width),
-    "nvmlDeviceGetComputeRunningProcesses_v3": _processes,
-    "nvmlDeviceGetComputeRunningProcesses_v2": _processes,
+    "nvmlDeviceGetComputeRunningProcesses_v3": lambda gpu: _processes(gpu.processes),
+    "nvmlDeviceGetComputeRunningProcesses_v2": lambda gpu: _processes(gpu.processes),
+    "nvmlDeviceGetGraphicsRunningProcesses_v3": lambda gpu: _processes(gpu.drawing),
 }

@@ -6,11 +6,12 @@ import json
 import random
 from typing import TYPE_CHECKING, Any
 
+from shoestring.measure.records import HASHED, SCHEMA_VERSION, file_sha256
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 MS = 1_000_000
-SCHEMA_VERSION = 2
 ENERGY = {
     "energy_j": 4500.0, "source": "energy counter", "seconds": 100.0, "baseline_power_w": 10.0,
     "gpus": [{"index": 0, "energy_j": 4500.0}],
@@ -47,8 +48,6 @@ def write_synthetic_run(
         wide: three cases more: ``thinking`` (the first half of the text is reasoning),
             ``structured`` (one answer of five is no JSON), ``open-2`` (an open loop, 2 a second).
     """
-    from shoestring.measure.records import HASHED, file_sha256
-
     noise = random.Random(seed)
     path.mkdir(parents=True)
     cases: list[dict[str, Any]] = [

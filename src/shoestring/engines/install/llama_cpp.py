@@ -1,8 +1,8 @@
 """llama.cpp's tools: the vendor's release of the pinned commit, or a build of the pinned source.
 
 The source is that of ``llama-cpp-python``, which holds llama.cpp whole and comes from the user's
-package index. With an NVIDIA GPU and ``nvcc`` the source is built at once: the vendor's archive is
-for the CPU only, and would leave the GPU idle without a word.
+package index. With an NVIDIA GPU and ``nvcc`` the source is built at once, for the vendor's
+archive is for the CPU only; without ``nvcc`` one line says that the GPU stays idle.
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ def from_vendor(site: Site) -> str:
     """Unpack the vendor's release; its programs and libraries lie side by side in ``bin/``.
 
     Raises:
-        MissingError: it cannot be had, or would not use this machine's GPU.
+        MissingError: it cannot be had, or would not use a GPU for which the source can be built.
     """
     if find_nvcc():
         raise MissingError("an NVIDIA GPU and nvcc are here, and the vendor's archive has no CUDA")
-    return unpack_release(site, site.folder / "bin", strip=1)
+    digest = unpack_release(site, site.folder / "bin", strip=1)
+    _say_if_gpu_idles(site)
+    return digest
 
 
 def from_source(site: Site) -> str:
@@ -59,7 +61,7 @@ def from_source(site: Site) -> str:
     build = site.scratch / "build"
     site.say(f"{site.label}: configuring; the log is {site.log}")
     configure = (
-        cmake, "-S", str(source), "-B", str(build), *generator, *OPTIONS, *_cuda_options(),
+        cmake, "-S", str(source), "-B", str(build), *generator, *OPTIONS, *_cuda_options(site),
         # The vendor's own numbering, which `--version` then shows.
         f"-DLLAMA_BUILD_NUMBER={site.pin.source['build']}",
         f"-DLLAMA_BUILD_COMMIT={site.pin.source['commit']}",
@@ -83,9 +85,18 @@ def find_nvcc() -> str | None:
     return nvcc if nvcc and list_gpus().gpus else None
 
 
-def _cuda_options() -> list[str]:
+def _say_if_gpu_idles(site: Site) -> None:
+    if list_gpus().gpus:
+        site.say(
+            f"{site.label}: an NVIDIA GPU is here and no nvcc: this is for the CPU only; for the "
+            "GPU install the CUDA toolkit, remove the engine's folder, and install it anew"
+        )
+
+
+def _cuda_options(site: Site) -> list[str]:
     nvcc = find_nvcc()
     if nvcc is None:
+        _say_if_gpu_idles(site)
         return []
     # Only for the GPUs that are here: a tenth of the time that all architectures would take.
     return ["-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=native", f"-DCMAKE_CUDA_COMPILER={nvcc}"]
