@@ -28,6 +28,15 @@ def test_an_early_clock_is_early(run):
     assert "Our own clock was early by 3\xa0ms." in verdict(early, summarise(early))
 
 
+def test_random_weights_are_named(run):
+    """A run of a shape says that its text means nothing."""
+    model = {**run.config["model"], "name": "shape:llama-3.1-8b:q4_k_m"}
+    shape = replace(run, config={**run.config, "model": model})
+
+    assert "The weights are random" in verdict(shape, summarise(shape))
+    assert "random" not in verdict(run, summarise(run))
+
+
 def test_a_missing_rate_is_left_out(run):
     """Where no decode rate is known, the sentence ends after the first token."""
     summary = copy.deepcopy(summarise(run))

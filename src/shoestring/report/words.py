@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from shoestring.measure.records import Run
     from shoestring.report.comparison import Comparison
 
+RANDOM_WEIGHTS = "shape:"
+
 
 def title(run: Run) -> str:
     """Return the heading of a report: what was measured."""
@@ -33,6 +35,8 @@ def title(run: Run) -> str:
 def verdict(run: Run, summary: dict[str, Any]) -> str:
     """Return the run in one paragraph: where, what, how fast, how sure, how good."""
     sentences = [_opening(run, summary)]
+    if run.config["model"]["name"].startswith(RANDOM_WEIGHTS):
+        sentences.append("The weights are random: speed and memory are real, the text is not.")
     cases = [case for case in summary["cases"] if case["metrics"]["ttft_s"]["median"] is not None]
     if not cases:
         sentences.append("No request was answered, so there is nothing to say about speed.")
