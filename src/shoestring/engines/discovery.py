@@ -14,11 +14,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from shoestring.engines.embedded import INSTALL_COMMAND
 from shoestring.engines.install.answers import SHOWN, ask
 from shoestring.engines.install.pins import find_pinned_program
+from shoestring.errors import MissingError
 from shoestring.paths import cache_dir
 
+INSTALL_COMMAND = "python -m pip install xllamacpp"
 IMPORT_TIMEOUT_S = 60.0  # a second on a warm disk; a notebook service's first read is slow
 # -P: what lies in the current folder under the same name is not the engine.
 IMPORT_COMMAND = (
@@ -63,6 +64,18 @@ def find_program(name: str) -> Path | None:
     """
     own = shutil.which(name)
     return Path(own) if own else find_pinned_program(name, cache_dir())
+
+
+def check_installed(engine: str) -> None:
+    """See that an engine which the harness starts by itself is on this machine; start nothing.
+
+    Raises:
+        MissingError: it is not; says what brings it.
+    """
+    if engine == "embedded" and importlib.util.find_spec("xllamacpp") is None:
+        raise MissingError(f"engine embedded needs xllamacpp: {INSTALL_COMMAND}")
+    if engine in MENDS and find_program(engine) is None:
+        raise MissingError(f"engine {engine} is not installed: {MENDS[engine]}")
 
 
 def find_engines() -> dict[str, Found]:

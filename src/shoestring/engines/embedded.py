@@ -9,7 +9,6 @@ SIGKILL, because it watches the pipe between the two.
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import secrets
 import select
@@ -20,17 +19,17 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from shoestring.engines.discovery import check_installed
 from shoestring.engines.launch import given_environment
 from shoestring.engines.openai import Endpoint, OpenAIEngine
 from shoestring.engines.protocol import Span
 from shoestring.engines.transport import parse_base_url
-from shoestring.errors import EngineLostError, MissingError, ShoestringError
+from shoestring.errors import EngineLostError, ShoestringError
 from shoestring.hardware.cores import usable_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-INSTALL_COMMAND = "python -m pip install xllamacpp"
 STOP_WAIT_S = 5.0
 LOG_TAIL_BYTES = 4_096
 
@@ -102,8 +101,7 @@ class EmbeddedEngine(OpenAIEngine):
         Raises:
             MissingError: xllamacpp is not installed.
         """
-        if importlib.util.find_spec("xllamacpp") is None:
-            raise MissingError(f"engine embedded needs xllamacpp: {INSTALL_COMMAND}")
+        check_installed(self.name)
         self._origin_s = time.monotonic()
         self._spans, self._ended = [], None
         log = self._log_path.open("ab") if self._log_path is not None else None

@@ -11,12 +11,12 @@ import time
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from shoestring.engines.discovery import MENDS, find_program
+from shoestring.engines.discovery import check_installed, find_program
 from shoestring.engines.launch import Launched, start_on_free_port
 from shoestring.engines.openai import Endpoint, OpenAIEngine
 from shoestring.engines.protocol import Span
 from shoestring.engines.transport import parse_base_url
-from shoestring.errors import EngineLostError, MissingError
+from shoestring.errors import EngineLostError
 from shoestring.hardware.cores import usable_cores
 
 if TYPE_CHECKING:
@@ -108,9 +108,8 @@ class ServedEngine(OpenAIEngine):
         Raises:
             MissingError: it is not installed.
         """
+        check_installed(self.name)
         self._program = find_program(self.name)
-        if self._program is None:
-            raise MissingError(f"engine {self.name} is not installed: {MENDS[self.name]}")
 
     def load(self) -> None:
         """Start the server on a free port and wait until it can answer.

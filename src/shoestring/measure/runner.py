@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import resource
 import secrets
 import threading
@@ -12,10 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoestring.engines.discovery import MENDS, find_program
-from shoestring.engines.embedded import INSTALL_COMMAND
+from shoestring.engines.discovery import check_installed
 from shoestring.engines.opening import OLLAMA_SCHEME, choose_engine, find_subject
-from shoestring.errors import BadValueError, MissingError
+from shoestring.errors import BadValueError
 from shoestring.measure import records
 from shoestring.measure.progress import RunProgress
 from shoestring.measure.records import Run, read_run
@@ -112,7 +110,10 @@ def run_engines(
             f"an engine stands twice in {','.join(engines)} ({', '.join(decided)}): give each once"
         )
     for engine in decided:
-        _check_installed(engine, model, base_url)
+        # Before a model is fetched or a folder written. A server that runs already, and one that
+        # knows its own library, are asked when the model is looked for.
+        if not base_url and not model.startswith(OLLAMA_SCHEME):
+            check_installed(engine)
     batches = plan_batches(chosen, requests)
     subjects = [_find_subject(model, engine, base_url) for engine in decided]
     salt = secrets.token_hex(4)
@@ -137,21 +138,6 @@ def _new_runs(out: Path, configs: Sequence[dict[str, Any]]) -> list[Path]:
         others = [other["run_id"] for other in configs if other is not config]
         config["interleaved_with"] = others or None
     return [out / config["run_id"] for config in configs]
-
-
-def _check_installed(engine: str, model: str, base_url: str | None) -> None:
-    """Find out that an engine is missing before a model is fetched or a folder written.
-
-    Raises:
-        MissingError: it is; a server that runs already, and one that knows its own library, are
-            asked when the model is looked for.
-    """
-    if base_url or model.startswith(OLLAMA_SCHEME):
-        return
-    if engine == "embedded" and importlib.util.find_spec("xllamacpp") is None:
-        raise MissingError(f"engine embedded needs xllamacpp: {INSTALL_COMMAND}")
-    if engine in MENDS and find_program(engine) is None:
-        raise MissingError(f"engine {engine} is not installed: {MENDS[engine]}")
 
 
 def _check_file_limit(suite: Suite) -> None:
