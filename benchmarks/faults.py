@@ -69,7 +69,13 @@ KINDS = {
     "runner": Kind(kill_runner, 10, needs="ollama", ends=((2, "Ollama cannot load"),)),
     "disk": Kind(fill_disk, 10, ends=((2, FULL),)),
     "clock": Kind(step_clock, 20, needs="cc"),
-    "network": Kind(cut_network, 10, needs="ip", ends=((1, AWAY),)),
+    "network": Kind(
+        cut_network,
+        10,
+        needs="ip",
+        # The second: it was started again before the mended link carried anything.
+        ends=((1, AWAY), (2, "no server answers")),
+    ),
 }
 
 
