@@ -16,6 +16,7 @@ import json
 import re
 import socket
 import threading
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -158,7 +159,7 @@ def _start(hub: LocalHub, handler: type[_Handler]) -> tuple[ThreadingHTTPServer,
     return server, thread
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(ABC, BaseHTTPRequestHandler):
     """What both servers do: record, refuse if told so, answer; one request a connection."""
 
     protocol_version = "HTTP/1.1"
@@ -174,9 +175,9 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base
         """Keep quiet."""
 
+    @abstractmethod
     def answer(self, path: str) -> None:
         """Answer a request that is not refused."""
-        raise NotImplementedError
 
     def _serve(self) -> None:
         path = urlsplit(self.path).path

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -102,7 +103,7 @@ def serving(state: ModelServer, port: int = 0) -> Iterator[None]:
         thread.join()
 
 
-class ModelHandler(BaseHTTPRequestHandler):
+class ModelHandler(ABC, BaseHTTPRequestHandler):
     """Reads a request, lets ``tell`` or ``answer`` do the rest, and sends what they say."""
 
     state: ModelServer
@@ -118,13 +119,13 @@ class ModelHandler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base
         """Keep quiet."""
 
+    @abstractmethod
     def tell(self, path: str, body: bytes) -> None:
         """Answer a question (GET)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self, path: str, body: bytes) -> None:
         """Answer a request (POST)."""
-        raise NotImplementedError
 
     def say(self, status: int, said: Any) -> None:
         """Send one JSON value, or an empty body for None."""
