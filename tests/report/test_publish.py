@@ -3,8 +3,8 @@ import re
 
 import pytest
 
+from shoestring.digests import file_sha256
 from shoestring.errors import BadValueError
-from shoestring.measure.records import file_sha256
 from shoestring.report.publish import publish_runs, read_listing, write_artifacts
 from shoestring.testing.synthetic import write_synthetic_run
 

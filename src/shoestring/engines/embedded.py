@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from shoestring.engines.discovery import check_installed
-from shoestring.engines.launch import given_environment
+from shoestring.engines.launch import NOBODYS_URL, given_environment
 from shoestring.engines.openai import Endpoint, OpenAIEngine
 from shoestring.engines.protocol import Span
 from shoestring.engines.transport import parse_base_url
@@ -63,9 +63,8 @@ class EmbeddedEngine(OpenAIEngine):
         log_path: Path | None = None,
         load_timeout_s: float = 600.0,
     ) -> None:
-        # The address is known once the child listens; until then nobody can be asked.
         super().__init__(
-            "http://127.0.0.1:9",
+            NOBODYS_URL,
             model_id,
             endpoint=endpoint,
             api_key=secrets.token_urlsafe(32),

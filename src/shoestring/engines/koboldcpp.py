@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from shoestring.engines.events import DONE, read_stream
 from shoestring.engines.http_engine import API_KEY_VARIABLE, HEALTH_TIMEOUT_S
+from shoestring.engines.launch import NOBODYS_URL
 from shoestring.engines.protocol import Failure, NativeTimings
-from shoestring.engines.served import NOBODYS_URL, ServedEngine
+from shoestring.engines.served import ServedEngine
 from shoestring.errors import MissingError, ShoestringError
 
 if TYPE_CHECKING:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 POLL_S = 0.02
 STOP_WAIT_S = guard.PATIENCE_S + 5.0
+NOBODYS_URL = "http://127.0.0.1:9"
+"""Stands for the address until the server is started."""
 TRIES = 3
 WITHHELD = re.compile(
     r"SHOESTRING_API_KEY|HF_TOKEN|HUGGING_?FACE\w*_TOKEN"  # secrets that are not the server's

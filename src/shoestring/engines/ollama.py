@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from shoestring.engines.discovery import MENDS, find_program
 from shoestring.engines.http_engine import HttpEngine
-from shoestring.engines.launch import Launched, start_on_free_port
+from shoestring.engines.launch import NOBODYS_URL, Launched, start_on_free_port
 from shoestring.engines.ollama_api import OllamaApi
 from shoestring.engines.ollama_processes import count_by_runner, find_runner, find_server
 from shoestring.engines.ollama_stream import read_ollama_stream
 from shoestring.engines.prefixes import SharedPrefixes
 from shoestring.engines.protocol import EngineMemory, Span
-from shoestring.engines.served import NOBODYS_URL
 from shoestring.engines.transport import parse_base_url
 from shoestring.errors import EngineLostError, MissingError
 from shoestring.hardware.cores import usable_cores

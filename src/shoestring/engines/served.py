@@ -12,7 +12,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from shoestring.engines.discovery import check_installed, find_program
-from shoestring.engines.launch import Launched, start_on_free_port
+from shoestring.engines.launch import NOBODYS_URL, Launched, start_on_free_port
 from shoestring.engines.openai import Endpoint, OpenAIEngine
 from shoestring.engines.protocol import Span
 from shoestring.engines.transport import parse_base_url
@@ -21,9 +21,6 @@ from shoestring.hardware.cores import usable_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-NOBODYS_URL = "http://127.0.0.1:9"
-"""Stands for the address until the server is started."""
 
 
 class ServedEngine(OpenAIEngine):

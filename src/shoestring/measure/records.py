@@ -8,12 +8,12 @@ traceback.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from shoestring.digests import file_sha256
 from shoestring.errors import BadRunError
 from shoestring.measure.shapes import MORE_OF_ROW, OBJECTS, ROW, SAMPLE, misfit
 
@@ -165,12 +165,6 @@ def read_lines(path: Path) -> tuple[list[Row], int]:
             raise BadRunError(f"{path}, line {number} is damaged: not an object")
         rows.append(row)
     return rows, whole
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_hashes(path: Path, manifest: dict[str, Any]) -> None:

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from shoestring.digests import file_sha256
 from shoestring.errors import BadRunError, DiskFullError, MissingError
 from shoestring.measure import records
-from shoestring.measure.records import Row, file_sha256, read_lines, read_object
+from shoestring.measure.records import Row, read_lines, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -176,12 +176,6 @@ def _check_range(response: Response, held: int, file_bytes: int, server: str) ->
         )
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def git_blob_sha1(path: Path) -> str:
     """Return the SHA-1 by which git names a content: of ``blob SIZE``, a zero byte, the bytes."""
     with path.open("rb") as file:

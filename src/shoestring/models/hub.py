@@ -21,6 +21,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shoestring.digests import file_sha256
 from shoestring.errors import BadModelError, MissingError
 from shoestring.models.downloads import (
     CHUNK_BYTES,
@@ -28,7 +29,6 @@ from shoestring.models.downloads import (
     Partial,
     check_space,
     explain_disk,
-    file_sha256,
     git_blob_sha1,
     locked,
     write_whole,

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shoestring.analysis.summary import summarise
+from shoestring.digests import file_sha256
 from shoestring.errors import BadValueError
-from shoestring.measure.records import RUN_ID, file_sha256, read_run
+from shoestring.measure.records import RUN_ID, read_run
 from shoestring.report.comparison import comparison_tables, side_by_side
 from shoestring.report.comparison_figures import COMPARISON_FIGURES
 from shoestring.report.figures import FIGURES

@@ -10,7 +10,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from shoestring.analysis.machine import machine_facts
-from shoestring.measure.records import HASHED, file_sha256
+from shoestring.digests import file_sha256
+from shoestring.measure.records import HASHED
 from shoestring.report.tabular import one_line
 from shoestring.report.units import number, seconds, size
 

@@ -6,7 +6,8 @@ import json
 import random
 from typing import TYPE_CHECKING, Any
 
-from shoestring.measure.records import HASHED, SCHEMA_VERSION, file_sha256
+from shoestring.digests import file_sha256
+from shoestring.measure.records import HASHED, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path

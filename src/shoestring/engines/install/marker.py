@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shoestring.models.downloads import file_sha256, write_whole
+from shoestring.digests import file_sha256
+from shoestring.models.downloads import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
