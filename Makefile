@@ -26,7 +26,7 @@ export MPLCONFIGDIR := $(CURDIR)/.var/matplotlib
 export JUPYTER_PLATFORM_DIRS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test engines setup lint format figures bench lock clean
+.PHONY: help reproduce test engines node node-down kaggle setup lint format figures bench lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,12 @@ test: $(STAMP) ## Run all tests, with the real engine and the small real model
 
 engines: $(STAMP) ## Install Ollama and llama.cpp into the cache, pinned by version and hash (once, minutes)
 	@$(BIN)/shoestring engines install
+
+node: engines ## Bring up Ollama and Open WebUI on loopback (installs them once); `make node-down` ends them
+	@$(BIN)/shoestring up
+
+node-down: $(STAMP) ## End what `make node` started
+	@$(BIN)/shoestring down
 
 setup: $(STAMP) ## Install everything for work on the project, and the pre-commit hooks
 	@$(BIN)/pre-commit install
@@ -63,9 +69,15 @@ bench: engines ## Clock, fault campaigns, costs, agreement, shapes (an hour); wr
 	@$(BIN)/python benchmarks/agreement.py
 	@$(BIN)/python benchmarks/shapes.py
 
+kaggle: $(STAMP) ## Write the self-contained Kaggle notebook into dist/kaggle/
+	@$(BIN)/python scripts/build_kaggle.py
+
 lock: $(STAMP) ## Pin every dependency with its hashes, naming no registry
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--extra dev --output-file requirements.lock pyproject.toml
+	@cd src/shoestring/stack/open_webui && $(CURDIR)/$(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate --override left_out.txt \
+		--output-file requirements.lock requirements.in
 
 clean: ## Remove the environment and what tools left; keeps the cache of models and engines
 	@rm -rf .venv .var dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

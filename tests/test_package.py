@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 import shoestring
+from shoestring.stack.open_webui.environment import pinned_version
 
 ROOT = Path(__file__).parents[1]
+OPEN_WEBUI = ROOT / "src/shoestring/stack/open_webui"
 EXPECTED = ("ollama", "jupyter", "papermill", "pandas", "matplotlib", "nvidia-ml-py", "requests",
             "nbconvert")  # fmt: skip
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -43,9 +45,10 @@ def test_expected_packages_are_everywhere(package):
 
 def test_open_webui_is_pinned_for_an_environment_of_its_own():
     """The ninth expected package is pinned, and kept out of this environment."""
-    pins = tomllib.loads((ROOT / "deployment" / "pins.toml").read_text())
+    asked = (OPEN_WEBUI / "requirements.in").read_text()
 
-    assert re.fullmatch(r"\d+\.\d+\.\d+", pins["open-webui"]["version"])
+    assert asked == f"open-webui=={pinned_version()}\n"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", pinned_version())
     assert "open-webui" not in {name_of(item) for item in PROJECT["dependencies"]}
 
 
@@ -57,7 +60,11 @@ def test_environment_and_project_agree():
 
 def test_locks_pin_by_hash_and_name_no_registry():
     """Every locked package has a hash, and no lock holds an address."""
-    for lock in (ROOT / "requirements.lock", ROOT / "requirements-uv.lock"):
+    for lock in (
+        ROOT / "requirements.lock",
+        ROOT / "requirements-uv.lock",
+        OPEN_WEBUI / "requirements.lock",
+    ):
         text = lock.read_text()
         pins = re.findall(r"^[a-z0-9._-]+==.*?(?=^[a-z0-9]|\Z)", text, re.MULTILINE | re.DOTALL)
         assert pins

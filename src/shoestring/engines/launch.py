@@ -87,8 +87,9 @@ class Launched:
     Args:
         what: its name, for messages.
         command: program and arguments; no secret may stand here, others can read it.
-        environment: variables beside the given ones; secrets go here.
+        environment: variables beside the inherited ones; secrets go here.
         log_path: where its output is appended; None drops it.
+        inherited: variables of ours that it gets; default: :func:`given_environment`.
 
     Raises:
         MissingError: the program cannot be started.
@@ -101,6 +102,7 @@ class Launched:
         *,
         environment: Mapping[str, str],
         log_path: Path | None,
+        inherited: Mapping[str, str] | None = None,
     ) -> None:
         self._what = what
         self._log_path = log_path
@@ -114,7 +116,7 @@ class Launched:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**given_environment(), **environment},
+                env={**(given_environment() if inherited is None else inherited), **environment},
                 # Ctrl-C in the terminal is the harness's to handle: it ends the server in order.
                 start_new_session=True,
             )

@@ -113,6 +113,21 @@ class OllamaApi:
         if answer.status_code != HTTPStatus.OK:
             raise BadModelError(f"Ollama cannot load {model}: {_why(answer)}")
 
+    def count_generated(self, model: str, prompt: str, tokens: int) -> int:
+        """Have a model go on with a text; return how many tokens came.
+
+        Raises:
+            BadModelError: the server cannot run it.
+        """
+        body = {
+            "model": model, "prompt": prompt, "raw": True, "stream": False,
+            "options": {"num_predict": tokens},
+        }  # fmt: skip
+        answer = self._send("POST", "/api/generate", json=body, timeout=SILENCE_S)
+        if answer.status_code != HTTPStatus.OK:
+            raise BadModelError(f"Ollama cannot run {model}: {_why(answer)}")
+        return int(self._object("/api/generate", answer).get("eval_count") or 0)
+
     def _get(self, path: str) -> dict[str, Any]:
         return self._object(path, self._send("GET", path, timeout=TIMEOUT_S))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from shoestring.engines.discovery import MENDS, find_program
 from shoestring.engines.install.pins import load_pins
+from shoestring.paths import cache_dir
+from shoestring.stack.open_webui.environment import is_installed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +35,18 @@ def need_program(name: str) -> Path:
     engine = next((pin.name for pin in load_pins().values() if pin.path_of(name)), None)
     if engine is None:
         return pytest.skip(f"{name} is missing: {MENDS.get(name, 'put it on PATH')}")
-    mend = f"shoestring engines install {engine}"
+    return _end(name, f"shoestring engines install {engine}")
+
+
+def need_open_webui() -> None:
+    """End the test where Open WebUI's environment is not in the cache; as :func:`need_program`."""
+    if not is_installed(cache_dir()):
+        _end("Open WebUI", "shoestring up, which installs it, then shoestring down")
+
+
+def _end(name: str, mend: str) -> NoReturn:
+    import pytest
+
     if os.environ.get(REQUIRE) == "1":
-        return pytest.fail(f"{name} is missing, and {REQUIRE}=1: {mend}", pytrace=False)
-    return pytest.skip(f"{name} is missing: {mend}")
+        pytest.fail(f"{name} is missing, and {REQUIRE}=1: {mend}", pytrace=False)
+    pytest.skip(f"{name} is missing: {mend}")
