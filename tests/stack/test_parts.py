@@ -249,6 +249,16 @@ def test_a_wrong_model_is_refused_before_anything_starts(tmp_path, monkeypatch, 
     assert not (tmp_path / "state").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):
+    """The line says which folder, and which variable moves it."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SHOESTRING_STATE", str(tmp_path / "file"))
+    result = CliRunner().invoke(up, [])
+
+    assert isinstance(result.exception, MissingError)
+    assert "SHOESTRING_STATE" in str(result.exception)
+
+
 def test_up_without_installing_names_what_is_missing(tmp_path, monkeypatch):
     """The user said that nothing is to be installed."""
     monkeypatch.setenv("SHOESTRING_STATE", str(tmp_path / "state"))

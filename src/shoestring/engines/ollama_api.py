@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from shoestring.errors import BadModelError, MissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     import requests
@@ -79,8 +79,16 @@ class OllamaApi:
         whole = sum(total for _, total in done.values())
         progress(whole, whole)  # Ollama does not say that the last bytes are there
 
-    def create(self, model: str, path: Path, sha256: str) -> None:
+    def create(
+        self, model: str, path: Path, sha256: str, settings: Mapping[str, Any] | None = None
+    ) -> None:
         """Make a model of a GGUF file; its bytes are sent only where the server lacks them.
+
+        Args:
+            model: the name that it gets.
+            path: of the file.
+            sha256: of the file.
+            settings: ``template`` and ``parameters`` of the model; default: Ollama decides.
 
         Raises:
             BadModelError: the server does not take the file.
@@ -92,7 +100,8 @@ class OllamaApi:
                 sent = self._send("POST", f"/api/blobs/{digest}", data=file, timeout=SILENCE_S)
             if sent.status_code != HTTPStatus.CREATED:
                 raise MissingError(f"{self.url} does not take {path.name}: {_why(sent)}")
-        for said in self._stream("/api/create", {"model": model, "files": {path.name: digest}}):
+        body = {"model": model, "files": {path.name: digest}, **(settings or {})}
+        for said in self._stream("/api/create", body):
             if "error" in said:
                 raise BadModelError(f"Ollama cannot use {path.name}: {said['error']}")
 

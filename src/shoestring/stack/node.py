@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from shoestring.errors import ShoestringError
+from shoestring.errors import MissingError, ShoestringError
 from shoestring.models.downloads import write_whole
 from shoestring.paths import state_dir
 
@@ -147,8 +147,18 @@ def supervising(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def changing(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the one right to bring the node up or down."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Hold the one right to bring the node up or down.
+
+    Raises:
+        MissingError: the folder cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise MissingError(
+            f"cannot keep a node in {folder}: {error.strerror}; set SHOESTRING_STATE to a folder "
+            "that you can write"
+        ) from error
     with (folder / CHANGE_LOCK).open("ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,6 +9,7 @@ from shoestring.engines.ollama import ADOPTED_KEEP_ALIVE, FOR_EVER
 from shoestring.engines.ollama_api import OllamaApi, shown_name
 from shoestring.errors import ShoestringError
 from shoestring.hardware.gpus import list_gpus
+from shoestring.models.facts import read_facts
 from shoestring.models.library import weights_sha256
 from shoestring.models.names import parse_model_name
 from shoestring.models.progress import ProgressBar
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from shoestring.stack.timeline import Timeline
 
 PROMPT = "The capital of France is"
+BASE_MODEL = {"template": "{{ .Prompt }}", "parameters": {"num_predict": 96}}
+"""A model without a chat template goes on with what was typed, and does not know when to stop."""
 ANSWER_TOKENS = 16
 """Enough to see a stream, and little enough for a slow machine."""
 
@@ -141,7 +144,8 @@ def _bring(api: OllamaApi, name: str, file: ModelFile | None) -> None:
     listed = api.listed(name) is not None
     if file is not None:
         if not listed or weights_sha256(api.show(name)) != file.sha256:
-            api.create(name, file.path, file.sha256)
+            instructed = read_facts(file.path).chat_template
+            api.create(name, file.path, file.sha256, None if instructed else BASE_MODEL)
     elif not listed:
         with ProgressBar(f"pulling {name}") as bar:
             api.pull(name, bar.update)

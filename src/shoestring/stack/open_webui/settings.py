@@ -45,6 +45,9 @@ QUIET = {
     "ENABLE_SEARCH_QUERY_GENERATION": OFF,
     "ENABLE_RETRIEVAL_QUERY_GENERATION": OFF,
     "ENABLE_EVALUATION_ARENA_MODELS": OFF,
+    # The page would send its own tools with every question: a longer prefill than that of what was
+    # typed, and an error from each model that knows no tools.
+    "DEFAULT_MODEL_METADATA": '{"capabilities": {"builtin_tools": false}}',
 }
 OFFLINE = {
     # Nothing leaves the machine: see docs/privacy.md for how that is counted.
