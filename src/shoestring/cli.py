@@ -31,6 +31,7 @@ COMMANDS = {
     "notebook": ("shoestring.report.cli", "Run a notebook with checked parameters, make its HTML."),
     "report": ("shoestring.report.cli", "Turn a run into numbers, figures, tables and HTML."),
     "run": ("shoestring.measure.cli", "Measure a model with a suite, and keep every raw event."),
+    "screenshots": ("shoestring.stack.cli", "Take the pictures that prove a node."),
     "status": ("shoestring.stack.cli", "Show the node: what runs, since when, how often restarted."),
     "up": ("shoestring.stack.cli", "Bring up Ollama and Open WebUI, safe, and keep them up."),
 }

@@ -6,12 +6,12 @@ import json
 import signal
 import threading
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import FrameType
 
     from shoestring.stack.node import Service
@@ -113,7 +113,52 @@ def down() -> None:
     click.echo("down" if was_up else "no node was up")
 
 
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("screenshots"),
+    show_default=True,
+    help="The folder of the pictures and of index.json.",
+)
+@click.option("--prompt", help="What is typed into the page.")
+@click.option("--run", help="The id of the run that was measured on this node, for index.json.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def screenshots(*, out: Path, prompt: str | None, run: str | None, as_json: bool) -> None:
+    """Take the pictures that prove a node: hardware, Ollama, the page, an answer in the page.
+
+    The node must be up. A real Chromium signs in, types the prompt and waits for the answer; it
+    reaches nothing but the node. Without a GPU there is a picture of the hardware instead of
+    nvidia-smi.
+    """
+    from shoestring.errors import MissingError
+    from shoestring.models.fetch import say_on_stderr
+    from shoestring.stack.credentials import read_credentials
+    from shoestring.stack.node import OLLAMA, OPEN_WEBUI, node_folder, read_node, read_wanted
+    from shoestring.stack.screenshots import PROMPT, Pictured, take_screenshots
+
+    folder = node_folder()
+    node, wanted = read_node(folder), read_wanted(folder)
+    ollama = node.service(OLLAMA) if node is not None else None
+    if node is None or ollama is None or wanted is None or wanted.model is None:
+        raise MissingError("no node is up: shoestring up")
+    page = node.service(OPEN_WEBUI)
+    pictured = Pictured(
+        ollama.url, page.url if page is not None else None, wanted.model, read_credentials(folder)
+    )
+    taken = take_screenshots(
+        out, pictured, prompt=PROMPT if prompt is None else prompt, run=run, say=say_on_stderr
+    )
+    if as_json:
+        click.echo(json.dumps({"folder": str(out), "screenshots": [asdict(one) for one in taken]}))
+        return
+    for one in taken:
+        click.echo(str(out / one.file))
+
+
 def _ready_text(ready: Ready) -> str:
+    from shoestring.stack.bringing_up import OLLAMA_PORT
+
     said = ready.to_json()
     ollama, page = said["ollama"], said["open_webui"]
     lines = [
@@ -126,6 +171,11 @@ def _ready_text(ready: Ready) -> str:
             f"open webui  {page['url']}  (version {page['version']})",
             f"sign in     {page['user']}, password in {page['password_file']}",
         ]
+    usual = ollama["url"] == f"http://127.0.0.1:{OLLAMA_PORT}"
+    lines.append(
+        f"measure it  shoestring run smoke --model ollama:{said['model']['name']}"
+        + ("" if usual else f" --base-url {ollama['url']} --engine ollama")
+    )
     longest = max(ready.cold_start, key=lambda span: span.end_s - span.start_s)
     lines.append(
         f"ready       after {max(span.end_s for span in ready.cold_start):.1f} s, most of them: "
