@@ -13,8 +13,9 @@ from shoestring.truth.process import running_server
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the user's key, and none writes into the home folder."""
-    for name in ("SHOESTRING_API_KEY", "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
+    """No test sees the user's key or their platform, and none writes into the home folder."""
+    for name in ("SHOESTRING_API_KEY", "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE",
+                 "KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG"):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     # Tests that fetch into the cache say so; all others find the one that make filled.
     monkeypatch.setenv("SHOESTRING_CACHE", str(cache_dir()))

@@ -23,16 +23,21 @@ if TYPE_CHECKING:
 # no difference. Not the signal itself: a harness must outlive an engine that closes its pipe.
 CLOSED_PIPE_STATUS = 141
 COMMANDS = {
+    "bundle": ("shoestring.measure.cli", "Pack runs for another session or machine; restore them."),
     "compare": ("shoestring.report.cli", "Say whether two runs differ, with intervals."),
     "doctor": ("shoestring.engines.cli", "Show this machine, its engines, and what is missing."),
     "down": ("shoestring.stack.cli", "End what `up` started."),
     "engines": ("shoestring.engines.cli", "Install the real engines, pinned; list them."),
+    "feasibility": ("shoestring.report.cli", "Which models run on which machine; measure it here."),
     "models": ("shoestring.models.cli", "Show, fetch and describe models."),
     "notebook": ("shoestring.report.cli", "Run a notebook with checked parameters, make its HTML."),
     "report": ("shoestring.report.cli", "Turn a run into numbers, figures, tables and HTML."),
     "run": ("shoestring.measure.cli", "Measure a model with a suite, and keep every raw event."),
     "screenshots": ("shoestring.stack.cli", "Take the pictures that prove a node."),
-    "status": ("shoestring.stack.cli", "Show the node: what runs, since when, how often restarted."),
+    "status": (
+        "shoestring.stack.cli",
+        "Show the node: what runs, since when, how often restarted.",
+    ),
     "up": ("shoestring.stack.cli", "Bring up Ollama and Open WebUI, safe, and keep them up."),
 }
 

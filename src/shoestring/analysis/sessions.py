@@ -1,4 +1,4 @@
-"""What the sessions of a run recorded of their engine: its memory, and when it was not there."""
+"""What the sessions of a run recorded: of their engine and its memory, and of their own end."""
 
 from __future__ import annotations
 
@@ -10,11 +10,31 @@ if TYPE_CHECKING:
 
 Session = dict[str, Any]
 SAMPLED = "largest telemetry sample"
+KILLED, DONE = "killed", "done"
 
 
 def first_said(run: Run, name: str) -> Any:
     """Return a field of the first session that has it: the coldest state that the run has seen."""
     return next((s[name] for s in run.sessions if s.get(name) is not None), None)
+
+
+def measured_requests(run: Run, session: Session) -> int:
+    """Count the rows of a session, warm-ups left out."""
+    return sum(row["session"] == session["session"] for row in run.measured)
+
+
+def end_reason(run: Run, session: Session) -> str | None:
+    """Return why a session ended; None where its shoestring was too old to say.
+
+    One that could not write its end was killed. The manifest speaks of the last session.
+    """
+    if session.get("end_reason") is not None:
+        return str(session["end_reason"])
+    if session.get("ended_utc") is None:
+        return KILLED
+    if run.manifest is None or session["session"] != run.sessions[-1]["session"]:
+        return None
+    return DONE if run.complete else run.incomplete_reason
 
 
 def memory(run: Run) -> dict[str, Any]:

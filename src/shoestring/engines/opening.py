@@ -33,6 +33,7 @@ class Subject:
         file: of the model, where it is on this machine.
         sha256: of the model's weights, where it is known.
         facts: of them.
+        context: tokens that the engine shall have room for; None: as many as the suite needs.
     """
 
     model: str
@@ -41,6 +42,7 @@ class Subject:
     file: ModelFile | None = None
     sha256: str | None = None
     facts: ModelFacts | None = None
+    context: int | None = None
 
 
 def choose_engine(engine: str, model: str, base_url: str | None) -> str:

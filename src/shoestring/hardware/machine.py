@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from shoestring.hardware.cgroups import memory_limit_bytes
 from shoestring.hardware.cores import lent_cores
 from shoestring.hardware.gpus import list_gpus
+from shoestring.hardware.platforms import platform_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 # The instruction sets for which llama.cpp has kernels of their own.
 FLAGS = ("avx", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "f16c", "fma", "sve")
 ALIASES = {"asimd": "neon", "neon": "neon"}  # 64-bit and 32-bit ARM name it differently
-CONTAINER_MARKS = ("docker", "containerd", "kubepods", "libpod", "lxc")
 
 
 def describe_machine(
@@ -52,25 +52,13 @@ def describe_machine(
     """
     found = gpus()
     return {
-        "platform": _platform(root, environ),
+        "platform": platform_name(root, environ),
         "os": _operating_system(root),
         "cpu": _cpu(root),
         "memory_bytes": _memory_bytes(root),
         "gpus": [dict(gpu) for gpu in found.gpus],
         "gpus_unavailable": found.unavailable,
     }
-
-
-def _platform(root: Path, environ: Mapping[str, str]) -> str:
-    if "KAGGLE_KERNEL_RUN_TYPE" in environ:
-        return "kaggle"
-    if "COLAB_RELEASE_TAG" in environ:
-        return "colab"
-    marked = (root / ".dockerenv").exists() or (root / "run/.containerenv").exists()
-    first_process = _read(root / "proc/1/cgroup") or ""
-    if marked or "container" in environ or any(mark in first_process for mark in CONTAINER_MARKS):
-        return "container"
-    return "local"
 
 
 def _operating_system(root: Path) -> str:

@@ -86,12 +86,18 @@ def _least_differences(folder: Path, configs: Sequence[dict[str, Any]]) -> list[
 
 
 def _differences(folder: Path, ours: dict[str, Any]) -> list[str]:
-    """Name what would make rows of the two unlike; run id, date, salt and deadlines may differ."""
+    """Name what would make rows of the two unlike.
+
+    Run id, date, salt, deadlines, and the folder of a model file may differ.
+    """
     theirs = read_object(folder / records.CONFIG)
     parts = ("suite", "model", "engine", "requests")
 
     def bearing(config: dict[str, Any], part: str) -> Any:
         value = config[part]
+        if part == "model" and value["name"].startswith("file:") and value.get("sha256"):
+            # On another machine the same bytes lie in another folder.
+            return {**value, "name": "file:"}
         return {**value, "deadlines": None} if part == "suite" else value
 
     return [part for part in parts if bearing(theirs, part) != bearing(ours, part)]

@@ -15,8 +15,10 @@ from shoestring.engines.discovery import check_installed
 from shoestring.engines.opening import OLLAMA_SCHEME, choose_engine, find_subject
 from shoestring.errors import BadValueError
 from shoestring.measure import records
+from shoestring.measure.lease import Lease, take_lease
 from shoestring.measure.progress import RunProgress
 from shoestring.measure.records import Run, read_run
+from shoestring.measure.restoring import restore_bundles
 from shoestring.measure.resuming import find_cut_runs, is_complete
 from shoestring.measure.schedule import plan_batches
 from shoestring.measure.suite import Suite, load_suite
@@ -45,6 +47,8 @@ def run_suite(
     concurrency: int | None = None,
     requests: int | None = None,
     deadline_s: float | None = None,
+    context: int | None = None,
+    lease: Lease | None = None,
     progress: RunProgress | None = None,
 ) -> Run:
     """Measure a model with a suite and return the run that was recorded.
@@ -62,6 +66,9 @@ def run_suite(
         requests: send so many in all, dealt evenly over blocks and cases.
         deadline_s: end the run so many seconds after its first measured request, incomplete, to
             be resumed.
+        context: tokens that the engine has room for in each slot; default: what the suite needs.
+        lease: until when the session may be used, and where bundles of the run are kept and
+            looked for; default what the platform says, which is neither on a machine of one's own.
         progress: where to show how far it is.
 
     Raises:
@@ -78,6 +85,8 @@ def run_suite(
         concurrency=concurrency,
         requests=requests,
         deadline_s=deadline_s,
+        context=context,
+        lease=lease,
         progress=progress,
     )
     return run
@@ -94,6 +103,8 @@ def run_engines(
     concurrency: int | None = None,
     requests: int | None = None,
     deadline_s: float | None = None,
+    context: int | None = None,
+    lease: Lease | None = None,
     progress: RunProgress | None = None,
 ) -> list[Run]:
     """Measure one model in several engines, block by block in turn; one run each.
@@ -102,6 +113,13 @@ def run_engines(
     """
     progress = progress or RunProgress()
     chosen = _adapted(load_suite(suite), concurrency, deadline_s)
+    lease = lease or take_lease()
+    lease.check(chosen)
+    if context is not None and context < chosen.max_context:
+        raise BadValueError(
+            f"a context of {context} tokens is too small: suite {chosen.name} needs "
+            f"{chosen.max_context}"
+        )
     if chosen.fresh_engine and base_url:
         raise BadValueError(f"suite {chosen.name} starts the engine itself: leave --base-url out")
     decided = [choose_engine(engine, model, base_url) for engine in engines]
@@ -115,10 +133,14 @@ def run_engines(
         if not base_url and not model.startswith(OLLAMA_SCHEME):
             check_installed(engine)
     batches = plan_batches(chosen, requests)
-    subjects = [_find_subject(model, engine, base_url) for engine in decided]
+    subjects = [
+        replace(_find_subject(model, engine, base_url), context=context) for engine in decided
+    ]
     salt = secrets.token_hex(4)
     configs = [_config(chosen, subject, batches, salt) for subject in subjects]
     _check_file_limit(chosen)
+    if resume and not (Path(out) / records.CONFIG).is_file():
+        restore_bundles(Path(out), lease.sources, progress.step)
     found = find_cut_runs(Path(out), configs, progress) if resume else None
     paths = found or _new_runs(Path(out), configs)
     with ExitStack() as stack:
@@ -128,7 +150,7 @@ def run_engines(
             if found is None or not is_complete(path)
         ]
         if parts:
-            run_parts(parts, chosen, progress)
+            run_parts(parts, chosen, progress, lease)
         return [read_run(path) for path in paths]
 
 

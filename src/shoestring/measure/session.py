@@ -58,7 +58,7 @@ class Session:
         progress: shows how far it is.
         stop: asks the session to end early.
         cancellation: breaks off the requests in flight.
-        on_sending: called before the first request that counts.
+        before_batch: called before each batch that counts, while nothing is in flight.
     """
 
     writer: RunWriter
@@ -68,7 +68,7 @@ class Session:
     progress: RunProgress
     stop: Stop
     cancellation: Cancellation
-    on_sending: Callable[[], None]
+    before_batch: Callable[[], None]
     facts: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -170,9 +170,9 @@ class Session:
         self.writer.write_session(self.facts)
 
     def _send_all(self) -> None:
-        self.on_sending()
         self.progress.begin(len(self.writer.done))
         for batch in self.batches:
+            self.before_batch()
             left = tuple(p for p in batch.requests if p.id not in self.writer.done)
             self._send(replace(batch, requests=left), "measure")
             if self.stop.asked:

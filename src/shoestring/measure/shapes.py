@@ -42,6 +42,7 @@ SESSION: Shape = {
     "session": int,
     "started_utc": TEXT,
     "ended_utc": TEXT,
+    "end_reason": TEXT,
     "machine": Maybe(
         {
             "cpu": Maybe(_numbers("cores_logical")),

@@ -9,6 +9,7 @@ A suite that wants a fresh engine for each block is run the same way, with one e
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -22,22 +23,29 @@ from shoestring.errors import (
     InterruptedRunError,
     ShoestringError,
 )
+from shoestring.measure import records
+from shoestring.measure.bundles import Keeper
 from shoestring.measure.interrupts import REASON as INTERRUPTED
 from shoestring.measure.interrupts import orderly_interrupts
+from shoestring.measure.lease import REASON as SESSION_LIMIT
 from shoestring.measure.loop import Stop
 from shoestring.measure.session import Session
+from shoestring.measure.writer import NO_SPACE, write_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from shoestring.engines.opening import Subject
     from shoestring.engines.protocol import Engine
+    from shoestring.measure.lease import Lease
     from shoestring.measure.progress import RunProgress
     from shoestring.measure.schedule import Batch
     from shoestring.measure.suite import Suite
     from shoestring.measure.writer import RunWriter
 
 LOG = "engine.log"
+DONE = "done"
+"""Why a session ended that has sent all that it was to send."""
 REASONS: tuple[tuple[type[ShoestringError], str], ...] = (
     (DiskFullError, "disk full"),
     (EngineLostError, "engine lost"),
@@ -64,14 +72,14 @@ def engine_for(subject: Subject, suite: Suite, writer: RunWriter | None) -> Engi
     """Make the engine with room for the suite's longest and most parallel requests."""
     return make_engine(
         subject,
-        context=suite.max_context,
+        context=subject.context or suite.max_context,
         parallel=suite.max_concurrency,
         log_path=writer.path / LOG if writer is not None else None,
     )
 
 
-def run_parts(parts: Sequence[Part], suite: Suite, progress: RunProgress) -> None:
-    """Run all sessions and write the manifests, whatever ended them.
+def run_parts(parts: Sequence[Part], suite: Suite, progress: RunProgress, lease: Lease) -> None:
+    """Run all sessions, write the manifests and make the bundles, whatever ended them.
 
     Raises:
         ShoestringError: what ended it early; the rows so far are safe.
@@ -79,28 +87,26 @@ def run_parts(parts: Sequence[Part], suite: Suite, progress: RunProgress) -> Non
     """
     cancellation = Cancellation()
     stop = Stop(cancellation)
+    stop.closing = True  # signals are noted, until a session begins
+    keeper = Keeper(lease, progress.step)
     part = parts[0]
     with orderly_interrupts(stop, progress.step):
-        try:
-            with _Deadline(stop, suite.deadlines.suite_s) as deadline:
-                for part, batches in _turns(parts, suite):
-                    stop.closing = False
-                    engine = engine_for(part.subject, suite, part.writer)
-                    Session(
-                        part.writer, suite, batches, engine, progress, stop, cancellation,
-                        deadline.begin,
-                    ).run()  # fmt: skip
-                    if stop.asked:
-                        break
-        except InterruptedRunError:
-            stop.ask(INTERRUPTED)
-        except ShoestringError as error:
-            stop.ask(_reason(error), error)
-        except OSError as error:
-            mend = f"cannot write or start what the run needs: {error}; go on with --resume"
-            stop.ask("operating system error", ShoestringError(mend))
+        with _errors_stop(stop):
+            for each in parts:
+                _begin_environment(each.writer)
+        with _Deadline(stop, suite.deadlines.suite_s) as deadline, _ending(stop, lease, suite):
+            for part, batches in _turns(parts, suite):
+                if stop.asked:
+                    break
+                _run_session(part, batches, suite, progress, stop, cancellation, deadline, keeper)
+                keeper.keep(part.writer.path)
         stop.closing = True
-        complete = [_finish(each.writer, stop, its_own=each is part) for each in parts]
+        try:
+            complete = [_finish(each.writer, stop, its_own=each is part) for each in parts]
+        finally:
+            for each in parts:
+                if bundle := keeper.keep(each.writer.path):
+                    progress.step(f"bundle for another session: {bundle}")
     if stop.error is not None:
         raise stop.error
     if stop.reason == INTERRUPTED and not all(complete):
@@ -110,6 +116,60 @@ def run_parts(parts: Sequence[Part], suite: Suite, progress: RunProgress) -> Non
             for part in parts
         )
         raise InterruptedRunError(f"interrupted: {counts}; go on with --resume")
+
+
+def _begin_environment(writer: RunWriter) -> None:
+    """Have the file of the sessions there, also for a run whose turn may never come."""
+    path = writer.path / records.ENVIRONMENT
+    if not path.is_file():
+        write_object(path, {"schema_version": records.SCHEMA_VERSION, "sessions": []})
+
+
+def _run_session(
+    part: Part,
+    batches: Sequence[Batch],
+    suite: Suite,
+    progress: RunProgress,
+    stop: Stop,
+    cancellation: Cancellation,
+    deadline: _Deadline,
+    keeper: Keeper,
+) -> None:
+    """Run one session; what ends it early becomes the reason to stop, and is recorded in it."""
+
+    def before_batch() -> None:
+        deadline.begin()
+        keeper.keep_when_due(part.writer.path)
+
+    with _errors_stop(stop):
+        stop.closing = False
+        engine = engine_for(part.subject, suite, part.writer)
+        session = Session(
+            part.writer, suite, batches, engine, progress, stop, cancellation, before_batch
+        )
+        with _errors_stop(stop):
+            session.run()
+        if not isinstance(stop.error, DiskFullError):
+            session.facts["end_reason"] = stop.reason if part.left(batches) else DONE
+            part.writer.write_session(session.facts)
+
+
+@contextmanager
+def _errors_stop(stop: Stop) -> Iterator[None]:
+    """Turn what ends a session early into the reason to stop; then signals are noted only."""
+    try:
+        yield
+    except InterruptedRunError:
+        stop.ask(INTERRUPTED)
+    except ShoestringError as error:
+        stop.ask(_reason(error), error)
+    except OSError as error:
+        said = f"cannot write or start what the run needs: {error}; go on with --resume"
+        full = error.errno in NO_SPACE
+        failure = DiskFullError(said) if full else ShoestringError(said)
+        stop.ask(_reason(failure) if full else "operating system error", failure)
+    finally:
+        stop.closing = True
 
 
 def _turns(parts: Sequence[Part], suite: Suite) -> Iterator[tuple[Part, Sequence[Batch]]]:
@@ -152,12 +212,32 @@ class _Deadline:
         self._timer.cancel()
 
 
+@contextmanager
+def _ending(stop: Stop, lease: Lease, suite: Suite) -> Iterator[None]:
+    """Ask to stop when a request that is sent then could outlive the lease."""
+    left_s = lease.sending_left_s(suite)
+    if left_s is None:
+        yield
+        return
+    if left_s <= 0:
+        stop.ask(SESSION_LIMIT)
+    timer = threading.Timer(left_s, stop.ask, [SESSION_LIMIT])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _finish(writer: RunWriter, stop: Stop, *, its_own: bool) -> bool:
     """Write a manifest; return whether the run is complete.
 
     Signals, deadlines and a full disk end all runs of a comparison; any other error is that of
     the run whose turn it was.
     """
+    if not (writer.path / records.ENVIRONMENT).is_file():
+        return False  # not even begun: the error says why, and no manifest means cut
     reason = stop.reason
     if stop.error is not None and not isinstance(stop.error, DiskFullError) and not its_own:
         reason = f"another run of the comparison ended: {reason}"

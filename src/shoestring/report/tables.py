@@ -13,6 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from shoestring.analysis.machine import machine_facts
+from shoestring.analysis.sessions import end_reason, measured_requests
 from shoestring.analysis.stats import PERCENTILE_FLOORS
 from shoestring.report import case_tables
 from shoestring.report.tabular import Column, Estimate, Table
@@ -219,6 +220,8 @@ def _sessions(run: Run) -> Table:
         Column("session", "Session"),
         Column("started_utc", "Started"),
         Column("ended_utc", "Ended"),
+        Column("end_reason", "Ended because"),
+        Column("requests", "Requests"),
         Column("platform", "Platform"),
         Column("cpu", "Processor"),
         Column("cores_logical", "Cores"),
@@ -231,15 +234,16 @@ def _sessions(run: Run) -> Table:
         Column("ram_peak_bytes", "Peak RAM (MB)", 1e-6),
         Column("vram_peak_bytes", "Peak VRAM (MB)", 1e-6),
     )
-    rows = tuple(_session(session) for session in run.sessions)
+    rows = tuple(_session(run, session) for session in run.sessions)
     return Table("sessions", "Sessions and machines", columns, rows, "No session was recorded.")
 
 
-def _session(session: dict[str, Any]) -> tuple[Any, ...]:
+def _session(run: Run, session: dict[str, Any]) -> tuple[Any, ...]:
     machine, versions = session.get("machine") or {}, session.get("versions") or {}
     facts, memory = machine_facts(session), session.get("memory") or {}
     return (
         session["session"], session.get("started_utc"), session.get("ended_utc"),
+        end_reason(run, session), measured_requests(run, session),
         facts["platform"], facts["CPU"], facts["cores"], machine.get("memory_bytes"),
         facts["GPUs"], versions.get("engine"), versions.get("shoestring"), versions.get("python"),
         session.get("load_s"), memory.get("ram_peak_bytes"),
