@@ -212,6 +212,21 @@ PHI_3_MINI = Shape(  # the variant for 4k tokens
     sliding_window=2047,
 )
 
+FALCON_3_7B = Shape(
+    name="falcon3-7b",
+    architecture="llama",
+    layers=28,
+    width=3072,
+    feed_forward=23_040,
+    heads=12,
+    kv_heads=4,
+    head_dim=256,
+    vocabulary=131_072,
+    context=32_768,
+    rope_base=1_000_042.0,
+    norm_epsilon=1e-6,
+)
+
 SHAPES: Mapping[str, Shape] = {
     shape.name: shape
     for shape in (
@@ -247,6 +262,18 @@ SHAPES: Mapping[str, Shape] = {
             context=32_768,
             rope_base=1_000_000.0,
         ),
+        _llama(  # 2410; its windows are as long as its context
+            "ministral-8b",
+            36,
+            4096,
+            12_288,
+            32,
+            8,
+            vocabulary=131_072,
+            context=32_768,
+            rope_base=100_000_000.0,
+        ),
+        FALCON_3_7B,
         _llama(
             "mixtral-8x7b",
             32,

@@ -1,4 +1,4 @@
-"""The commands that show runs: ``report``, ``compare`` and ``notebook``."""
+"""The commands that show runs: ``report``, ``compare``, ``feasibility`` and ``notebook``."""
 
 from __future__ import annotations
 
@@ -97,6 +97,64 @@ def compare(first: Path, second: Path, *, as_json: bool) -> None:
     from shoestring.report.terminal import comparison_text
 
     click.echo(comparison_text(comparison), nl=False)
+
+
+@click.command()
+@click.argument("places", nargs=-1, type=FOLDER, metavar="[RUN_OR_FOLDER...]")
+@click.option("--measure", is_flag=True, help="First run what this machine has not measured yet.")
+@click.option("--models", help="Only these: shapes, or with --measure also ollama:NAME; commas.")
+@click.option("--quantisations", help="Only these, with commas.  [default: q4_k_m,q5_k_m,q8_0,f16]")
+@click.option("--contexts", help="Only these, in tokens.  [default: 2048,8192,32768]")
+@click.option("--engine", default="llama-server", show_default=True, help="That runs shapes.")
+@click.option("--hopeless", is_flag=True, help="Measure also what is predicted not to run here.")
+@click.option(
+    "--runs",
+    "runs_dir",
+    type=FOLDER,
+    default=Path("results/local"),
+    show_default=True,
+    help="Where --measure keeps its runs, and where they are looked for if no place is named.",
+)
+@click.option("--out", type=FOLDER, help="Write the tables, the figure and the JSON here.")
+@click.option("--json", "as_json", is_flag=True, help="Print every cell in one JSON object.")
+def feasibility(
+    places: tuple[Path, ...],
+    models: str | None,
+    quantisations: str | None,
+    contexts: str | None,
+    engine: str,
+    runs_dir: Path,
+    out: Path | None,
+    *,
+    measure: bool,
+    hopeless: bool,
+    as_json: bool,
+) -> None:
+    """Show which models of 7 to 9 billion weights run on which free machine, and how that is known.
+
+    RUN_OR_FOLDER are runs of the suite "feasibility", or folders of them. Their machines get
+    columns of their own; where none is found, and with --measure, this machine gets one.
+    """
+    from shoestring.errors import ShoestringError
+    from shoestring.report.feasibility import cells_json
+    from shoestring.report.feasibility_campaign import fill_in
+    from shoestring.report.feasibility_query import ask, read_matrix, write_matrix
+    from shoestring.report.feasibility_tables import matrix_text
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    _keep_fonts_in_cache()
+    query = ask(models, quantisations, contexts)
+    wrong = fill_in(query, runs_dir, say, engine=engine, hopeless=hopeless) if measure else []
+    looked = [*places, *([runs_dir] if (measure or not places) and runs_dir.is_dir() else [])]
+    cells = read_matrix(query, looked, say, here=measure)
+    if out:
+        with _writing(out):
+            write_matrix(cells, out)
+    click.echo(json.dumps(cells_json(cells)) if as_json else matrix_text(cells))
+    if wrong:
+        raise ShoestringError(f"{len(wrong)} cells could not be tried; the first: {wrong[0]}")
 
 
 @click.command()
