@@ -26,7 +26,7 @@ export MPLCONFIGDIR := $(CURDIR)/.var/matplotlib
 export JUPYTER_PLATFORM_DIRS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test engines node node-down kaggle setup lint format figures bench lock clean
+.PHONY: help reproduce test engines node node-down setup lint format figures bench kaggle lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

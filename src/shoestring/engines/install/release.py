@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from shoestring.engines.install.pins import platform_key
-from shoestring.engines.install.steps import need_tool
 from shoestring.errors import MissingError, ShoestringError
 from shoestring.models.downloads import CHUNK_BYTES, check_space
 from shoestring.models.progress import ProgressBar
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_TIMEOUT_S = 30.0  # between two pieces
 UNPACKED_FACTOR = 4  # the archive and what is in it lie side by side for a moment
-ZSTD_MEND = "apt-get install zstd (the vendor packs with it)"
 
 
 def unpack_release(site: Site, folder: Path, *, strip: int) -> str:
@@ -48,13 +46,11 @@ def unpack_release(site: Site, folder: Path, *, strip: int) -> str:
     release = site.pin.releases.get(platform_key())
     if release is None:
         raise MissingError(f"no release of {site.label} is pinned for {platform_key()}")
-    if release.address.endswith(".zst"):
-        need_tool("zstd", mend=ZSTD_MEND)
     archive = site.scratch / release.address.rpartition("/")[2]
     _download(site, release, archive)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        site.unpack(archive, folder, f"--strip-components={strip}")
+        site.unpack(archive, folder, strip=strip)
     except ShoestringError as error:
         raise MissingError(str(error)) from error
     archive.unlink()
