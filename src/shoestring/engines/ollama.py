@@ -234,6 +234,8 @@ class OllamaEngine(HttpEngine):
         tokens = count_by_runner(self._runner, text)
         if tokens is None:
             self._load_model()
+            if self._adopted:  # it may have been started again: then it is another process
+                self._adopted_pid = find_server(self._address)
             self._runner = self._find_runner() or self._runner
             tokens = count_by_runner(self._runner, text)
         if tokens is None:
