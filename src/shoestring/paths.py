@@ -49,7 +49,7 @@ def _named(variable: str) -> Path | None:
     if not named:
         return None
     try:
-        return Path(named).expanduser()
+        return Path(named).expanduser().absolute()
     except RuntimeError as error:
         raise BadValueError(
             f"{variable} is {named[:80]!a}: no such home folder; give the path in full"

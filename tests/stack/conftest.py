@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from shoestring.engines.launch import free_port
-from shoestring.stack.bringing_up import Asked, bring_up
+from shoestring.stack.asked import Asked
+from shoestring.stack.bringing_up import bring_up
 from shoestring.stack.credentials import Credentials, read_credentials
 from shoestring.stack.node import OLLAMA, OPEN_WEBUI, Service, read_node
 from shoestring.stack.readiness import Ready
 from shoestring.stack.taking_down import take_down
-from shoestring.testing.engines import need_open_webui, need_program
+from shoestring.testing.engines import need_chromium, need_open_webui, need_program
 
 MODEL = "pypi:gemma3-270m"
 WAIT_S = 120.0
@@ -96,3 +97,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
         yield RunningNode(folder, asked, bring_up(asked, folder, lambda _line: None))
     finally:
         take_down(folder, lambda _line: None)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> None:
+    """A browser is here, or the test ends."""
+    need_chromium()

@@ -1,6 +1,5 @@
 """The sealed browser: which one is driven, what its pages reach, and what stays behind."""
 
-import shutil
 import sys
 import threading
 from contextlib import contextmanager
@@ -13,9 +12,7 @@ from shoestring.errors import MissingError, ShoestringError
 from shoestring.stack.browser import VARIABLE, find_chromium, opened_browser, page_step
 
 NOWHERE = Path("/nowhere/chrome")
-needs_chromium = pytest.mark.skipif(
-    not any(map(shutil.which, ("chromium", "google-chrome"))), reason="no browser is installed"
-)
+needs_chromium = pytest.mark.usefixtures("chromium")
 
 
 @contextmanager

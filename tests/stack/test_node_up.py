@@ -3,22 +3,24 @@
 import json
 import os
 import signal
+from dataclasses import replace
 
 import psutil
 import pytest
 import requests
 
-from shoestring.engines.launch import free_port
+from shoestring.engines.launch import free_port, is_free
+from shoestring.engines.ollama import OllamaEngine
 from shoestring.engines.ollama_api import OllamaApi
 from shoestring.engines.ollama_processes import find_runner
 from shoestring.errors import BadValueError
+from shoestring.models.fetch import resolve_model
 from shoestring.models.library import weights_sha256
 from shoestring.stack.bringing_up import bring_up
 from shoestring.stack.node import EVENTS, OLLAMA, OPEN_WEBUI, is_supervised, read_node
 from shoestring.stack.open_webui.client import OpenWebUi
-from shoestring.stack.ports import is_free
 from shoestring.stack.taking_down import take_down
-from shoestring.testing.engines import need_program
+from shoestring.testing.engines import need_open_webui, need_program
 from tests.stack.conftest import ask_for
 
 SILENT = lambda _line: None  # noqa: E731 - what the user is told is not the matter here
@@ -124,10 +126,11 @@ def test_what_a_whole_killed_session_left_is_ended_first(node):
     """Where the guards were killed, too, up ends the services by what was written down."""
     before = read_node(node.folder)
     supervisor = psutil.Process(before.supervisor_pid)
-    guards = supervisor.children()
-    for process in (supervisor, *guards):
+    supervisor.suspend()  # it would end a service whose guard is gone
+    for process in (*supervisor.children(), supervisor):
         process.kill()
-    left = [psutil.Process(one.pid) for one in before.services if psutil.pid_exists(one.pid)]
+    left = [psutil.Process(one.pid) for one in before.services]
+    assert all(process.is_running() for process in left)
 
     after = node.up()
 
@@ -151,7 +154,7 @@ def test_secrets_stand_in_one_file_only(node):
     ask_page(node)
     texts = [
         path.read_text(errors="replace")
-        for path in node.folder.iterdir()
+        for path in node.folder.rglob("*")
         if path.is_file() and path.name != "credentials.json"
     ]
     texts += [" ".join(process.cmdline()) for process in psutil.process_iter() if process.pid > 1
@@ -170,41 +173,78 @@ def test_another_port_than_the_one_that_is_up_is_refused(node):
 
 
 def test_down_ends_all_and_frees_the_ports(tmp_path):
-    """Nothing is left running, and up works again in the same folder."""
+    """Nothing is left running, and a second down has nothing to do."""
     need_program("ollama")
-    asked = ask_for(open_webui=False)
-    folder = tmp_path / "node"
+    need_open_webui()
+    asked, folder = ask_for(), tmp_path / "node"
     ready = bring_up(asked, folder, SILENT)
-    group = ready.node.service(OLLAMA).pid
+    groups = {service.pid for service in ready.node.services}
 
     assert take_down(folder, SILENT)
     assert not take_down(folder, SILENT)
     assert not is_supervised(folder)
     assert is_free(asked.ollama_port)
-    assert not [p for p in psutil.pids() if _group(p) == group]
+    assert is_free(asked.open_webui_port)
+    assert not [pid for pid in psutil.pids() if _group(pid) in groups]
 
 
-def test_a_running_ollama_is_adopted_and_left_as_it_was(tmp_path, monkeypatch):
-    """It keeps running after down, and has lost the model that it was given."""
-    from shoestring.engines.ollama import OllamaEngine
-
+@pytest.fixture
+def running_ollama(tmp_path, monkeypatch):
+    """An Ollama of the user's, with a model of theirs; its address, its process, its API."""
     need_program("ollama")
-    with_own = OllamaEngine("nobody", store=tmp_path / "store")
-    with_own.start()
+    engine = OllamaEngine("nobody", store=tmp_path / "store")
+    engine.start()
+    api = OllamaApi(engine._address.url)
     try:
-        monkeypatch.setenv("OLLAMA_HOST", with_own._address.url)
-        ready = bring_up(ask_for(open_webui=False, ollama_port=None), tmp_path / "node", SILENT)
-        service = ready.node.service(OLLAMA)
-        assert service.adopted
-        assert service.pid == with_own.pid
-
-        take_down(tmp_path / "node", SILENT)
-
-        api = OllamaApi(with_own._address.url)
-        assert api.listed(ready.model) is None
-        api.close()
+        monkeypatch.setenv("OLLAMA_HOST", api.url)
+        yield engine, api
     finally:
-        with_own.stop()
+        api.close()
+        engine.stop()
+
+
+def test_a_running_ollama_is_adopted_and_left_as_it_was(tmp_path, running_ollama, small_model):
+    """It goes on after down, with the user's model, without those that it was given."""
+    engine, api = running_ollama
+    api.create("mine", small_model.path, small_model.sha256)
+    asked = ask_for(open_webui=False, ollama_port=None)
+    folder = tmp_path / "node"
+    ready = bring_up(asked, folder, SILENT)
+    service = ready.node.service(OLLAMA)
+    assert (service.adopted, service.pid) == (True, engine.pid)
+    bring_up(replace(asked, model="ollama:mine"), folder, SILENT)
+
+    take_down(folder, SILENT)
+
+    assert api.listed(ready.model) is None
+    assert api.listed("mine") is not None
+
+
+def test_an_adopted_ollama_gets_its_gift_taken_back_after_a_kill(tmp_path, running_ollama):
+    """Also where down found a dead supervisor."""
+    _, api = running_ollama
+    ready = bring_up(ask_for(open_webui=False, ollama_port=None), tmp_path / "node", SILENT)
+    supervisor = psutil.Process(ready.node.supervisor_pid)
+    supervisor.kill()
+    psutil.wait_procs([supervisor], 30)
+
+    take_down(tmp_path / "node", SILENT)
+
+    assert api.listed(ready.model) is None
+
+
+def test_a_users_model_of_the_same_name_is_not_replaced(tmp_path, running_ollama, small_model):
+    """The line says what to do; their model stays what it was."""
+    _, api = running_ollama
+    api.create("theirs", small_model.path, small_model.sha256)
+    other = resolve_model("shape:tinyllama-1.1b/1:q4_0", cache=tmp_path / "cache")
+    path = other.path.rename(tmp_path / "theirs.gguf")
+    asked = ask_for(open_webui=False, ollama_port=None, model=f"file:{path}")
+
+    with pytest.raises(BadValueError, match="another model theirs"):
+        bring_up(asked, tmp_path / "node", SILENT)
+
+    assert weights_sha256(api.show("theirs")) == small_model.sha256
 
 
 def test_a_failure_takes_down_what_was_started(tmp_path):

@@ -1,29 +1,33 @@
 """The small parts of the node: ports, logs, secrets, names, GPU use, settings, state files."""
 
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoestring.errors import BadValueError, MissingError, ShoestringError
+from shoestring.errors import BadValueError, EngineLostError, MissingError, ShoestringError
 from shoestring.models.names import OLLAMA_NAME
 from shoestring.stack import node as node_files
+from shoestring.stack.asked import Asked, check_same
 from shoestring.stack.cli import status, up
 from shoestring.stack.credentials import Credentials, ensure_credentials, read_credentials
 from shoestring.stack.gpu_use import judge_gpu_use, require_gpu
 from shoestring.stack.logs import rotate
 from shoestring.stack.node import Node, Service, Wanted
-from shoestring.stack.ollama_settings import ollama_environment
+from shoestring.stack.ollama_settings import CONTEXT_TOKENS, ollama_environment
 from shoestring.stack.open_webui.settings import open_webui_environment
 from shoestring.stack.ports import choose_port
 from shoestring.stack.readiness import name_in_ollama
 from shoestring.stack.remains import end_remains
+from shoestring.stack.services import make_services
 
 T4 = {"index": 0, "name": "Tesla T4"}
 GIB = 2**30
@@ -139,6 +143,9 @@ def test_spread_is_only_asked_for_where_it_is_wanted():
             {0: 10 * GIB, 1: 10 * GIB},
             "gpu",
         ),
+        # A model was in VRAM before: what is used at all speaks, not what came.
+        ({"size": 6 * GIB, "size_vram": 6 * GIB}, None, {0: 6 * GIB}, "gpu"),
+        ({"size": 6 * GIB, "size_vram": 6 * GIB}, None, {0: GIB}, "cpu"),
         ({"size": 0}, {0: 0}, {0: 0}, "unknown"),
         (None, {0: 0}, {0: 0}, "unknown"),
     ],
@@ -154,6 +161,8 @@ def test_a_model_on_the_cpu_beside_a_gpu_is_refused():
 
     with pytest.raises(ShoestringError, match=r"Tesla T4.*--allow-cpu"):
         require_gpu(on_cpu)
+    with pytest.raises(ShoestringError, match="does not say how much"):
+        require_gpu(judge_gpu_use([T4], None, {0: 0}, {0: 0}))
     require_gpu(judge_gpu_use([], None, {}, {}))
 
 
@@ -207,10 +216,72 @@ def test_damaged_state_files_say_nothing(tmp_path, text):
 def test_what_is_wanted_is_read_as_it_was_written(tmp_path):
     """Every field comes back."""
     wanted = Wanted("http://127.0.0.1:1", ollama_adopted=True, ollama_environment={"A": "1"},
-                    open_webui_port=2, origins=("x",), model="m", given=True)  # fmt: skip
+                    open_webui_port=2, origins=("x",), model="m", given=("m",))  # fmt: skip
     node_files.write_wanted(tmp_path, wanted)
 
     assert node_files.read_wanted(tmp_path) == wanted
+
+
+def test_who_looks_does_not_keep_a_supervisor_out(tmp_path):
+    """A status that is asked at that very moment holds the lock for a moment only."""
+    with (tmp_path / node_files.LOCK).open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        threading.Timer(0.2, fcntl.flock, [lock, fcntl.LOCK_UN]).start()
+        with node_files.supervising(tmp_path):
+            assert node_files.is_supervised(tmp_path)
+
+
+def test_a_second_supervisor_is_kept_out(tmp_path, monkeypatch):
+    """The first one's lock says so."""
+    monkeypatch.setattr(node_files, "LOOKERS_S", 0.05)
+    with (
+        node_files.supervising(tmp_path),
+        pytest.raises(ShoestringError, match="another node is up"),
+        node_files.supervising(tmp_path),
+    ):
+        pass
+
+
+def test_a_service_is_not_started_where_another_program_listens(tmp_path, taken_port):
+    """Its answers would be taken for ours, and our password would go there."""
+    wanted = Wanted(f"http://127.0.0.1:{taken_port}", ollama_adopted=False,
+                    ollama_environment={}, open_webui_port=taken_port)  # fmt: skip
+
+    for service in make_services(tmp_path, wanted):
+        with pytest.raises(EngineLostError, match=f"port {taken_port}"):
+            service.launch()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"context": 8192}, "--context"),
+        ({"spread": True}, "--spread"),
+        ({"origins": ("https://x",)}, "--origin"),
+        ({"open_webui": False}, "with Open WebUI"),
+        ({"ollama_port": 5}, "not on port 5"),
+    ],
+)
+def test_a_node_with_other_settings_is_not_the_one_asked_for(tmp_path, changes, message):
+    """Nothing is measured with settings that nobody asked for."""
+    url = "http://127.0.0.1:4"
+    environment = ollama_environment(url, store=tmp_path)
+    node_files.write_wanted(tmp_path, Wanted(url, ollama_adopted=False, open_webui_port=7,
+                                             ollama_environment=environment))  # fmt: skip
+    services = (Service("ollama", url, adopted=False),
+                Service("open-webui", "http://127.0.0.1:7", adopted=False))  # fmt: skip
+    node = Node(1, "", services)
+
+    check_same(tmp_path, node, Asked("pypi:gemma3-270m"))
+    with pytest.raises(BadValueError, match=message):
+        check_same(tmp_path, node, Asked("pypi:gemma3-270m", **changes))
+
+
+def test_the_commands_context_is_the_rooms():
+    """The literal in the command line is the constant."""
+    (option,) = [one for one in up.params if one.name == "context"]
+
+    assert option.default == CONTEXT_TOKENS
 
 
 def test_a_supervisor_without_orders_ends_at_once(tmp_path):
@@ -224,9 +295,11 @@ def test_a_supervisor_without_orders_ends_at_once(tmp_path):
     assert not node_files.is_supervised(tmp_path)
 
 
-def test_status_of_nothing_is_down(tmp_path, monkeypatch):
-    """Also as JSON."""
-    monkeypatch.setenv("SHOESTRING_STATE", str(tmp_path))
+@pytest.mark.parametrize("name", ["", "nothing", "file"])
+def test_status_of_nothing_is_down(tmp_path, monkeypatch, name):
+    """Also as JSON, and where the state folder is none."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SHOESTRING_STATE", str(tmp_path / name))
     said = json.loads(CliRunner().invoke(status, ["--json"]).stdout)
 
     assert said["status"] == "down"

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import shutil
 import struct
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,9 +24,7 @@ SECRETS = Credentials("admin@localhost", "a-password", "a-key")
 MODEL = "small:latest"
 GPU = {"name": "Tesla T4", "vram_bytes": 15 << 30, "driver": "570.124.06"}
 
-pytestmark = pytest.mark.skipif(
-    not any(map(shutil.which, ("chromium", "google-chrome"))), reason="no browser is installed"
-)
+pytestmark = pytest.mark.usefixtures("chromium")
 
 
 def machine(*gpus):

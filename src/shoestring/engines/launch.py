@@ -7,7 +7,6 @@ where another program was faster, the server dies and is started again on anothe
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import select
@@ -46,6 +45,19 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def is_free(port: int) -> bool:
+    """Whether a server of ours could listen on a port of loopback."""
+    with socket.socket() as sock:
+        # As servers do; else what is left of connections to a dead one would count.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            # Taken, or not ours to take (below 1024).
+            return False
+    return True
+
+
 def given_environment() -> dict[str, str]:
     """Return our own variables as every engine of ours gets them: without :data:`WITHHELD`."""
     return {name: v for name, v in os.environ.items() if not WITHHELD.fullmatch(name)}
@@ -65,20 +77,9 @@ def start_on_free_port(start: Callable[[int], None]) -> None:
         try:
             return start(port)
         except EngineLostError:
-            if not _is_taken(port):
+            if is_free(port):
                 raise
     return start(free_port())
-
-
-def _is_taken(port: int) -> bool:
-    with socket.socket() as sock:
-        # Else what is left of our own connections to the dead server would count.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind(("127.0.0.1", port))
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
-    return False
 
 
 class Launched:
@@ -133,7 +134,12 @@ class Launched:
         word = self._hear()
         return None if word is None else f"{self._what} {_how(word)}{self.where_log()}"
 
-    def wait_until(self, ready: Callable[[], bool], limit_s: float) -> None:
+    def wait_until(
+        self,
+        ready: Callable[[], bool],
+        limit_s: float,
+        mend: str = "take a smaller model, or a machine with more memory",
+    ) -> None:
         """Wait until the server answers.
 
         Raises:
@@ -149,8 +155,7 @@ class Launched:
                 return
             if time.monotonic() > deadline_s:
                 raise EngineLostError(
-                    f"{self._what} was not ready within {limit_s:g} s: take a smaller model, or "
-                    f"a machine with more memory{self.where_log()}"
+                    f"{self._what} was not ready within {limit_s:g} s: {mend}{self.where_log()}"
                 )
             self._ended.wait(POLL_S)
 

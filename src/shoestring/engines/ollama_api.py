@@ -61,6 +61,11 @@ class OllamaApi:
         """Return what ``/api/ps`` tells of the model, or None while it is not in memory."""
         return self._find(self._get("/api/ps"), model)
 
+    def vram_bytes(self) -> int:
+        """Return what all models in memory hold on GPUs, as ``/api/ps`` says."""
+        models = self._get("/api/ps").get("models") or []
+        return sum(int(model.get("size_vram") or 0) for model in models)
+
     def pull(self, model: str, progress: Callable[[int, int], None]) -> None:
         """Fetch a model from Ollama's library.
 

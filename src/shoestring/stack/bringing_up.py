@@ -10,21 +10,22 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shoestring.engines.discovery import MENDS, find_program
 from shoestring.engines.install.installer import install_engine
 from shoestring.engines.install.pins import find_pin
 from shoestring.engines.ollama_processes import running_url
-from shoestring.errors import BadValueError, MissingError, ShoestringError
+from shoestring.errors import BadModelError, MissingError, ShoestringError
 from shoestring.models.fetch import resolve_model
 from shoestring.models.names import parse_model_name
 from shoestring.models.progress import ProgressBar
 from shoestring.paths import cache_dir
 from shoestring.stack import readiness
+from shoestring.stack.asked import check_same
 from shoestring.stack.credentials import ensure_credentials
 from shoestring.stack.gpu_use import require_gpu
+from shoestring.stack.keeper import LOOK_EVERY_S
 from shoestring.stack.node import (
     NODE,
     OLLAMA,
@@ -37,11 +38,11 @@ from shoestring.stack.node import (
     read_wanted,
     write_wanted,
 )
-from shoestring.stack.ollama_settings import CONTEXT_TOKENS, ollama_environment
+from shoestring.stack.ollama_settings import ollama_environment
 from shoestring.stack.open_webui.environment import install_open_webui, is_installed
 from shoestring.stack.ports import choose_port
 from shoestring.stack.remains import end_remains
-from shoestring.stack.taking_down import end_supervisor
+from shoestring.stack.taking_down import end_supervisor, take_back_models
 from shoestring.stack.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -49,40 +50,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoestring.models.fetch import ModelFile
-    from shoestring.stack.node import Node
+    from shoestring.stack.asked import Asked
     from shoestring.stack.readiness import Ready
 
 OLLAMA_PORT, OPEN_WEBUI_PORT = 11434, 8080
 POLL_S = 0.1
 FRESH_START_LIMIT = 3
-"""A service that was started again so often without being ready will not be."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the user wants of a node.
-
-    Attributes:
-        model: any name of :mod:`shoestring.models.names`.
-        open_webui: whether Open WebUI is wanted.
-        ollama_port: None: 11434 or the next free one.
-        open_webui_port: None: 8080 or the next free one.
-        context: tokens that our own Ollama makes room for.
-        spread: use all GPUs for one model.
-        allow_cpu: do not refuse a model that is on the CPU though there is a GPU.
-        install: install what is missing.
-        origins: pages beside its own that may speak to Open WebUI.
-    """
-
-    model: str
-    open_webui: bool = True
-    ollama_port: int | None = None
-    open_webui_port: int | None = None
-    context: int = CONTEXT_TOKENS
-    spread: bool = False
-    allow_cpu: bool = False
-    install: bool = True
-    origins: tuple[str, ...] = ()
+"""A service that is started again so often while it is waited for will not be ready."""
 
 
 class _NodeGoneError(ShoestringError):
@@ -106,32 +80,21 @@ def bring_up(asked: Asked, folder: Path, say: Callable[[str], None]) -> Ready:
     with changing(folder, say):
         node = read_node(folder)
         if node is not None:
-            _check_same(node, asked)
+            check_same(folder, node, asked)
             say("the node is up")
             try:
                 return _make_ready(asked, folder, timeline, _fetch(asked.model, timeline))
             except _NodeGoneError:
                 say("its supervisor is gone: starting it anew")
+        take_back_models(folder, say)  # those of an up that was killed
         end_remains(folder, say)
         try:
             file = _start(asked, folder, timeline, say)
             return _make_ready(asked, folder, timeline, file)
         except BaseException:
+            take_back_models(folder, say)
             end_supervisor(folder, say)  # nothing of it, where it had not come so far
             raise
-
-
-def _check_same(node: Node, asked: Asked) -> None:
-    """Refuse to go on with a node that is another than the one asked for."""
-    ports = {OLLAMA: asked.ollama_port, OPEN_WEBUI: asked.open_webui_port}
-    for service in node.services:
-        port = ports[service.name]
-        if port is not None and not service.url.endswith(f":{port}"):
-            raise BadValueError(
-                f"{service.name} is up at {service.url}, not on port {port}: shoestring down first"
-            )
-    if asked.open_webui and node.service(OPEN_WEBUI) is None:
-        raise BadValueError("the node is up without Open WebUI: shoestring down first")
 
 
 def _start(
@@ -193,8 +156,8 @@ def _wanted(asked: Asked, adopted: str | None, *, given: bool) -> Wanted:
     environment: dict[str, str] = {}
     if url is None:
         url = f"http://127.0.0.1:{choose_port(asked.ollama_port, OLLAMA_PORT, '--ollama-port')}"
-        # A file of ours is kept out of the user's own store; what is pulled goes there, or where
-        # OLLAMA_MODELS says.
+        # Chosen once for the node, by its first model: a file of ours is kept out of the user's
+        # own store; what is pulled goes there, or where OLLAMA_MODELS says.
         ours = given and "OLLAMA_MODELS" not in os.environ
         environment = ollama_environment(
             url,
@@ -231,6 +194,28 @@ def _start_supervisor(folder: Path) -> None:
 
 
 def _make_ready(asked: Asked, folder: Path, timeline: Timeline, file: ModelFile | None) -> Ready:
+    """Have the node answer; once more where a service died on the way and is started again."""
+    before = _lives(folder)
+    try:
+        return _have_it_answer(asked, folder, timeline, file)
+    except BadModelError:
+        raise
+    except ShoestringError:
+        threading.Event().wait(2 * LOOK_EVERY_S)  # the supervisor sees a death at its next look
+        if _lives(folder) == before:
+            raise
+        return _have_it_answer(asked, folder, timeline, file)
+
+
+def _lives(folder: Path) -> list[tuple[int | None, int]]:
+    """Return which process each service has, after how many restarts."""
+    node = read_node(folder)
+    return [] if node is None else [(one.pid, one.restarts) for one in node.services]
+
+
+def _have_it_answer(
+    asked: Asked, folder: Path, timeline: Timeline, file: ModelFile | None
+) -> Ready:
     """Wait for the services, bring the model, and have it answer, last through Open WebUI."""
     _await_service(folder, OLLAMA, timeline)
     wanted = read_wanted(folder)
@@ -255,16 +240,20 @@ def _await_service(folder: Path, name: str, timeline: Timeline) -> None:
         ShoestringError: it was started again and again in vain.
     """
     pause = threading.Event()
+    first: int | None = None
     while is_supervised(folder):
         node = read_node(folder)
         service = node.service(name) if node is not None else None
-        if service is not None and service.state == "ready":
-            if service.started_monotonic_s is not None and service.ready_monotonic_s is not None:
-                timeline.note(
-                    f"start {name}", service.started_monotonic_s, service.ready_monotonic_s
-                )
+        if service is None:
+            pause.wait(POLL_S)
+            continue
+        first = service.restarts if first is None else first
+        if service.state == "ready":
+            begun_s, ready_s = service.started_monotonic_s, service.ready_monotonic_s
+            if not service.adopted and begun_s is not None and ready_s is not None:
+                timeline.note(f"start {name}", begun_s, ready_s)
             return
-        if service is not None and service.restarts >= FRESH_START_LIMIT:
+        if service.restarts - first >= FRESH_START_LIMIT:
             raise ShoestringError(
                 f"{name} does not come up: {service.problem}; its log is {folder / name}.log"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import threading
 from dataclasses import asdict
@@ -40,7 +41,7 @@ Examples:
 @click.option(
     "--context",
     type=click.IntRange(256, 1_048_576),
-    default=4096,
+    default=4096,  # stack.ollama_settings.CONTEXT_TOKENS; a test holds the two together
     show_default=True,
     help="Tokens that our own Ollama makes room for.",
 )
@@ -58,7 +59,8 @@ def up(*, foreground: bool, as_json: bool, **asked: Any) -> None:
     Called again, it sees that the node is up, and brings another model if another is asked for.
     """
     from shoestring.models.fetch import say_on_stderr
-    from shoestring.stack.bringing_up import Asked, bring_up
+    from shoestring.stack.asked import Asked
+    from shoestring.stack.bringing_up import bring_up
     from shoestring.stack.node import node_folder
 
     wanted = Asked(
@@ -73,6 +75,8 @@ def up(*, foreground: bool, as_json: bool, **asked: Any) -> None:
         origins=asked["origin"],
     )
     folder = node_folder()
+    if foreground:
+        signal.signal(signal.SIGTERM, _interrupt)
     ready = bring_up(wanted, folder, say_on_stderr)
     click.echo(json.dumps(ready.to_json()) if as_json else _ready_text(ready))
     if foreground:
@@ -146,8 +150,15 @@ def screenshots(*, out: Path, prompt: str | None, run: str | None, as_json: bool
     pictured = Pictured(
         ollama.url, page.url if page is not None else None, wanted.model, read_credentials(folder)
     )
+    words = [f"--{name}={value}" for name, value in (("prompt", prompt), ("run", run)) if value]
+    command = shlex.join(["shoestring", "screenshots", *words])
     taken = take_screenshots(
-        out, pictured, prompt=PROMPT if prompt is None else prompt, run=run, say=say_on_stderr
+        out,
+        pictured,
+        command=command,
+        prompt=PROMPT if prompt is None else prompt,
+        run=run,
+        say=say_on_stderr,
     )
     if as_json:
         click.echo(json.dumps({"folder": str(out), "screenshots": [asdict(one) for one in taken]}))
@@ -194,6 +205,11 @@ def _service_text(service: Service) -> str:
     return text
 
 
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """Let SIGTERM end what is under way as Ctrl-C does, so that what was started is ended."""
+    raise KeyboardInterrupt
+
+
 def _stay(folder: Path) -> None:
     """Wait for a signal, or for the supervisor's end; then take the node down."""
     from shoestring.errors import ShoestringError
@@ -201,14 +217,13 @@ def _stay(folder: Path) -> None:
     from shoestring.stack.node import is_supervised
     from shoestring.stack.taking_down import take_down
 
-    ended = threading.Event()
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        ended.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
-    while not ended.wait(1.0):
-        if not is_supervised(folder):
-            raise ShoestringError(f"the supervisor is gone; its logs are in {folder}")
-    take_down(folder, say_on_stderr)
+    pause = threading.Event()
+    try:
+        while is_supervised(folder):
+            pause.wait(1.0)
+    except KeyboardInterrupt:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # it is being taken down already
+        take_down(folder, say_on_stderr)
+        return
+    raise ShoestringError(f"the supervisor is gone; its logs are in {folder}")

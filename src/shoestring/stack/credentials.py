@@ -69,6 +69,8 @@ def read_credentials(folder: Path) -> Credentials:
         if stat.S_IMODE(path.stat().st_mode) != OWNER_ONLY:
             raise BadValueError(f"{path} can be read by others: chmod 600 {path}")
         return Credentials(**json.loads(path.read_text(encoding="utf-8")))
+    except PermissionError as error:
+        raise BadValueError(f"{path} is not yours to read: give SHOESTRING_STATE") from error
     except FileNotFoundError as error:
         raise MissingError(f"{path} is not there: shoestring up makes it") from error
     except (ValueError, TypeError) as error:

@@ -6,7 +6,8 @@ the wrong machine. Two witnesses are heard:
 
 - Ollama's ``/api/ps``: ``size_vram`` of ``size`` bytes are on GPUs (what is loaded, KV cache and
   compute buffers included; parsed by Ollama from the runner's log).
-- the driver: how much more VRAM is in use than before the load.
+- the driver: how much more VRAM is in use than before the load; where a model was in VRAM before,
+  how much is in use at all.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class GpuUse:
         gpus: names of the GPUs that there are.
         model_bytes: what Ollama holds for the model, or None where it does not say.
         vram_bytes: of these, on GPUs.
-        vram_grown_bytes: what the driver saw come, or None.
+        vram_grown_bytes: what the driver saw come; None where it does not say, or where a model
+            was there before.
         why: one line.
     """
 
@@ -48,7 +50,7 @@ class GpuUse:
 def judge_gpu_use(
     gpus: Sequence[Mapping[str, Any]],
     loaded: Mapping[str, Any] | None,
-    before_bytes: Mapping[int, int | None],
+    before_bytes: Mapping[int, int | None] | None,
     after_bytes: Mapping[int, int | None],
 ) -> GpuUse:
     """Say where the model is.
@@ -56,13 +58,15 @@ def judge_gpu_use(
     Args:
         gpus: as ``hardware.gpus`` lists them.
         loaded: what ``/api/ps`` says of the model, or None.
-        before_bytes: VRAM in use on each GPU before the model was loaded.
+        before_bytes: VRAM in use on each GPU before the model was loaded; None where Ollama held
+            a model there already, so that nothing new need have come.
         after_bytes: after.
     """
     names = tuple(str(gpu["name"]) for gpu in gpus)
     size = int((loaded or {}).get("size") or 0) or None
     vram = int(loaded.get("size_vram") or 0) if loaded is not None and size is not None else None
-    grown = _grown(before_bytes, after_bytes)
+    grown = None if before_bytes is None else _grown(before_bytes, after_bytes)
+    used = _grown(dict.fromkeys(after_bytes, 0), after_bytes) if grown is None else grown
 
     def verdict(word: Verdict, why: str) -> GpuUse:
         return GpuUse(word, names, size, vram, grown, why)
@@ -73,26 +77,24 @@ def judge_gpu_use(
         return verdict("unknown", "Ollama does not say how much it holds for the model")
     if vram == 0:
         return verdict("cpu", "Ollama holds nothing of the model in VRAM")
-    if grown is not None and grown < GROWN_SHARE * vram:
-        return verdict(
-            "cpu",
-            f"Ollama says that {vram} bytes are in VRAM, the driver saw {grown} come",
-        )
+    if used is not None and used < GROWN_SHARE * vram:
+        seen = f"the driver saw {used} come" if grown is not None else f"the driver says {used}"
+        return verdict("cpu", f"Ollama says that {vram} bytes are in VRAM, {seen}")
     if vram < size:
         return verdict("offload", f"{vram} of {size} bytes are in VRAM, the rest is in RAM")
     return verdict("gpu", f"all {size} bytes are in VRAM")
 
 
 def require_gpu(use: GpuUse) -> None:
-    """Refuse a model that is on the CPU though there is a GPU.
+    """Refuse a model that is on the CPU though there is a GPU, or of which nobody knows.
 
     Raises:
         ShoestringError: it is; says what can be done.
     """
-    if use.verdict == "cpu":
+    if use.verdict in ("cpu", "unknown"):
         raise ShoestringError(
-            f"there is a GPU ({', '.join(use.gpus)}) and the model is on the CPU: {use.why}; look "
-            "for 'cuda' in ollama.log (driver 550 or newer, 570 for a P100; no "
+            f"there is a GPU ({', '.join(use.gpus)}) and the model is not seen there: {use.why}; "
+            "look for 'cuda' in ollama.log (driver 550 or newer, 570 for a P100; no "
             "CUDA_VISIBLE_DEVICES or ROCR_VISIBLE_DEVICES), or give --allow-cpu"
         )
 

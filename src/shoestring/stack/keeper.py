@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import psutil
 
-from shoestring.errors import ShoestringError
+from shoestring.errors import EngineLostError, ShoestringError
 
 if TYPE_CHECKING:
     import threading
@@ -76,9 +76,9 @@ class Keeper:
     def run(self) -> None:
         """Keep it up until ``stop`` is set; it is ended when this returns."""
         while not self._stop.is_set():
-            begun_s = self._clock()
             self._live()
-            if self._clock() - begun_s >= STEADY_S:
+            ready_s = self._state.ready_monotonic_s
+            if ready_s is not None and self._clock() - ready_s >= STEADY_S:
                 self._pause_s = FIRST_PAUSE_S
             if self._stop.is_set():
                 break
@@ -99,17 +99,24 @@ class Keeper:
             self._await_ready(launched)
             if self._stop.is_set():
                 return
+            if self._state.restarts and launched is not None:
+                self._bring_back()
             self._change(state="ready", ready_monotonic_s=self._clock())
             self._note(self.name, "ready")
-            if self._state.restarts and launched is not None:
-                self._service.after_restart()
             self._watch(launched)
-        except ShoestringError as error:
+        except (ShoestringError, OSError) as error:
             self._change(problem=str(error))
             self._note(self.name, "failed", why=str(error))
         finally:
             if launched is not None:
                 launched.stop()
+
+    def _bring_back(self) -> None:
+        """Bring back what the service's end took away; it serves without that, too."""
+        try:
+            self._service.after_restart()
+        except ShoestringError as error:
+            self._note(self.name, "incomplete", why=str(error))
 
     def _note_started(self, launched: Launched | None) -> None:
         if launched is None:
@@ -124,10 +131,14 @@ class Keeper:
     def _await_ready(self, launched: Launched | None) -> None:
         limit_s = self._service.start_limit_s
         if launched is None:
+            deadline_s = self._clock() + limit_s
             while not self._service.answers() and not self._stop.wait(LOOK_EVERY_S):
-                pass
+                if self._clock() > deadline_s:
+                    raise EngineLostError(f"the {self.name} that ran does not answer any more")
             return
-        launched.wait_until(lambda: self._stop.is_set() or self._service.answers(), limit_s)
+        launched.wait_until(
+            lambda: self._stop.is_set() or self._service.answers(), limit_s, "it is started again"
+        )
 
     def _watch(self, launched: Launched | None) -> None:
         """Return when it has died, is silent for too long, or shall end."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import threading
+import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +29,8 @@ OLLAMA, OPEN_WEBUI = "ollama", "open-webui"
 LOCK, CHANGE_LOCK = "node.lock", "change.lock"
 NODE, WANTED, EVENTS = "node.json", "wanted.json", "events.jsonl"
 SUPERVISOR_LOG = "supervisor.log"
+LOOKERS_S = 2.0
+"""Who looks whether a node is up holds its lock for a moment; so long it is tried again."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Wanted:
         open_webui_port: None: no Open WebUI.
         origins: pages beside its own that may speak to it.
         model: as Ollama knows it; loaded again when Ollama was started again.
-        given: ``model`` was given to an adopted Ollama, which loses it at ``down``.
+        given: models that were given to an adopted Ollama, which loses them at ``down``.
     """
 
     ollama_url: str
@@ -49,7 +53,7 @@ class Wanted:
     open_webui_port: int | None
     origins: tuple[str, ...] = ()
     model: str | None = None
-    given: bool = False
+    given: tuple[str, ...] = ()
 
     @property
     def open_webui_url(self) -> str | None:
@@ -125,7 +129,7 @@ def is_supervised(folder: Path) -> bool:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return False
 
@@ -138,10 +142,19 @@ def supervising(folder: Path) -> Iterator[None]:
         ShoestringError: another supervisor holds it.
     """
     with (folder / LOCK).open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ShoestringError(f"another node is up in {folder}: shoestring status") from error
+        deadline_s = time.monotonic() + LOOKERS_S
+        pause = threading.Event()
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > deadline_s:
+                    raise ShoestringError(
+                        f"another node is up in {folder}: shoestring status"
+                    ) from error
+                pause.wait(0.01)
+            else:
+                break
         yield
 
 
@@ -154,12 +167,13 @@ def changing(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (folder / CHANGE_LOCK).open("ab")
     except OSError as error:
         raise MissingError(
             f"cannot keep a node in {folder}: {error.strerror}; set SHOESTRING_STATE to a folder "
             "that you can write"
         ) from error
-    with (folder / CHANGE_LOCK).open("ab") as lock:
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -187,7 +201,8 @@ def read_wanted(folder: Path) -> Wanted | None:
     """Return what the last ``up`` asked for; None where there is nothing whole."""
     said = _read(folder / WANTED)
     try:
-        return Wanted(**{**said, "origins": tuple(said["origins"])})
+        lists = {name: tuple(said[name]) for name in ("origins", "given")}
+        return Wanted(**{**said, **lists})
     except (KeyError, TypeError):
         return None
 
@@ -201,6 +216,6 @@ def _read(path: Path) -> dict[str, Any]:
     """Read a JSON object; an absent or damaged one is empty: then nothing is known."""
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return said if isinstance(said, dict) else {}

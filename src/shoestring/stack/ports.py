@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-
+from shoestring.engines.launch import is_free
 from shoestring.errors import BadValueError, MissingError
 
 TRIED = 50
@@ -33,16 +32,3 @@ def choose_port(asked: int | None, usual: int, option: str) -> int:
         if is_free(port):
             return port
     raise MissingError(f"no port from {usual} to {usual + TRIED - 1} is free: give {option}")
-
-
-def is_free(port: int) -> bool:
-    """Whether nobody listens on a port of loopback."""
-    with socket.socket() as sock:
-        # As servers do: what is left of old connections does not count.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind(("127.0.0.1", port))
-        except OSError:
-            # Taken, or not ours to take (below 1024).
-            return False
-    return True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoestring.engines.ollama import ADOPTED_KEEP_ALIVE, FOR_EVER
 from shoestring.engines.ollama_api import OllamaApi, shown_name
-from shoestring.errors import ShoestringError
+from shoestring.errors import BadValueError, ShoestringError
 from shoestring.hardware.gpus import list_gpus
 from shoestring.models.facts import read_facts
 from shoestring.models.library import weights_sha256
@@ -21,6 +21,7 @@ from shoestring.stack.open_webui.client import OpenWebUi
 from shoestring.stack.open_webui.environment import pinned_version
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from shoestring.engines.protocol import Span
@@ -122,28 +123,42 @@ def load_model(
     name = name_in_ollama(model)
     api = OllamaApi(wanted.ollama_url)
     try:
-        given = wanted.ollama_adopted and file is not None and api.listed(name) is None
-        write_wanted(folder, replace(wanted, model=name, given=wanted.given or given))
+        if wanted.ollama_adopted and file is not None and api.listed(name) is None:
+            # Noted first: whatever happens now, it is taken back at the end.
+            wanted = replace(wanted, given=(*wanted.given, name))
+            write_wanted(folder, wanted)
         with timeline.step("bring model to Ollama"):
-            _bring(api, name, file)
+            _bring(api, name, file, adopted=wanted.ollama_adopted)
         gpus = list_gpus().gpus
-        before = _vram_bytes() if gpus else {}
+        before = None if api.vram_bytes() else _vram_bytes(gpus)
         with timeline.step("load model"):
             api.keep(name, ADOPTED_KEEP_ALIVE if wanted.ollama_adopted else FOR_EVER, {})
+        write_wanted(folder, replace(wanted, model=name))
         with timeline.step("first token"):
             if api.count_generated(name, PROMPT, 1) < 1:
                 raise ShoestringError(f"{name} was asked for a token and gave none; see ollama.log")
-        use = judge_gpu_use(gpus, api.loaded(name), before, _vram_bytes() if gpus else {})
+        use = judge_gpu_use(gpus, api.loaded(name), before, _vram_bytes(gpus))
     finally:
         api.close()
     return name, use
 
 
-def _bring(api: OllamaApi, name: str, file: ModelFile | None) -> None:
-    """Give Ollama the file, or have it pull the model; nothing where it has it already."""
+def _bring(api: OllamaApi, name: str, file: ModelFile | None, *, adopted: bool) -> None:
+    """Give Ollama the file, or have it pull the model; nothing where it has it already.
+
+    Raises:
+        BadValueError: an adopted Ollama has another model of that name, which is not ours to
+            replace.
+    """
     listed = api.listed(name) is not None
     if file is not None:
-        if not listed or weights_sha256(api.show(name)) != file.sha256:
+        other = listed and weights_sha256(api.show(name)) != file.sha256
+        if other and adopted:
+            raise BadValueError(
+                f"the Ollama that runs has another model {name}: rename the file, or give "
+                "--ollama-port for an Ollama of our own"
+            )
+        if other or not listed:
             instructed = read_facts(file.path).chat_template
             api.create(name, file.path, file.sha256, None if instructed else BASE_MODEL)
     elif not listed:
@@ -168,7 +183,10 @@ def check_open_webui(wanted: Wanted, folder: Path, model: str, timeline: Timelin
         page.ask(found, PROMPT, max_tokens=ANSWER_TOKENS)
 
 
-def _vram_bytes() -> dict[int, int | None]:
+def _vram_bytes(gpus: Sequence[object]) -> dict[int, int | None]:
+    """Return the VRAM in use on each GPU; nothing where there is none."""
+    if not gpus:
+        return {}
     from shoestring.hardware.nvml import GpuReader
 
     reader = GpuReader()

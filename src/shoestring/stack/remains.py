@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -49,7 +48,7 @@ def _members(service: Service) -> list[psutil.Process]:
     if service.pid is None or service.created_s is None:
         return []
     oldest_s = service.created_s - CLOCK_SLACK_S
-    if oldest_s < time.time() - time.monotonic() - CLOCK_SLACK_S:
+    if oldest_s < psutil.boot_time() - CLOCK_SLACK_S:
         return []  # from before this machine was started
     members = []
     for process in psutil.process_iter():

@@ -6,11 +6,12 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from shoestring.engines.discovery import MENDS, find_program
-from shoestring.engines.launch import Launched
+from shoestring.engines.launch import Launched, is_free
+from shoestring.engines.ollama import FOR_EVER
 from shoestring.engines.ollama_api import OllamaApi
 from shoestring.engines.ollama_processes import find_server
 from shoestring.engines.transport import parse_base_url
-from shoestring.errors import MissingError
+from shoestring.errors import EngineLostError, MissingError
 from shoestring.paths import cache_dir
 from shoestring.stack.credentials import ensure_credentials
 from shoestring.stack.node import OLLAMA, OPEN_WEBUI, Service, read_wanted
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from shoestring.stack.node import Wanted
 
 ASK_TIMEOUT_S = 5.0
-FOR_EVER = -1
 
 
 def make_services(folder: Path, wanted: Wanted) -> list[Startable]:
@@ -60,6 +60,7 @@ class OllamaService:
         """
         if self._wanted.ollama_adopted:
             return None
+        _require_free(self._wanted.ollama_url)
         program = find_program("ollama")
         if program is None:
             raise MissingError(f"Ollama is not installed: {MENDS['ollama']}")
@@ -117,6 +118,7 @@ class OpenWebUiService:
         Raises:
             MissingError: it is not installed any more.
         """
+        _require_free(self._url)
         self._data.mkdir(mode=0o700, exist_ok=True)
         program = environment_folder(cache_dir()) / "bin" / "open-webui"
         return Launched(
@@ -142,3 +144,14 @@ class OpenWebUiService:
 
     def after_restart(self) -> None:
         """Nothing: its state is in its database."""
+
+
+def _require_free(url: str) -> None:
+    """Refuse to start where another program listens: it would be taken for ours.
+
+    Raises:
+        EngineLostError: one does.
+    """
+    port = parse_base_url(url).port
+    if not is_free(port):
+        raise EngineLostError(f"another program listens at port {port}: end it, or shoestring down")

@@ -32,6 +32,7 @@ from shoestring.stack.node import (
 from shoestring.stack.services import make_services
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import FrameType
 
     from shoestring.stack.node import Service
@@ -67,28 +68,33 @@ class Supervisor:
 
     def run(self) -> None:
         """Keep the services until SIGTERM or SIGINT."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._end)
-        threads = [
-            threading.Thread(target=keeper.run, name=keeper.name) for keeper in self._keepers
-        ]
-        for thread in threads:
-            thread.start()
+        threads = [threading.Thread(target=one.run, name=one.name) for one in self._keepers]
         logs = [*(self._folder / f"{keeper.name}.log" for keeper in self._keepers),
                 self._folder / EVENTS, self._folder / SUPERVISOR_LOG]  # fmt: skip
-        while not self._stop.wait(ROTATE_EVERY_S):
-            for log in logs:
-                rotate(log)
-        for thread in threads:
-            thread.join()
-
-    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, _interrupt)
+            for thread in threads:
+                thread.start()
+            while all(one.is_alive() for one in threads):  # half a node is none
+                self._stop.wait(ROTATE_EVERY_S)
+                with self._lock:  # no event is written meanwhile
+                    _rotate(logs)
+        except KeyboardInterrupt:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)  # it is ending already
         self._stop.set()
+        for thread in threads:
+            if thread.is_alive():
+                thread.join()
 
     def _change(self, changed: Service) -> None:
         with self._lock:
             self._node = self._node.with_service(changed)
-            write_node(self._folder, self._node)
+            try:
+                write_node(self._folder, self._node)
+            except OSError as error:
+                print(f"the node's state was not written: {error}", file=sys.stderr, flush=True)
 
     def _note(self, service: str, event: str, **more: Any) -> None:
         line = {
@@ -98,8 +104,26 @@ class Supervisor:
             "event": event,
             **more,
         }
-        with self._lock, (self._folder / EVENTS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        text = json.dumps(line)
+        try:
+            with self._lock, (self._folder / EVENTS).open("a", encoding="utf-8") as file:
+                file.write(f"{text}\n")
+        except OSError as error:
+            print(f"an event was not written ({error}): {text}", file=sys.stderr, flush=True)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    # Setting the event here could wait for a lock that this very thread holds.
+    raise KeyboardInterrupt
+
+
+def _rotate(logs: Iterable[Path]) -> None:
+    try:
+        for log in logs:
+            rotate(log)
+    except OSError as error:
+        # A full disk, most likely: the services go on, and so does the supervisor.
+        print(f"logs are not rotated: {error}", file=sys.stderr, flush=True)
 
 
 def main() -> None:

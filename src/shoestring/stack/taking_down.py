@@ -7,12 +7,19 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shoestring.engines.launch import STOP_WAIT_S
 from shoestring.engines.ollama_api import OllamaApi
 from shoestring.errors import MissingError, ShoestringError
-from shoestring.stack.node import changing, is_supervised, read_node, read_wanted
+from shoestring.stack.node import (
+    changing,
+    is_supervised,
+    read_node,
+    read_wanted,
+    write_wanted,
+)
 from shoestring.stack.remains import end_remains
 
 if TYPE_CHECKING:
@@ -31,16 +38,14 @@ def take_down(folder: Path, say: Callable[[str], None]) -> bool:
     if not folder.is_dir():
         return False
     with changing(folder, say):
-        if not is_supervised(folder):
-            end_remains(folder, say)
-            return False
-        _take_back_model(folder, say)
+        was_up = is_supervised(folder)
+        take_back_models(folder, say)
         end_supervisor(folder, say)
-    return True
+    return was_up
 
 
 def end_supervisor(folder: Path, say: Callable[[str], None]) -> None:
-    """End the supervisor, which ends its services, and wait until it is gone."""
+    """End the supervisor and what it started, or what a dead one left; wait until it is gone."""
     deadline_s = time.monotonic() + END_LIMIT_S
     pause = threading.Event()
     asked = False
@@ -57,14 +62,17 @@ def end_supervisor(folder: Path, say: Callable[[str], None]) -> None:
     end_remains(folder, say)
 
 
-def _take_back_model(folder: Path, say: Callable[[str], None]) -> None:
+def take_back_models(folder: Path, say: Callable[[str], None]) -> None:
+    """Take out of an adopted Ollama what it was given, also by an ``up`` that failed or died."""
     wanted = read_wanted(folder)
-    if wanted is None or not wanted.given or wanted.model is None:
+    if wanted is None or not wanted.given:
         return
     api = OllamaApi(wanted.ollama_url)
     try:
-        api.delete(wanted.model)
+        for model in wanted.given:
+            api.delete(model)
+        write_wanted(folder, replace(wanted, given=()))
     except MissingError as error:
-        say(f"{wanted.model} stays in the adopted Ollama: {error}")
+        say(f"{', '.join(wanted.given)} may stay in the adopted Ollama: {error}")
     finally:
         api.close()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING, NoReturn
 
 from shoestring.engines.discovery import MENDS, find_program
 from shoestring.engines.install.pins import load_pins
 from shoestring.paths import cache_dir
+from shoestring.stack.browser import PROGRAMS
 from shoestring.stack.open_webui.environment import is_installed
 
 if TYPE_CHECKING:
@@ -42,6 +44,12 @@ def need_open_webui() -> None:
     """End the test where Open WebUI's environment is not in the cache; as :func:`need_program`."""
     if not is_installed(cache_dir()):
         _end("Open WebUI", "shoestring up, which installs it, then shoestring down")
+
+
+def need_chromium() -> None:
+    """End the test where no Chromium is on PATH; as :func:`need_program`."""
+    if not any(map(shutil.which, PROGRAMS)):
+        _end("Chromium", "apt-get install chromium")
 
 
 def _end(name: str, mend: str) -> NoReturn:

@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 from collections import deque
-from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -32,21 +31,6 @@ SHOWN = 200
 """Characters of what uv said last, in an error."""
 
 
-@dataclass(frozen=True)
-class Environment:
-    """An installed Open WebUI.
-
-    Attributes:
-        program: its command.
-        version: of Open WebUI.
-        made: whether this call made it.
-    """
-
-    program: Path
-    version: str
-    made: bool
-
-
 def pinned_version() -> str:
     """Return the version of Open WebUI that the lock names."""
     found = re.search(r"^open-webui==(\S+)", _lock(), re.MULTILINE)
@@ -54,7 +38,7 @@ def pinned_version() -> str:
     return found[1]
 
 
-def install_open_webui(cache: Path, say: Callable[[str], None]) -> Environment:
+def install_open_webui(cache: Path, say: Callable[[str], None]) -> None:
     """Make the environment, unless it is there and whole.
 
     Args:
@@ -64,21 +48,18 @@ def install_open_webui(cache: Path, say: Callable[[str], None]) -> Environment:
     Raises:
         MissingError: uv, a Python below 3.13, the network or space is missing.
     """
-    version, folder = pinned_version(), environment_folder(cache)
-    program = folder / "bin" / "open-webui"
+    folder = environment_folder(cache)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder, say):
-            made = not is_installed(cache)
-            if made:
-                say(f"installing Open WebUI {version} into {folder} (1.2 GB, once)")
+            if not is_installed(cache):
+                say(f"installing Open WebUI {pinned_version()} into {folder} (1.2 GB, once)")
                 _make(folder)
     except OSError as error:
         raise MissingError(
             f"cannot keep Open WebUI in {folder.parent}: {error.strerror}; free some space or set "
             "SHOESTRING_CACHE to a folder that you can write"
         ) from error
-    return Environment(program, version, made)
 
 
 def environment_folder(cache: Path) -> Path:
