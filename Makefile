@@ -62,12 +62,17 @@ format: $(STAMP) ## Mend style where a machine can
 figures: $(STAMP) ## Rebuild the published figures, tables and HTML from the committed runs
 	@$(BIN)/shoestring report --published
 
-bench: engines ## Clock, fault campaigns, costs, agreement, shapes (an hour); writes results/benchmarks/
+bench: engines ## All campaigns: clock, faults, costs, agreement, shapes, node (two hours); writes results/benchmarks/
 	@$(BIN)/python benchmarks/clock.py
 	@$(BIN)/python benchmarks/faults.py
 	@$(BIN)/python benchmarks/costs.py
 	@$(BIN)/python benchmarks/agreement.py
 	@$(BIN)/python benchmarks/shapes.py
+	@$(BIN)/python benchmarks/nothing_leaves.py
+	@$(BIN)/python benchmarks/node_starts.py --figures results/figures/node
+	@$(BIN)/python benchmarks/node_sessions.py --figures results/figures/node
+	@$(BIN)/python benchmarks/node_webui.py
+	@$(BIN)/python benchmarks/node_faults.py
 
 kaggle: $(STAMP) ## Write the self-contained Kaggle notebook into dist/kaggle/
 	@$(BIN)/python scripts/build_kaggle.py

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from faults_harness import Campaign
+
+from shoestring.testing.harness import Campaign
 
 if TYPE_CHECKING:
     import random

@@ -13,8 +13,6 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from faults_harness import Campaign, measured_rows
-
 from shoestring.errors import MissingError
 from shoestring.measure.records import ENVIRONMENT, TELEMETRY, read_lines, read_object
 from shoestring.testing.faults import (
@@ -25,12 +23,13 @@ from shoestring.testing.faults import (
     small_disk,
     stepping_clock,
 )
+from shoestring.testing.harness import Campaign, measured_rows
 from shoestring.truth.process import running_server
 
 if TYPE_CHECKING:
     import random
 
-    from faults_harness import Harness
+    from shoestring.testing.harness import Harness
 
 SUITE = str(Path(__file__).with_name("faults.toml"))
 TTFT_S, ITL_S, TOKENS = 0.05, 0.01, 16

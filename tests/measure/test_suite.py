@@ -212,7 +212,8 @@ def test_builtin_suites_are_good():
 
     assert {
         "chat", "code", "cold-start", "concurrency", "feasibility", "large", "long-context",
-        "multi-turn", "open-loop", "predictability", "rag", "reasoning", "smoke", "structured",
+        "multi-turn", "node", "open-loop", "predictability", "rag", "reasoning", "smoke",
+        "structured",
     } == set(names)  # fmt: skip
     assert [(name, True) for name in names] == [
         (load_suite(name).name, load_suite(name).blocks >= 5 or name == "feasibility")

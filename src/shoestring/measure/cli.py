@@ -115,7 +115,7 @@ def run(
 
     SUITE is smoke (a minute or two), chat, code, structured, multi-turn, rag, reasoning,
     long-context, concurrency, open-loop, cold-start, predictability, large (for models that are
-    slow here), feasibility (does it run at all?), or the path of a TOML file.
+    slow here), feasibility (does it run at all?), node (for a node), or the path of a TOML file.
     The record goes into a folder of its own; a run that was cut goes on with --resume.
     A server's key is read from SHOESTRING_API_KEY and kept nowhere.
     """

@@ -21,6 +21,8 @@ from shoestring.report.tabular import html_text, markdown_text
 
 if TYPE_CHECKING:
     from shoestring.measure.records import Run
+    from shoestring.report.drawing import Drawing
+    from shoestring.report.tabular import Table
 
 # Tells the renderer which run an executed notebook is about.
 RUN_MIME: Final = "application/vnd.shoestring.run+json"
@@ -74,23 +76,12 @@ class Report:
 
     def table(self, name: str) -> Shown:
         """Show a table by its name."""
-        table = self._tables[name]
-        return Shown(html_text(table), f"{table.title}\n\n{markdown_text(table)}")
+        return show_table(self._tables[name])
 
     def figure(self, name: str) -> Shown:
         """Show a figure by its name, with where it comes from; or why there is none."""
-        spec = FIGURES[name]
-        drawing = spec.draw(self.run)
-        if drawing.figure is None:
-            reason = f"No figure: {drawing.text}."
-            return Shown(f'<p class="none">{html.escape(reason)}</p>', reason)
-        source = html.escape(" ".join(filter(None, (drawing.note, figure_source(self.run, name)))))
-        return Shown(
-            f'<figure id="{self._prefix}{name}">'
-            f"{inline_svg(drawing.figure, self._prefix + name, drawing.text)}"
-            f"<figcaption>{source}</figcaption></figure>",
-            drawing.text,
-        )
+        drawing = FIGURES[name].draw(self.run)
+        return show_drawing(drawing, self._prefix + name, figure_source(self.run, name))
 
     def provenance(self) -> Shown:
         """Show where every number comes from."""
@@ -111,3 +102,27 @@ class Report:
         paths = write_artifacts(self.run, folder)
         text = f"{len(paths)} files are in {folder}"
         return Shown(f"<p>{html.escape(text)}</p>", text)
+
+
+def show_table(table: Table) -> Shown:
+    """Show a table."""
+    return Shown(html_text(table), f"{table.title}\n\n{markdown_text(table)}")
+
+
+def show_drawing(drawing: Drawing, name: str, source: str | None = None) -> Shown:
+    """Show a figure, or why there is none.
+
+    Args:
+        drawing: the figure, its words and its note.
+        name: its id on the page, unique there.
+        source: where its data are from; None: the page says so elsewhere.
+    """
+    if drawing.figure is None:
+        reason = f"No figure: {drawing.text}."
+        return Shown(f'<p class="none">{html.escape(reason)}</p>', reason)
+    caption = html.escape(" ".join(filter(None, (drawing.note, source))))
+    return Shown(
+        f'<figure id="{name}">{inline_svg(drawing.figure, name, drawing.text)}'
+        f"<figcaption>{caption}</figcaption></figure>",
+        drawing.text,
+    )
