@@ -10,11 +10,13 @@ from __future__ import annotations
 import atexit
 import random
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from shoestring.errors import BadValueError
+from shoestring.errors import BadValueError, ShoestringError
 from shoestring.hardware.machine import describe_machine
+from shoestring.hardware.platforms import detect_platform
 from shoestring.measure.runner import run_suite
 from shoestring.measure.suite import load_suite
 from shoestring.measure.writer import utc_now
@@ -26,7 +28,7 @@ from shoestring.stack.bringing_up import OLLAMA_PORT, OPEN_WEBUI_PORT
 from shoestring.stack.credentials import read_credentials
 from shoestring.stack.node import OLLAMA, OPEN_WEBUI, node_folder, read_node
 from shoestring.stack.ports import choose_port
-from shoestring.testing.findings import PICTURES, RUNS, Findings
+from shoestring.testing.findings import ABOUT, PICTURES, RUNS, Findings
 from shoestring.testing.node_process import SUITE, Place, Up, bring_up, take_down
 from shoestring.testing.node_rounds import ids_of_an_undisturbed_run, one_round, order
 
@@ -65,7 +67,9 @@ class Validation:
         about = {
             "begun_utc": utc_now(), "model": model, "suite": suite, "machine": describe_machine(),
         }  # fmt: skip
-        findings = Findings.begin(Path(out) / f"validation-{plain}", about)
+        folder = Path(out) / f"validation-{plain}"
+        _bring_back(folder)
+        findings = Findings.begin(folder, about)
         place = _place()
         atexit.register(take_down, place)  # a notebook that failed leaves no node behind
         return cls(findings, place)
@@ -89,10 +93,12 @@ class Validation:
 
     def measure(self) -> Report:
         """Measure the node with the suite, or go on; return the report of the run."""
-        if self._place is not None and self.findings.get("run") is None:
-            run = self._measure(self._place, str(self.findings.about["suite"]), resume=True)
+        if self._place is None or self.findings.get("run") is not None:
+            return Report(self.findings.run())
+        run = self._measure(self._place, str(self.findings.about["suite"]), resume=True)
+        if run.complete:
             self.findings.put("run", {"run_id": run.run_id})
-        return Report(self.findings.run())
+        return Report(run)
 
     def restart(self, times: int) -> None:
         """Take the node down and bring it up so often, and measure each session."""
@@ -101,6 +107,11 @@ class Validation:
             take_down(self._place)
             up = self._up(self._place)
             run = self._measure(self._place, SUITE, resume=False)
+            if not run.complete:
+                raise ShoestringError(
+                    f"the run of restart {len(found['starts']) + 1} was cut "
+                    f"({run.incomplete_reason}): run this notebook again, it goes on from here"
+                )
             found["starts"].append(up.spans)
             found["run_ids"].append(run.run_id)
             self.findings.put("restarts", found)
@@ -155,6 +166,16 @@ class Validation:
             out=self.findings.folder / RUNS,
             resume=resume,
         )
+
+
+def _bring_back(folder: Path) -> None:
+    """Copy what an earlier session of the platform found, where its output is attached."""
+    if folder.exists():
+        return
+    for place in detect_platform().inputs:
+        for found in sorted(place.glob(f"*/**/{folder.name}/{ABOUT}.json")):
+            shutil.copytree(found.parent, folder)
+            return
 
 
 def _place() -> Place:
