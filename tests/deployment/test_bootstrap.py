@@ -4,12 +4,20 @@ import ast
 import json
 import os
 import signal
+import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from shoestring.stack import bootstrap
+
+COPY = """
+import shutil
+shutil.copy('{made}', words[words.index("--out") + 1])
+"""
 
 
 def executed(folder, name="n"):
@@ -92,8 +100,7 @@ def test_an_executed_notebook_is_shown_again(tmp_path, shown):
 
 def test_parameters_go_to_the_notebook(tmp_path, play, shown):
     """By name, as words; the report's path comes back."""
-    notes = play("shoestring")
-    executed(tmp_path)
+    notes = play("shoestring", COPY.format(made=executed(tmp_path, "made")))
     given = {"model": "a b", "rounds": 3, "fast": True}
     assert bootstrap.run_notebook("n", given, tmp_path) == tmp_path / "n.html"
     assert notes.read_text() == (
@@ -105,8 +112,39 @@ def test_parameters_go_to_the_notebook(tmp_path, play, shown):
 
 def test_a_failed_notebook_is_shown_and_then_fails(tmp_path, play, shown):
     """As far as it came; a session that failed does not look like one that did not."""
+    play("shoestring", COPY.format(made=executed(tmp_path, "made")) + "sys.exit(2)")
+    with pytest.raises(RuntimeError, match="n ended with status 2"):
+        bootstrap.run_notebook("n", {}, tmp_path)
+    assert shown
+
+
+def test_an_old_copy_is_not_shown_for_one_that_failed_at_once(tmp_path, play, shown):
+    """Nothing is shown of a notebook that did not begin."""
     play("shoestring", "sys.exit(2)")
     executed(tmp_path)
     with pytest.raises(RuntimeError, match="n ended with status 2"):
         bootstrap.run_notebook("n", {}, tmp_path)
-    assert shown
+    assert shown == []
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells a process of its parent's end"
+)
+def test_a_program_ends_when_the_kernel_is_killed(tmp_path):
+    """Else it would measure on, beside the one of the next try."""
+    started = tmp_path / "pid"
+    code = (
+        "import os, signal, pathlib\n"
+        f"pathlib.Path({str(started)!r} + '.new').write_text(str(os.getpid()))\n"
+        f"os.rename({str(started)!r} + '.new', {str(started)!r})\n"
+        "signal.pause()"
+    )
+    words = (sys.executable, "-c", code)
+    calling = f"from shoestring.stack import bootstrap; bootstrap.call(*{words!r})"
+    with subprocess.Popen([sys.executable, "-c", calling]) as kernel:
+        while not started.exists():
+            with suppress(subprocess.TimeoutExpired):
+                pytest.fail(f"it ended early: {kernel.wait(0.05)}")
+        program = psutil.Process(int(started.read_text()))
+        kernel.kill()
+    program.wait(60)

@@ -1,6 +1,8 @@
 """The Colab launcher, cell by cell, with a Colab, a tunnel and a package that play their parts."""
 
 import json
+import socket
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -36,9 +38,10 @@ def colab(monkeypatch):
     return asked
 
 
-def run(names, **given):
+def run(names, scope=None, **given):
     """Run some cells as one kernel does, after a parameters cell with other values."""
-    scope = {"shoestring_bootstrap": bootstrap, "model": "pypi:gemma3-270m"}
+    scope = {} if scope is None else scope
+    scope |= {"shoestring_bootstrap": bootstrap, "model": "pypi:gemma3-270m"}
     exec("".join(CELLS["parameters"]["source"]), scope)
     scope |= given
     for name in names:
@@ -46,7 +49,7 @@ def run(names, **given):
     return scope
 
 
-PAGE = ("tunnel-open", "webui-up", "webui-frame", "webui-down")
+PAGE = ("tunnel-open", "webui-up", "webui-frame")
 
 
 def test_by_default_nothing_but_measuring(colab, play):
@@ -81,6 +84,67 @@ def test_a_tunnel_is_asked_for_and_leads_to_the_page_only(colab, play):
     assert "--origin https://some-words.trycloudflare.com" in up
     assert down == "shoestring down"
     assert [word for word, *_ in colab] == ["wait"]
+    scope["opened"].stderr.close()
+
+
+@pytest.mark.usefixtures("colab")
+@pytest.mark.parametrize("fault", [OSError("no frame"), KeyboardInterrupt()])
+@pytest.mark.parametrize("place", ["up", "frame", "input"])
+def test_no_tunnel_stays_open_behind_a_failure(play, monkeypatch, place, fault):
+    """Whatever fails or is interrupted once it is open; a node that came up goes down."""
+    notes = play("cloudflared", CLOUDFLARED)
+    play("shoestring", f"print({json.dumps(NODE)!r})")
+
+    def fail(*_given, **_named):
+        raise fault
+
+    if place == "up":
+        monkeypatch.setattr("json.loads", fail)
+    elif place == "frame":
+        monkeypatch.setattr(sys.modules["google.colab"].output, "serve_kernel_port_as_iframe", fail)
+    else:
+        monkeypatch.setattr("builtins.input", fail)
+    scope = {}
+    with pytest.raises(type(fault)):
+        run(PAGE, scope, tunnel="cloudflared", webui=True)
+    assert scope["opened"].wait(20) != 0
+    scope["opened"].stderr.close()
+    assert (notes.read_text().splitlines()[-1] == "shoestring down") == (place != "up")
+
+
+@pytest.mark.usefixtures("colab")
+def test_a_node_that_does_not_come_up_has_no_tunnel(play):
+    """The command's failure is the cell's."""
+    play("cloudflared", CLOUDFLARED)
+    play("shoestring", "sys.exit(2)")
+    scope = {}
+    with pytest.raises(subprocess.CalledProcessError):
+        run(PAGE, scope, tunnel="cloudflared")
+    assert scope["opened"].wait(20) != 0
+    scope["opened"].stderr.close()
+
+
+@pytest.mark.usefixtures("colab")
+def test_a_port_that_is_taken_is_not_put_on_the_internet(play):
+    """Another program listens there: the tunnel would lead to it."""
+    notes = play("cloudflared", CLOUDFLARED)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 8765))
+        other.listen()
+        with pytest.raises(RuntimeError, match="port 8765 is taken"):
+            run(PAGE, tunnel="cloudflared")
+    assert notes.read_text() == ""
+
+
+@pytest.mark.usefixtures("colab")
+def test_a_tunnel_without_an_address_is_one_line(play):
+    """It ended, or the service refused it."""
+    play("cloudflared")
+    scope = {}
+    with pytest.raises(RuntimeError, match="cloudflared ended without an address"):
+        run(PAGE, scope, tunnel="cloudflared")
+    scope["opened"].wait(20)
     scope["opened"].stderr.close()
 
 

@@ -1,6 +1,7 @@
 """The built notebook, run to its end in a session laid out like Kaggle's, without this repository.
 
 The model and the suite are attached as a read-only input, as a Kaggle user attaches a data set.
+Ollama and Open WebUI are the real ones; they come from the cache, where the machine has them.
 """
 
 import json
@@ -11,12 +12,16 @@ from pathlib import Path
 import pytest
 import uv
 
+from shoestring.engines.launch import free_port
 from shoestring.measure.records import read_run
+from shoestring.paths import cache_dir
 from shoestring.stack.bootstrap import LOCK
 from shoestring.stack.packaging import build_notebook, needed_lock
 from shoestring.testing.kaggle import WORKING, KaggleSession, why_no_session
 
 ROOT = Path(__file__).parents[2]
+NOTEBOOK = "kaggle_inference_validation"
+SHORT = {"restarts": "1", "rounds": "0", "pictures": "False", "feasibility": ""}
 BROUGHT = ("ipykernel", "papermill", "pip")
 CACHE = Path("/var/cache/uv")
 ATTACHED = Path("/kaggle/input/attached")
@@ -51,21 +56,23 @@ def session(tmp_path_factory, payload, small_model):
     lock.write_text(needed_lock((ROOT / LOCK).read_text(), BROUGHT))
     run_uv("pip", "install", "--quiet", "--python", str(image / "bin" / "python"),
            "--require-hashes", "-r", str(lock))  # fmt: skip
-    build_notebook(ROOT, "kaggle", ROOT / "notebooks" / "01_measure.ipynb", payload, attached)
+    build_notebook(ROOT, "kaggle", ROOT / f"notebooks/{NOTEBOOK}.ipynb", payload, attached, {})
     (attached / "tiny.toml").write_text((ROOT / "tests" / "data" / "tiny.toml").read_text())
     (attached / "model.gguf").hardlink_to(small_model.path)
-    cache = Path(run_uv("cache", "dir").strip())
-    return KaggleSession(folder / "root", image, {CACHE: cache}, {ATTACHED.name: attached})
+    shared = {CACHE: Path(run_uv("cache", "dir").strip()), cache_dir(): cache_dir()}
+    return KaggleSession(folder / "root", image, shared, {ATTACHED.name: attached})
 
 
 @pytest.fixture(scope="module")
 def executed(session):
     """What papermill said of the built notebook, and what the image held before and after."""
     frozen = session.run("python", "-m", "pip", "freeze").stdout
+    given = SHORT | {"suite": f"{ATTACHED}/tiny.toml", "model": f"file:{ATTACHED}/model.gguf"}
     done = session.run(
         "python", "-m", "papermill", "--log-output", f"{ATTACHED}/shoestring.ipynb", "out.ipynb",
-        "-p", "suite", f"{ATTACHED}/tiny.toml", "-p", "model", f"file:{ATTACHED}/model.gguf",
-        UV_CACHE_DIR=str(CACHE),
+        *(word for name, value in given.items() for word in ("-p", name, value)),
+        UV_CACHE_DIR=str(CACHE), SHOESTRING_CACHE=str(cache_dir()),
+        OLLAMA_HOST=f"127.0.0.1:{free_port()}",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
     assert session.run("python", "-m", "pip", "freeze").stdout == frozen
@@ -73,28 +80,32 @@ def executed(session):
 
 
 def test_the_session_is_laid_out_like_kaggles(session):
-    """True paths, an input that cannot be written, no zstd, no repository, no other process."""
+    """True paths, input and system read-only, no zstd, no repository, no other process."""
     said = session.run(
         "sh", "-c", f"pwd; echo $HOME $KAGGLE_KERNEL_RUN_TYPE; command -v zstd; ls {ROOT}; "
-        f"touch {ATTACHED}/new; ls /proc | grep -c '^[0-9]'; python -c 'import shoestring'",
+        f"touch {ATTACHED}/new /usr/new /etc/new; ls /proc | grep -c '^[0-9]'; "
+        "python -c 'import shoestring'",
     ).stdout.splitlines()  # fmt: skip
     assert said[:2] == [str(WORKING), "/root Batch"]
     assert "No such file" in said[2]
-    assert "Read-only file system" in said[3]
-    assert int(said[4]) <= 4  # the shell, ls and grep
+    assert all("Read-only file system" in line for line in said[3:6])
+    assert int(said[6]) <= 4  # the shell, ls and grep
     assert said[-1].startswith("ModuleNotFoundError")
 
 
 def test_the_notebook_runs_to_its_end(session, executed):
-    """Every request is answered, on a machine that knows itself as Kaggle; the report is there."""
-    (folder,) = (path.parent for path in session.working.glob("results/local/*/manifest.json"))
-    run = read_run(folder)
-    assert run.manifest["status"] == "complete"
-    (contributed,) = run.environment["sessions"]
-    assert contributed["machine"]["platform"] == "kaggle"
-    report = session.working / "report" / "01_measure.html"
-    assert run.run_id in report.read_text()
-    assert "report/01_measure.html" in executed
+    """Before and after a restart each request is answered, on a machine that is Kaggle's."""
+    (validation,) = session.working.glob("results/local/validation-*")
+    runs = [read_run(path.parent) for path in sorted(validation.glob("runs/*/manifest.json"))]
+    assert len(runs) == 2
+    for run in runs:
+        assert run.manifest["status"] == "complete"
+        assert {row["status"] for row in run.measured} == {"ok"}
+        (contributed,) = run.environment["sessions"]
+        assert contributed["machine"]["platform"] == "kaggle"
+    report = session.working / "report" / f"{NOTEBOOK}.html"
+    assert runs[0].run_id in report.read_text()
+    assert f"report/{NOTEBOOK}.html" in executed
 
 
 def test_what_the_report_shows_is_shown_in_the_notebook(session, executed):

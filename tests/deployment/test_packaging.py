@@ -22,6 +22,7 @@ from shoestring.stack.packaging import Payload, build_payload, fill_launcher, ne
 
 ROOT = Path(__file__).parents[2]
 MEASURING = ROOT / "notebooks" / "01_measure.ipynb"
+VALIDATING = ROOT / "notebooks" / "kaggle_inference_validation.ipynb"
 LARGEST_BYTES = 1_000_000
 """Kaggle's limit for a notebook's source, as far as it is known."""
 LOCK = """# a comment
@@ -52,10 +53,16 @@ def launcher(platform):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+@pytest.fixture(params=[MEASURING, VALIDATING], ids=["measuring", "validating"])
+def carried(request):
+    """Each notebook that is built."""
+    return request.param
+
+
 @pytest.fixture(params=["kaggle", "colab"])
-def built(request, payload, tmp_path):
-    """Return a built notebook for each platform."""
-    return packaging.build_notebook(ROOT, request.param, MEASURING, payload, tmp_path)
+def built(request, carried, payload, tmp_path):
+    """Return each notebook, built for each platform."""
+    return packaging.build_notebook(ROOT, request.param, carried, payload, tmp_path, {})
 
 
 def test_a_lock_is_cut_to_what_is_needed():
@@ -108,6 +115,30 @@ def test_an_unknown_notebook_is_one_line():
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_default_without_a_value_is_one_line():
+    """The builder says what it takes, and builds nothing."""
+    words = [sys.executable, ROOT / "scripts" / "build_kaggle.py", "--set", "model"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: --set 'model': give NAME=VALUE\n"
+
+
+@pytest.mark.parametrize(("parameter", "set_for_a_t4"), [("model", True), ("place", False)])
+def test_what_suits_a_t4_is_set_only_where_it_is_a_parameter(tmp_path, parameter, set_for_a_t4):
+    """A notebook without a model is built as it is."""
+    known = json.loads(MEASURING.read_text())
+    (cell,) = [c for c in known["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    cell["source"] = [f'{parameter} = "x"  # what is shown\n']
+    path = tmp_path / "n.ipynb"
+    path.write_text(json.dumps(known))
+
+    words = [sys.executable, ROOT / "scripts" / "build_kaggle.py", "--notebook", path,
+             "--out", tmp_path / "out"]  # fmt: skip
+    subprocess.run(words, capture_output=True, check=True)
+    found = notebook_parameters(tmp_path / "out" / "shoestring.ipynb")[parameter].default
+    assert found == ("ollama:qwen3:8b" if set_for_a_t4 else "x")
+
+
 def test_a_payload_holds_the_wheel_its_locks_and_nothing_else(payload):
     """The lock has what the package needs, and neither tests' nor developers' tools."""
     content = base64.b64decode(payload.text)
@@ -126,14 +157,14 @@ def test_a_payload_holds_the_wheel_its_locks_and_nothing_else(payload):
     assert "shoestring/notebooks/01_measure.ipynb" in inside.namelist()
 
 
-def test_a_built_notebook_is_whole(built):
+def test_a_built_notebook_is_whole(built, carried):
     """Valid, without outputs, small enough, and with the parameters of what it runs, tagged."""
     notebook = nbformat.read(built, as_version=4)
     nbformat.validate(notebook)
     assert all(not cell.outputs for cell in notebook.cells if cell.cell_type == "code")
     assert built.stat().st_size < LARGEST_BYTES
     known = notebook_parameters(built)
-    assert notebook_parameters(MEASURING).items() <= known.items()
+    assert notebook_parameters(carried).items() <= known.items()
     assert all(parameter.help for parameter in known.values())
 
 
@@ -151,13 +182,26 @@ def test_a_name_that_a_launcher_sets_is_no_parameter(payload, line):
     colab = launcher("colab")
     colab["cells"][-1]["source"].insert(0, f"{line}\n")
     with pytest.raises(BadValueError, match=r"01_measure.ipynb and the launcher both have model"):
-        fill_launcher(colab, MEASURING, payload)
+        fill_launcher(colab, MEASURING, payload, {})
+
+
+@pytest.mark.parametrize("line", ["model='x'", 'a_model = "pypi:gemma3-270m"', "model = f(1)"])
+def test_a_default_that_cannot_be_set_is_refused(tmp_path, line):
+    """Nothing is built that would measure another model than it was told to."""
+    known = json.loads(MEASURING.read_text())
+    (cell,) = [c for c in known["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    cell["source"] = [f"{line}  # a model\n"]
+    path = tmp_path / "n.ipynb"
+    path.write_text(json.dumps(known))
+
+    with pytest.raises(BadValueError):
+        fill_launcher(launcher("kaggle"), path, Payload("", "0" * 64), {"model": "ollama:x"})
 
 
 @pytest.mark.parametrize("text", ["", base64.b64encode(b"another").decode()])
 def test_a_damaged_payload_is_refused(text):
     """Before anything of it is unpacked."""
-    cells = fill_launcher(launcher("kaggle"), MEASURING, Payload(text, "0" * 64))["cells"]
+    cells = fill_launcher(launcher("kaggle"), MEASURING, Payload(text, "0" * 64), {})["cells"]
     sources = {cell["id"]: "".join(cell["source"]) for cell in cells}
     with pytest.raises(ValueError, match="missing or damaged"):
         exec(sources["payload"] + "\n" + sources["install"], {})
@@ -179,18 +223,19 @@ def test_a_launcher_in_the_tree_is_plain(platform):
 
 def test_what_kaggle_is_told(payload, tmp_path):
     """Private, on a T4, with internet; the script as a script, and its file is a program."""
-    notebook = packaging.build_notebook(ROOT, "kaggle", MEASURING, payload, tmp_path / "a")
+    notebook = packaging.build_notebook(ROOT, "kaggle", MEASURING, payload, tmp_path / "a", {})
     script = packaging.build_script(ROOT, payload, tmp_path / "b")
     told = [
-        json.loads(packaging.write_metadata(ROOT, path, "somebody").read_text())
-        for path in (notebook, script)
+        json.loads(packaging.write_metadata(ROOT, path, "somebody", title).read_text())
+        for path, title in ((notebook, packaging.TITLE), (script, "shoestring-script"))
     ]
     assert [one["code_file"] for one in told] == ["shoestring.ipynb", "kaggle_ollama_webui.py"]
     assert [one["kernel_type"] for one in told] == ["notebook", "script"]
     for one in told:
-        assert one["id"] == "somebody/shoestring"
+        assert one["id"] == f"somebody/{one['title']}"
         assert (one["is_private"], one["enable_gpu"], one["enable_internet"]) == (True,) * 3
         assert one["machine_shape"] == "NvidiaTeslaT4"
+    assert [one["title"] for one in told] == ["shoestring", "shoestring-script"]
     compile(script.read_text(), script.name, "exec")
     assert script.stat().st_size < LARGEST_BYTES
 
@@ -199,3 +244,14 @@ def test_outside_a_checkout_nothing_is_built(tmp_path):
     """One line says so."""
     with pytest.raises(MissingError, match=r"pyproject.toml is missing: this is done in a check"):
         build_payload(tmp_path)
+
+
+def test_a_platform_has_defaults_of_its_own():
+    """The built notebook measures another model; its help stays, and a wrong name is refused."""
+    given = {"model": "ollama:qwen3:8b"}
+    cells = fill_launcher(launcher("kaggle"), MEASURING, Payload("", "0" * 64), given)["cells"]
+    (source,) = ["".join(cell["source"]) for cell in cells if cell["id"] == "parameters"]
+
+    assert source.splitlines()[0].startswith('model = "ollama:qwen3:8b"  # what to measure')
+    with pytest.raises(BadValueError, match="did you mean 'model'"):
+        fill_launcher(launcher("kaggle"), MEASURING, Payload("", "0" * 64), {"modle": "x"})

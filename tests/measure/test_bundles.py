@@ -1,5 +1,6 @@
 """A bundle brings a run to another machine as it was, and a damaged one changes nothing there."""
 
+import errno
 import gzip
 import hashlib
 import io
@@ -102,7 +103,7 @@ def test_only_whole_lines_and_files_of_the_record_travel(tmp_path):
         with (run / name).open("ab") as file:
             file.write(torn)
     for name in ("engine.log", ".env", "config.json.partial"):
-        (run / name).write_text("a secret in /home/somebody")
+        (run / name).write_text("a secret in /h/somebody")
     bundle = pack_run(run, tmp_path / "bundles")
 
     with tarfile.open(bundle) as tar:
@@ -138,14 +139,14 @@ def test_a_run_that_was_changed_is_not_packed(tmp_path):
 
 @pytest.mark.parametrize(("rows", "kept"), [(3, 5), (5, 5), (7, 7)])
 def test_a_folder_with_more_rows_is_never_overwritten(tmp_path, rows, kept):
-    """Fewer rows are replaced by the bundle's; as many or more stay."""
+    """Fewer rows are replaced by the bundle's; as many or more stay. The engine's log stays."""
     bundle = pack_run(write_run(tmp_path / "a", rows=5), tmp_path / "bundles")
     there = write_run(tmp_path / "b", rows=rows)
     (there / "engine.log").write_text("of this machine")
 
     assert there == restore_bundle(bundle, tmp_path / "b")
     assert kept == len(read_run(there).rows)
-    assert (rows < kept) != (there / "engine.log").exists()
+    assert "of this machine" == (there / "engine.log").read_text()
     assert [there] == list((tmp_path / "b").iterdir())
 
 
@@ -220,7 +221,7 @@ def huge(members):
         (renamed("config.json", tarfile.DIRTYPE), "no plain file"),
         (listed_as("../outside"), "belongs in no bundle"),
         (listed_as("manifest.json"), "damaged"),
-        (huge, "1000000000000 bytes, at most"),
+        (huge, "1000000000000 bytes, 0 to"),
         (lambda members: relist(members, run_id="../outside"), "no plain name"),
         (lambda members: relist(members, run_id="another"), "config.json is of run"),
         (lambda members: relist(members, rows=99), "bundle.json says 99"),
@@ -331,6 +332,71 @@ def test_what_a_killed_restore_left_is_cleared_away(tmp_path):
     assert [restore_bundle(bundle, tmp_path / "b")] == list((tmp_path / "b").iterdir())
 
 
+def test_a_restore_that_was_killed_between_two_moves_loses_no_run(tmp_path):
+    """The run that it had moved away is put back before the next one begins."""
+    bundle = pack_run(write_run(tmp_path / "a", rows=5), tmp_path / "bundles")
+    run = write_run(tmp_path / "b", rows=7)
+    before = state(run)
+    (tmp_path / "b" / ".restoring-x" / "replaced").mkdir(parents=True)
+    run.rename(tmp_path / "b" / ".restoring-x" / "replaced" / RUN_ID)
+
+    assert run == restore_bundle(bundle, tmp_path / "b")
+    assert before == state(run)
+    assert [run] == list((tmp_path / "b").iterdir())
+
+
+def test_a_move_that_fails_puts_the_run_back(tmp_path, monkeypatch):
+    """What was there is there again, and nothing beside it."""
+    bundle = pack_run(write_run(tmp_path / "a", rows=5), tmp_path / "bundles")
+    run = write_run(tmp_path / "b", rows=3)
+    before, move = state(run), Path.rename
+
+    def fail(path, target):
+        if path.parent.name.startswith(".restoring-"):
+            raise OSError(errno.EIO, "the disk fails")
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(BadRunError, match="the disk fails"):
+        restore_bundle(bundle, tmp_path / "b")
+    assert before == state(run)
+    assert [run] == list((tmp_path / "b").iterdir())
+
+
+def test_a_damaged_run_is_in_nobodys_way(tmp_path):
+    """It is passed over with one line, whatever bundles of it there are; others are restored."""
+    other = "20260102T000000Z-chat-00000b"
+    for place, rows in (("a", 3), ("b", 6)):
+        pack_run(write_run(tmp_path / place, rows=rows), tmp_path / "in" / place)
+    pack_run(write_run(tmp_path / "a", other), tmp_path / "in" / "a")
+    damaged = write_run(tmp_path / "out", rows=5) / "requests.jsonl"
+    damaged.write_bytes(b"{\n" + damaged.read_bytes())
+    said = []
+
+    restore_bundles(tmp_path / "out", [tmp_path / "in"], said.append)
+    assert 1 == sum("passed over" in line for line in said)
+    assert read_run(tmp_path / "out" / other).complete
+    config = json.loads((damaged.parent / "config.json").read_text())
+    progress = RunProgress(io.StringIO())
+    assert find_cut_runs(tmp_path / "out", [config], progress) is None
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_negative_size_is_refused_before_it_is_read(tmp_path, place):
+    """A header may hold one; read(-1) would inflate all that follows."""
+    bundle = pack_run(write_run(tmp_path / "a", rows=5), tmp_path / "bundles")
+    with tarfile.open(bundle) as tar:
+        member = tar.getmembers()[place]
+    plain = bytearray(gzip.decompress(bundle.read_bytes()))
+    member.size = -1
+    at = member.offset
+    plain[at : at + 512] = member.tobuf(tarfile.GNU_FORMAT)
+    bundle.write_bytes(gzip.compress(bytes(plain)))
+
+    with pytest.raises(BadRunError, match=f"{member.name} of -1 bytes"):
+        restore_bundle(bundle, tmp_path / "b")
+
+
 @pytest.fixture
 def disk(tmp_path):
     """A disk of two megabytes; skips where it may not be mounted."""
@@ -430,7 +496,7 @@ def test_a_model_file_may_lie_elsewhere(tmp_path):
     """A cut run of a file goes on with the same bytes under another path, not with others."""
     ours = {
         "schema_version": 2, "run_id": "1", "seed": 1, "suite": {"name": "s", "cases": []},
-        "model": {"name": "file:/home/me/m.gguf", "sha256": "a"}, "engine": {"name": "e"},
+        "model": {"name": "file:/h/me/m.gguf", "sha256": "a"}, "engine": {"name": "e"},
         "requests": [],
     }  # fmt: skip
     with RunWriter.create(tmp_path / "1", ours) as writer:
@@ -441,5 +507,5 @@ def test_a_model_file_may_lie_elsewhere(tmp_path):
         return find_cut_runs(tmp_path, [wanted], RunProgress(io.StringIO()))
 
     assert [tmp_path / "1"] == find("file:other/m.gguf", "a")
-    assert find("file:/home/me/m.gguf", "b") is None
+    assert find("file:/h/me/m.gguf", "b") is None
     assert find("pypi:m", "a") is None

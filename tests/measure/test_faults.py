@@ -26,6 +26,7 @@ from shoestring.errors import (
     MissingError,
     ShoestringError,
 )
+from shoestring.measure.lease import Lease
 from shoestring.measure.loop import Stop
 from shoestring.measure.progress import RunProgress
 from shoestring.measure.records import read_run
@@ -471,3 +472,25 @@ def test_a_signal_ends_the_wait_for_a_network(fault, suite, tmp_path):
     assert ids(run) == planned(run)
     assert 2 == len(run.sessions)
     assert 1 == sum(reasons(run).values())
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("small_model")
+def test_an_engine_that_the_kernel_kills_as_it_loads_is_out_of_memory(tiny, tmp_path, monkeypatch):
+    """The manifest tells it from an engine that is lost for another reason."""
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    program = tmp_path / "llama-server"
+    reasons = []
+    for last in ("os.kill(os.getpid(), signal.SIGKILL)", "sys.exit(1)"):
+        program.write_text(f"#!{sys.executable}\nimport os, signal, sys\n{last}\n")
+        program.chmod(0o700)
+        with pytest.raises(EngineLostError):
+            run_suite(
+                tiny, model="pypi:gemma3-270m", engine="llama-server", out=tmp_path / last[:3],
+                requests=1, progress=RunProgress(io.StringIO()), lease=Lease(),
+            )  # fmt: skip
+        (folder,) = (tmp_path / last[:3]).iterdir()
+        run = read_run(folder)
+        reasons.append((run.incomplete_reason, run.sessions[-1]["end_reason"]))
+
+    assert [("engine out of memory",) * 2, ("engine lost",) * 2] == reasons

@@ -3,7 +3,10 @@
 import io
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +22,9 @@ from shoestring.measure.restoring import restore_bundle
 from shoestring.measure.runner import run_engines, run_suite
 from shoestring.measure.suite import load_suite
 from shoestring.testing.kobold_server import running_koboldcpp
+from shoestring.truth.process import running_server
 
+NOBODY = 65534
 SLOW = "truth-ttft20-itl10-n8"
 SLOWER = "truth-ttft400-itl1-n8"
 REQUEST_S = 60
@@ -77,6 +82,20 @@ def test_a_machine_of_ones_own_lends_itself_for_ever(kaggle):
     assert before + 3000 <= take_lease(own, limit_s=3600).ends_s <= time.monotonic() + 3000
 
 
+@pytest.mark.parametrize("limit_s", [12 * HOUR_S, None])
+def test_a_session_that_keeps_nothing_says_so_once(tiny, truth_url, tmp_path, kaggle, limit_s):
+    """Where it has an end and no folder outlives it; on a machine of one's own there is no need."""
+    colab = replace(
+        kaggle, persistent=None, persistent_missing="Drive is not mounted", session_limit_s=limit_s
+    )
+    said = io.StringIO()
+    run_tiny(tiny, truth_url, tmp_path, requests=2, lease=take_lease(colab),
+             progress=RunProgress(said))  # fmt: skip
+
+    assert (limit_s is not None) == said.getvalue().count("Drive is not mounted")
+    assert take_lease(colab, bundles=tmp_path).unkept is None
+
+
 def test_a_session_without_time_is_refused_at_once(tiny, truth_url, tmp_path):
     """Where not one more request is sure to end in time, nothing is begun."""
     lease = Lease(ends_s=time.monotonic() + REQUEST_S - 1, bundles=tmp_path / "bundles")
@@ -95,10 +114,13 @@ def test_a_request_that_is_sent_late_has_its_time(tiny):
     assert 100 - REQUEST_S - (time.monotonic() - before) <= left_s <= 100 - REQUEST_S
 
 
-def test_a_run_ends_before_its_session(tiny, truth_url, tmp_path):
-    """It stops sending, keeps whole rows, says why, and leaves a bundle of all of it."""
-    lease = Lease(ends_s=time.monotonic() + REQUEST_S + 3, bundles=tmp_path / "bundles")
-    run = run_tiny(tiny, truth_url, tmp_path / "out", SLOWER, lease=lease)
+def test_a_run_ends_before_its_session(tiny, tmp_path):
+    """It stops sending, keeps a row of each answer, says why, and leaves a bundle of all of it."""
+    log = tmp_path / "truth.log"
+    with running_server(log=log) as server:
+        lease = Lease(ends_s=time.monotonic() + REQUEST_S + 4, bundles=tmp_path / "bundles")
+        run = run_tiny(tiny, server.base_url, tmp_path / "out", SLOWER, lease=lease)
+    answers = [json.loads(line) for line in log.read_text().splitlines()]
     bundle = tmp_path / "bundles" / f"{run.run_id}.tar.gz"
     restored = restore_bundle(bundle, tmp_path / "there")
 
@@ -106,7 +128,10 @@ def test_a_run_ends_before_its_session(tiny, truth_url, tmp_path):
     assert "session limit" == run.incomplete_reason
     assert ["session limit"] == [session["end_reason"] for session in run.sessions]
     assert set(ids(run)) < set(planned(run))
-    assert all(row["status"] == "ok" for row in run.rows)
+    assert len(run.measured) > 0
+    assert [(True, "ok")] * len(run.rows) == [
+        (answer["finished"], row["status"]) for answer, row in zip(answers, run.rows, strict=True)
+    ]
     assert state(run.path) == state(restored)
 
 
@@ -139,13 +164,29 @@ def test_a_limit_after_the_last_request_costs_nothing(tiny, truth_url, tmp_path)
 
 
 def go_on_elsewhere(bundle: Path, elsewhere: Path, resume):
-    """Restore a bundle in another folder as a user with another umask, and resume to the end."""
-    before = os.umask(0o077)
-    try:
-        restore_bundle(bundle, elsewhere)
+    """Restore a bundle in another folder, as another user where we may, and resume to the end."""
+    elsewhere.mkdir()
+    brought = elsewhere.parent / bundle.name
+    shutil.copyfile(bundle, brought)
+    if os.geteuid() != 0:
+        restore_bundle(brought, elsewhere)
         return resume(elsewhere)
-    finally:
-        os.umask(before)
+    # What pytest gives is closed to others, and so is what Python lies in: the user changes in a
+    # root of its own, when all is imported.
+    elsewhere.parent.chmod(0o755)
+    brought.chmod(0o644)
+    os.chown(elsewhere, NOBODY, NOBODY)
+    code = (
+        "import os; from pathlib import Path\n"
+        "from shoestring.measure.restoring import restore_bundle\n"
+        f"os.chroot('.'); os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+        f"restore_bundle(Path('/', {brought.name!r}), Path('/', {elsewhere.name!r}))\n"
+    )
+    words = [sys.executable, "-c", code]
+    subprocess.run(words, cwd=elsewhere.parent, check=True, umask=0o077)
+    (restored,) = elsewhere.iterdir()
+    assert (restored.stat().st_uid, restored.stat().st_mode & 0o777) == (NOBODY, 0o700)
+    return resume(elsewhere)
 
 
 def check_whole(cut, whole) -> None:

@@ -92,6 +92,35 @@ def test_another_model_is_not_gone_on_with(tmp_path):
     assert find_cut_runs(tmp_path, [wanted], RunProgress(io.StringIO())) is None
 
 
+def served(run_id: str, url: str | None, **options) -> dict:
+    """The config of a run by a server."""
+    return config(run_id, "ollama") | {
+        "engine": {"name": "ollama", "base_url": url, "options": {"num_ctx": 512, **options}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "found"),
+    [
+        (served("1", None, num_thread=2), served("new", None, num_thread=8), True),
+        (served("1", None, threads=2), served("new", None, threads=8), True),
+        (served("1", "http://127.0.0.1:11434"), served("new", "http://localhost:41234"), True),
+        (served("1", "http://127.0.0.1:1"), served("new", "http://[::1]:2/v1"), True),
+        (served("1", "http://127.0.0.1:1"), served("new", "http://10.0.0.1:1"), False),
+        (served("1", "http://a.example:1"), served("new", "http://a.example:2"), False),
+        (served("1", "http://127.0.0.1:1"), served("new", None), False),
+        (served("1", None, parallel=1), served("new", None, parallel=2), False),
+    ],
+)
+def test_a_run_goes_on_with_other_cores_and_at_another_port(tmp_path, here, there, found):
+    """What another machine has otherwise does not keep a restored run from going on."""
+    with RunWriter.create(tmp_path / "1", here) as writer:
+        writer.write_session({"session": 1})
+
+    run = find_cut_runs(tmp_path, [there], RunProgress(io.StringIO()))
+    assert ([tmp_path / "1"] if found else None) == run
+
+
 def test_a_comparison_that_was_cut_at_its_end(tiny, tmp_path):
     """The run that is complete is not touched, the other is completed under its own name."""
     with running_koboldcpp() as server:

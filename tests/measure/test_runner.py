@@ -438,3 +438,12 @@ def test_an_engine_twice_is_refused(tiny, tmp_path, engines):
     """A comparison of an engine with itself is a mistake, and named, also by its other name."""
     with pytest.raises(BadValueError, match="stands twice"):
         run_engines(tiny, engines, model="pypi:gemma3-270m", out=tmp_path)
+
+
+@pytest.mark.parametrize("engine", ["openai", "koboldcpp", "ollama,openai"])
+def test_a_context_is_refused_for_a_server_that_runs_already(tiny, truth_url, tmp_path, engine):
+    """Its context is its own: a run that claimed another one would be a lie."""
+    with pytest.raises(BadValueError, match=f"--context 4096: the server at {truth_url} runs alre"):
+        run_engines(tiny, engine.split(","), model="truth-n8", base_url=truth_url,
+                    context=4096, out=tmp_path / "out")  # fmt: skip
+    assert not (tmp_path / "out").exists()

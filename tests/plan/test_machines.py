@@ -21,15 +21,15 @@ def described(*gpus, platform="kaggle", memory=31.36):
 @pytest.mark.parametrize(
     ("description", "name"),
     [
-        (described(T4), "t4"),
         (described(T4, platform="colab", memory=11.8), "t4"),
+        (described(T4, platform="local", memory=12), "t4"),
         (described(T4, T4), "2xt4"),
         (described(P100), "p100"),
         (described(), "kaggle-cpu"),
     ],
 )
 def test_a_machine_of_the_catalogue_is_known_by_its_hardware(description, name):
-    """Name and number of GPUs decide; without one the platform and its memory."""
+    """GPUs and RAM decide; without a GPU the platform, too."""
     assert machine_of(description).name == name
 
 
@@ -38,6 +38,20 @@ def test_a_machine_of_the_catalogue_is_known_by_its_hardware(description, name):
     [
         (described(platform="local"), "Intel Xeon, 2 cores, 31 GiB RAM"),
         (described(memory=64), "Intel Xeon, 2 cores, 64 GiB RAM"),
+        (described(T4, memory=64), "Tesla T4 15 GiB, Intel Xeon, 2 cores, 64 GiB RAM"),
+        (described(T4), "Tesla T4 15 GiB, Intel Xeon, 2 cores, 31 GiB RAM"),
+        (
+            described(T4, T4, memory=13),
+            "Tesla T4 15 GiB, Tesla T4 15 GiB, Intel Xeon, 2 cores, 13 GiB RAM",
+        ),
+        (
+            described({**T4, "vram_bytes": 7 * GIBIBYTE}, memory=12),
+            "Tesla T4 7 GiB, Intel Xeon, 2 cores, 12 GiB RAM",
+        ),
+        (
+            described({**P100, "vram_bytes": 12 * GIBIBYTE}),
+            "Tesla P100-PCIE-16GB 12 GiB, Intel Xeon, 2 cores, 31 GiB RAM",
+        ),
         (
             described({"name": "NVIDIA H100 80GB HBM3", "vram_bytes": 80 * GIBIBYTE}),
             "NVIDIA H100 80GB HBM3 80 GiB, Intel Xeon, 2 cores, 31 GiB RAM",

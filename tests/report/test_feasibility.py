@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from shoestring.errors import BadRunError, BadValueError
 from shoestring.models.synthesis import describe_shape
 from shoestring.plan.candidates import CANDIDATES, CONTEXTS, QUANTISATIONS
-from shoestring.plan.machines import CATALOGUE
+from shoestring.plan.machines import CATALOGUE, T4_FREE_BYTES
 from shoestring.report.cli import feasibility as command
 from shoestring.report.feasibility import cells_json, make_cells
 from shoestring.report.feasibility_figure import feasibility
@@ -49,7 +49,7 @@ def of_cell(run, changed):
         session = {**made.sessions[0]}
         session["machine"] = {
             **session["machine"], "gpus": list(gpus), "platform": platform,
-            "memory_bytes": 24 * GIBIBYTE,
+            "memory_bytes": (12 if gpus else 24) * GIBIBYTE,
         }  # fmt: skip
         session["memory"] = {"ram_peak_bytes": 9_000_000_000, **(memory or {})}
         if reason is None:
@@ -111,8 +111,8 @@ def test_real_weights_are_known_by_their_facts(of_cell):
 @pytest.mark.parametrize(
     ("memory", "verdict"),
     [
-        ({"vram_peak_bytes": 5_400_000_000}, "runs"),
-        ({"vram_peak_bytes": 2_000_000_000}, "runs with offload"),
+        ({"vram_peak_bytes": 5_600_000_000}, "runs"),
+        ({"vram_peak_bytes": 4_400_000_000}, "runs with offload"),
         ({"engine_reported": {"total_bytes": 6, "vram_bytes": 6}}, "runs"),
         ({"engine_reported": {"total_bytes": 6, "vram_bytes": 5}}, "runs with offload"),
     ],
@@ -134,11 +134,42 @@ def test_a_gpu_that_was_not_used_is_not_measured(of_cell, memory):
     assert not measured(cells_of(of_cell(gpus=[T4], memory=memory)))
 
 
+@pytest.mark.parametrize("peak_bytes", [4_500_000_000, 5_000_000_000, 5_500_000_000])
+def test_a_layer_may_hide_behind_the_buffers(of_cell, peak_bytes):
+    """Near what the whole model takes, a peak of VRAM decides nothing."""
+    assert not measured(cells_of(of_cell(gpus=[T4], memory={"vram_peak_bytes": peak_bytes})))
+
+
+def test_what_does_not_fit_is_never_measured_as_whole(of_cell):
+    """Llama-3.1-8B in F16 with 8,192 tokens is larger than a T4, which nearly all of it fills."""
+    for peak_bytes in (14_500_000_000, T4_FREE_BYTES):
+        full = of_cell("llama-3.1-8b:f16", 8192, gpus=[T4], memory={"vram_peak_bytes": peak_bytes})
+        assert not measured(cells_of(full, quantisations=("f16",), contexts=(8192,)))
+
+
+@pytest.mark.parametrize("sign", [None, "memory", "telemetry"])
+def test_a_load_that_failed_counts_on_a_gpu_only_if_it_was_used(of_cell, sign):
+    """Else the engine may have tried the processor alone."""
+    memory = {"vram_peak_bytes": 10**9} if sign == "memory" else {}
+    run = of_cell(gpus=[T4], memory=memory, reason="engine out of memory")
+    samples = [{"engine_vram_bytes": 10**9 if sign == "telemetry" else None}]
+    cells = cells_of(replace(run, telemetry=tuple(samples)))
+
+    assert {c.verdict for c in cells if c.measured} == ({"does not run"} if sign else set())
+
+
 @pytest.mark.parametrize(
-    ("reason", "verdict"), [("engine lost", "does not run"), ("interrupted", "runs")]
+    ("reason", "verdict"),
+    [
+        ("engine out of memory", "does not run"),
+        ("model refused", "does not run"),
+        ("engine lost", "runs"),
+        ("bad value", "runs"),
+        ("interrupted", "runs"),
+    ],
 )
 def test_an_engine_that_could_not_load_is_a_result(of_cell, reason, verdict):
-    """A run that its user cut is none: the prediction stands."""
+    """What does not tell of memory is none, nor a run that its user cut: the prediction stands."""
     cells = cells_of(of_cell(reason=reason))
 
     here = cells[-1].machine.name
@@ -152,7 +183,7 @@ def test_the_newest_run_counts(of_cell):
     newer = of_cell()
     newer.config["run_id"] = "29991231T000000Z-feasibility-000000"
 
-    cells = cells_of(of_cell(reason="engine lost"), newer)
+    cells = cells_of(of_cell(reason="model refused"), newer)
     assert {c.measured.run_id for c in cells if c.measured} == {newer.run_id}
     assert {c.verdict for c in cells if c.measured} == {"runs"}
 
@@ -242,6 +273,22 @@ def test_models_are_asked_for_by_shape_or_title():
     ]  # fmt: skip
     assert (asked.quantisations, asked.contexts) == (("q8_0",), (4096,))
     assert asked.to_measure == ["ollama:qwen3:8b"]
+
+
+def test_what_is_asked_twice_is_asked_once():
+    """Whatever the case it is written in."""
+    asked = ask("ollama:x,qwen3-8b,ollama:x,Qwen3-8B", "q8_0,Q8_0", "2048,4096,02048")
+
+    assert (asked.library, asked.quantisations) == (("ollama:x",), ("q8_0",))
+    assert asked.contexts == (2048, 4096)
+    assert [one.title for one in asked.models] == ["Qwen3-8B", "DeepSeek-R1-0528-Qwen3-8B"]
+
+
+def test_a_model_of_the_library_is_refused_where_nothing_is_measured(tmp_path):
+    """Nothing could be shown of it: it has no shape until Ollama is asked."""
+    words = ["--models", "ollama:qwen3:8b", "--runs", str(tmp_path / "none")]
+    with pytest.raises(BadValueError, match=r"--models ollama:qwen3:8b: .* give --measure"):
+        CliRunner().invoke(command, words, catch_exceptions=False)
 
 
 def test_the_command_prints_a_table_or_json(tmp_path):

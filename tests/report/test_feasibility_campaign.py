@@ -52,7 +52,9 @@ def test_trials_keep_the_contexts_of_a_model_together():
     ("run", "left"),
     [
         (run_of("shape:qwen3-8b:q4_k_m", 2048), False),
-        (run_of("shape:qwen3-8b:q4_k_m", 2048, "engine lost"), False),
+        (run_of("shape:qwen3-8b:q4_k_m", 2048, "engine out of memory"), False),
+        (run_of("shape:qwen3-8b:q4_k_m", 2048, "model refused"), False),
+        (run_of("shape:qwen3-8b:q4_k_m", 2048, "engine lost"), True),
         (run_of("shape:qwen3-8b:q4_k_m", 2048, "interrupted"), True),
         (run_of("shape:qwen3-8b:q4_k_m", 8192), True),
         (run_of("shape:qwen3-8b:q8_0", 2048), True),
@@ -98,6 +100,21 @@ def test_a_failure_does_not_keep_others_from_being_tried(cache):
     assert tried == [2048, 8192]
     assert wrong == ["ollama:x at 2,048 tokens in ollama: it died"]
     assert said[-1] == "measured: a run"
+    assert not shapes_in(cache)
+
+
+def test_a_session_that_ends_leaves_the_rest(cache):
+    """The run that it cut is no failure, nothing is tried after it, and it is said how much is."""
+    tried, said = [], []
+
+    def measure(trial):
+        tried.append(trial.context)
+        return SimpleNamespace(complete=False, path="a run")
+
+    trials = [Trial("ollama:x", context, "ollama") for context in (2048, 8192, 32_768)]
+    assert run_trials(trials, measure, said.append, ended=lambda: bool(tried)) == []
+    assert tried == [2048]
+    assert said[-1] == "this session ends: 2 cells are left; go on in a new one"
     assert not shapes_in(cache)
 
 

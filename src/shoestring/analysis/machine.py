@@ -18,7 +18,7 @@ def machine_facts(session: dict[str, Any]) -> dict[str, str]:
     return {
         "platform": _text(machine.get("platform")),
         "CPU": _text(cpu.get("model")),
-        "cores": _text(cpu.get("cores_logical")),
+        "cores": _text(cpu.get("cores_usable") or cpu.get("cores_logical")),
         "memory": "unknown" if memory_bytes is None else f"{round(memory_bytes / 2**30)} GiB",
         "GPUs": "unknown" if gpus is None else ", ".join(_gpu(gpu) for gpu in gpus) or "none",
         "engine version": _text((session.get("versions") or {}).get("engine")),

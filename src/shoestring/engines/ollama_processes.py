@@ -65,7 +65,7 @@ def find_server(address: Address) -> int | None:
 
     Another user's process does not show its sockets: then it is not known to be the one.
     """
-    if not _is_loopback(address.host):
+    if not is_loopback(address.host):
         return None
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
@@ -81,7 +81,8 @@ def find_server(address: Address) -> int | None:
     return None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its number or its usual name."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

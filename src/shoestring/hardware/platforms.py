@@ -14,7 +14,6 @@ Colab "at most 12 h", where an idle session may end much sooner.
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,20 +38,16 @@ class Platform:
         persistent: the folder that outlives the session; it may have to be made. None where there
             is none, or where nothing ends.
         persistent_missing: why there is none; None where there is one.
-        scratch: big and fast, may be lost; it may have to be made.
         inputs: read-only folders below which an earlier session's output may be attached.
         session_limit_s: how long a session may last; None without a limit.
-        session_started: when it began, in seconds since 1970, for people; None where unknown.
-        session_began_s: the same moment on the clock of ``time.monotonic``, for decisions.
+        session_began_s: when it began, on the clock of ``time.monotonic``; None where unknown.
     """
 
     name: str
     persistent: Path | None
     persistent_missing: str | None
-    scratch: Path
     inputs: tuple[Path, ...]
     session_limit_s: float | None
-    session_started: float | None
     session_began_s: float | None
 
 
@@ -83,10 +78,8 @@ def detect_platform(
         name=name,
         persistent=persistent,
         persistent_missing=missing,
-        scratch=_scratch(name, root),
         inputs=(inputs,) if name == "kaggle" and inputs.is_dir() else (),
         session_limit_s=limit_s,
-        session_started=None if age_s is None else time.time() - age_s,
         session_began_s=None if age_s is None else time.monotonic() - age_s,
     )
 
@@ -115,11 +108,6 @@ def _persistent(name: str, root: Path) -> tuple[Path | None, str | None]:
             return drive / "shoestring", None
         return None, "Drive is not mounted: google.colab.drive.mount('/content/drive')"
     return None, "a session here has no end: what is written stays where it is"
-
-
-def _scratch(name: str, root: Path) -> Path:
-    folders = {"kaggle": root / "kaggle/temp", "colab": root / "content"}
-    return folders.get(name) or Path(tempfile.gettempdir())
 
 
 def _session_age_s(root: Path, uptime_s: float, limit_s: float) -> float | None:

@@ -45,6 +45,8 @@ class Lease:
         inputs: more folders below which bundles of earlier sessions may lie.
         every_s: a bundle that is so old is made anew while the run goes on.
         clock: seconds that only grow.
+        unkept: why no bundle of a session that has an end is kept; None where one is, and where
+            nothing ends.
     """
 
     ends_s: float | None = None
@@ -52,6 +54,7 @@ class Lease:
     inputs: tuple[Path, ...] = ()
     every_s: float = EVERY_S
     clock: Callable[[], float] = time.monotonic
+    unkept: str | None = None
 
     def sending_left_s(self, suite: Suite) -> float | None:
         """Return how long requests may still be sent; None without an end, negative behind it."""
@@ -100,13 +103,15 @@ def take_lease(
         every_s: how old a bundle may become while a run goes on.
     """
     platform = platform or detect_platform()
-    if limit_s is None:
-        limit_s = platform.session_limit_s
     if bundles is None and platform.persistent is not None:
         bundles = platform.persistent / FOLDER
+    ends = platform.session_limit_s is not None
+    unkept = platform.persistent_missing if ends and bundles is None else None
+    if limit_s is None:
+        limit_s = platform.session_limit_s
     ends_s = None
     if limit_s is not None:
         began_s = platform.session_began_s
         ends_s = (time.monotonic() if began_s is None else began_s) + limit_s - margin_s
         ends_s = min(ends_s, time.monotonic() + threading.TIMEOUT_MAX)
-    return Lease(ends_s, bundles, platform.inputs, every_s)
+    return Lease(ends_s, bundles, platform.inputs, every_s, unkept=unkept)

@@ -28,6 +28,7 @@ from shoestring.measure import records
 from shoestring.measure.bundles import GROWING, LISTING, MEMBERS, SCHEMA_VERSION, SUFFIX
 from shoestring.measure.records import read_lines, read_run
 from shoestring.measure.shapes import misfit
+from shoestring.measure.together import LOG
 from shoestring.measure.writer import NO_SPACE, RunWriter
 from shoestring.models.downloads import sync
 
@@ -46,6 +47,7 @@ OBJECT_BYTES = 1 << 26
 LINES_BYTES = 1 << 31
 CHUNK_BYTES = 1 << 20
 BESIDE = ".restoring-"
+REPLACED = "replaced"
 SHAPE: Shape = {"schema_version": int, "run_id": str, "made_utc": str, "rows": int, "files": dict}
 DAMAGE = (ValueError, RecursionError, EOFError, zlib.error, tarfile.TarError, gzip.BadGzipFile)
 """What reading a damaged archive raises."""
@@ -98,8 +100,13 @@ def restore_bundles(out: Path, folders: Iterable[Path], say: Callable[[str], Non
             candidate = (listing.rows, listing.made_utc, path)
             found.setdefault(listing.run_id, []).append(candidate)
     for run_id, candidates in sorted(found.items()):
+        try:
+            there = _whole_lines(out / run_id).count(b"\n") if (out / run_id).exists() else -1
+        except BadRunError as error:
+            say(f"passed over: {error}")
+            continue
         for rows, _, path in sorted(candidates, reverse=True):
-            if (out / run_id).exists() and _whole_lines(out / run_id).count(b"\n") >= rows:
+            if there >= rows:
                 break
             try:
                 restore_bundle(path, out)
@@ -163,8 +170,6 @@ def _listing(stream: gzip.GzipFile) -> Listing:
     name, size_bytes = _next_member(stream)
     if name != LISTING:
         raise ValueError(f"it does not begin with {LISTING}")
-    if size_bytes > LISTING_BYTES:
-        raise ValueError(f"{LISTING} of {size_bytes} bytes, at most {LISTING_BYTES} are read")
     value = json.loads(_exactly(stream, size_bytes))
     _exactly(stream, -size_bytes % BLOCK_BYTES)
     version = value.get("schema_version") if isinstance(value, dict) else None
@@ -190,10 +195,16 @@ def _declared(name: str, told: object) -> tuple[str, int]:
     if fault := misfit(told, {"sha256": str, "bytes": int}):
         raise ValueError(f"{LISTING}: {name}: {fault}")
     assert isinstance(told, dict), "it has that shape"
-    limit = LINES_BYTES if name in GROWING else OBJECT_BYTES
-    if not 0 <= told["bytes"] <= limit:
-        raise ValueError(f"{name} of {told['bytes']} bytes, at most {limit} are restored")
-    return told["sha256"], told["bytes"]
+    return told["sha256"], _within_bounds(name, told["bytes"])
+
+
+def _within_bounds(name: str, size_bytes: int) -> int:
+    """Return the size of a member; a header can also hold a negative one, which would read all."""
+    limit = LISTING_BYTES if name == LISTING else OBJECT_BYTES
+    limit = LINES_BYTES if name in GROWING else limit
+    if not 0 <= size_bytes <= limit:
+        raise ValueError(f"{name} of {size_bytes} bytes, 0 to {limit} are restored")
+    return size_bytes
 
 
 def _next_member(stream: gzip.GzipFile) -> tuple[str, int]:
@@ -207,7 +218,7 @@ def _next_member(stream: gzip.GzipFile) -> tuple[str, int]:
         raise ValueError(f"{member.name!r} is no plain file")
     if member.name not in (LISTING, *MEMBERS):
         raise ValueError(f"{member.name!r} belongs in no bundle")
-    return member.name, member.size
+    return member.name, _within_bounds(member.name, member.size)
 
 
 def _exactly(stream: gzip.GzipFile, size_bytes: int) -> bytes:
@@ -278,10 +289,28 @@ def _move(fresh: Path, out: Path) -> Path:
             "give another --out"
         )
     with RunWriter.resume(target):  # nobody else writes it
-        target.rename(fresh.parent / "replaced")
-        fresh.rename(target)
+        if (target / LOG).is_file():
+            shutil.copyfile(target / LOG, fresh / LOG)
+        _replace(target, fresh)
     sync(out)
     return target
+
+
+def _replace(target: Path, fresh: Path) -> None:
+    """Put a run in the place of another; where that is cut, the other one is put back."""
+    replaced = fresh.parent / REPLACED
+    replaced.mkdir()
+    try:
+        target.rename(replaced / target.name)
+        fresh.rename(target)
+    finally:
+        _put_back(fresh.parent, target.parent)
+
+
+def _put_back(beside: Path, out: Path) -> None:
+    for run in (beside / REPLACED).glob("*"):
+        if not os.path.lexists(out / run.name):
+            run.rename(out / run.name)
 
 
 def _whole_lines(run: Path) -> bytes:
@@ -298,6 +327,7 @@ def _alone_in(out: Path) -> Iterator[None]:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         for left in out.glob(f"{BESIDE}*"):
+            _put_back(left, out)
             shutil.rmtree(left)
         yield
     finally:

@@ -7,17 +7,23 @@ nobody's partner.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
+from shoestring.engines.ollama_processes import is_loopback
 from shoestring.errors import BadRunError
 from shoestring.measure import records
-from shoestring.measure.records import read_object
+from shoestring.measure.records import read_object, read_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from shoestring.measure.progress import RunProgress
+
+
+THREADS: Final = frozenset({"threads", "num_thread"})
+LOOPBACK: Final = "loopback"
 
 
 def find_cut_runs(
@@ -47,6 +53,8 @@ def find_cut_runs(
             if not _least_differences(folder, configs):
                 group = _group(folder, configs)
                 if not all(map(is_complete, group)):
+                    for each in group:
+                        read_run(each)  # else a damaged one would be found each time
                     return group
         except BadRunError as error:
             progress.step(f"passed over: {error}")
@@ -88,16 +96,31 @@ def _least_differences(folder: Path, configs: Sequence[dict[str, Any]]) -> list[
 def _differences(folder: Path, ours: dict[str, Any]) -> list[str]:
     """Name what would make rows of the two unlike.
 
-    Run id, date, salt, deadlines, and the folder of a model file may differ.
+    Run id, date, salt, deadlines, the folder of a model file, the number of threads and the port
+    of a server of this machine may differ.
     """
     theirs = read_object(folder / records.CONFIG)
     parts = ("suite", "model", "engine", "requests")
+    return [part for part in parts if _bearing(theirs, part) != _bearing(ours, part)]
 
-    def bearing(config: dict[str, Any], part: str) -> Any:
-        value = config[part]
-        if part == "model" and value["name"].startswith("file:") and value.get("sha256"):
-            # On another machine the same bytes lie in another folder.
-            return {**value, "name": "file:"}
-        return {**value, "deadlines": None} if part == "suite" else value
 
-    return [part for part in parts if bearing(theirs, part) != bearing(ours, part)]
+def _bearing(config: dict[str, Any], part: str) -> Any:
+    """Return a part of a config without what another machine may have otherwise."""
+    value = config[part]
+    if part == "model" and value["name"].startswith("file:") and value.get("sha256"):
+        # On another machine the same bytes lie in another folder.
+        return {**value, "name": "file:"}
+    if part == "engine":
+        # Threads follow the cores of each session, which its machine names and its report compares.
+        given = value.get("options") or {}
+        options = {name: v for name, v in given.items() if name not in THREADS}
+        return {**value, "base_url": _bearing_url(value.get("base_url")), "options": options}
+    return {**value, "deadlines": None} if part == "suite" else value
+
+
+def _bearing_url(url: str | None) -> str | None:
+    """Return an address; those of this machine are alike, for any free port may be taken."""
+    if url is None:
+        return None
+    near = is_loopback(urlsplit(url).hostname or "")
+    return LOOPBACK if near else url

@@ -67,6 +67,7 @@ def run_suite(
         deadline_s: end the run so many seconds after its first measured request, incomplete, to
             be resumed.
         context: tokens that the engine has room for in each slot; default: what the suite needs.
+            A server that runs already has its own, but for Ollama, which takes one with each model.
         lease: until when the session may be used, and where bundles of the run are kept and
             looked for; default what the platform says, which is neither on a machine of one's own.
         progress: where to show how far it is.
@@ -123,6 +124,11 @@ def run_engines(
     if chosen.fresh_engine and base_url:
         raise BadValueError(f"suite {chosen.name} starts the engine itself: leave --base-url out")
     decided = [choose_engine(engine, model, base_url) for engine in engines]
+    if context is not None and base_url and {*decided} != {"ollama"}:
+        raise BadValueError(
+            f"--context {context}: the server at {base_url} runs already, with a context of its "
+            "own: start it with that one, and leave --context out"
+        )
     if len(set(decided)) < len(decided):
         raise BadValueError(
             f"an engine stands twice in {','.join(engines)} ({', '.join(decided)}): give each once"
@@ -139,6 +145,8 @@ def run_engines(
     salt = secrets.token_hex(4)
     configs = [_config(chosen, subject, batches, salt) for subject in subjects]
     _check_file_limit(chosen)
+    if lease.unkept is not None:
+        progress.step(f"no bundle is kept for another session: {lease.unkept}, or give --bundles")
     if resume and not (Path(out) / records.CONFIG).is_file():
         restore_bundles(Path(out), lease.sources, progress.step)
     found = find_cut_runs(Path(out), configs, progress) if resume else None

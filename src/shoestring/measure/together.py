@@ -50,8 +50,11 @@ REASONS: tuple[tuple[type[ShoestringError], str], ...] = (
     (DiskFullError, "disk full"),
     (EngineLostError, "engine lost"),
     (BadValueError, "bad value"),
-    (BadModelError, "bad value"),
+    (BadModelError, "model refused"),
 )
+OUT_OF_MEMORY = "engine out of memory"
+KILLED = "(out of memory?"
+"""Of the words of an engine that SIGKILL ended, which is how the kernel takes memory back."""
 
 
 @dataclass(frozen=True)
@@ -249,5 +252,7 @@ def _finish(writer: RunWriter, stop: Stop, *, its_own: bool) -> bool:
 
 def _reason(error: ShoestringError) -> str:
     """Name an error for the manifest: short, and without the paths of this machine."""
+    if isinstance(error, EngineLostError) and KILLED in str(error):
+        return OUT_OF_MEMORY
     named = [reason for kind, reason in REASONS if isinstance(error, kind)]
     return named[0] if named else "a part was missing"

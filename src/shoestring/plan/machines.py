@@ -23,6 +23,9 @@ KAGGLE_MEMORY_BYTES = 32_110 * MEBIBYTE  # 31.36 GiB
 COLAB_MEMORY_BYTES = 12_700_000_000
 NEAR_BYTES = 2048 * MEBIBYTE
 """Within which two sizes of RAM are those of one kind of machine."""
+NEAR = 0.05
+"""Share of its memory within which a GPU is one of that name; a slice of one is not."""
+GPU_NAMES = {"t4": "T4", "2xt4": "T4", "p100": "P100"}
 
 
 @dataclass(frozen=True)
@@ -93,21 +96,21 @@ def machine_of(described: Mapping[str, Any]) -> Machine | None:
     memory_bytes = described.get("memory_bytes")
     if memory_bytes is None or any(gpu.get("vram_bytes") is None for gpu in gpus):
         return None
-    name = _listed_name(described.get("platform"), gpus, memory_bytes)
     for machine in CATALOGUE:
-        if machine.name == name:
+        near = abs(memory_bytes - SYSTEM_BYTES - machine.memory_bytes) <= NEAR_BYTES
+        if near and _has_gpus(machine, gpus) and (gpus or described.get("platform") == "kaggle"):
             return machine
     return _unlisted(described, gpus, memory_bytes)
 
 
-def _listed_name(platform: Any, gpus: list[dict[str, Any]], memory_bytes: int) -> str | None:
-    names = [str(gpu.get("name")) for gpu in gpus]
-    if names and all(re.search(r"\bT4\b", name) for name in names):
-        return {1: "t4", 2: "2xt4"}.get(len(names))
-    if len(names) == 1 and re.search(r"\bP100\b", names[0]):
-        return "p100"
-    near = abs(memory_bytes - KAGGLE_MEMORY_BYTES) <= NEAR_BYTES
-    return "kaggle-cpu" if not names and platform == "kaggle" and near else None
+def _has_gpus(machine: Machine, gpus: list[dict[str, Any]]) -> bool:
+    """Whether these are a machine's, by number, name and memory: half a T4 bears its name, too."""
+    model = re.compile(rf"\b{GPU_NAMES.get(machine.name)}\b")
+    return len(gpus) == len(machine.gpu_bytes) and all(
+        model.search(str(gpu.get("name")))
+        and abs(gpu["vram_bytes"] - TAKEN_BYTES - free_bytes) <= NEAR * (TAKEN_BYTES + free_bytes)
+        for gpu, free_bytes in zip(gpus, machine.gpu_bytes, strict=True)
+    )
 
 
 def _unlisted(

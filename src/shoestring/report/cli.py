@@ -146,7 +146,11 @@ def feasibility(
 
     _keep_fonts_in_cache()
     query = ask(models, quantisations, contexts)
-    wrong = fill_in(query, runs_dir, say, engine=engine, hopeless=hopeless) if measure else []
+    wrong = (
+        fill_in(query, runs_dir, say, engine=engine, hopeless=hopeless, places=places)
+        if measure
+        else []
+    )
     looked = [*places, *([runs_dir] if (measure or not places) and runs_dir.is_dir() else [])]
     cells = read_matrix(query, looked, say, here=measure)
     if out:

@@ -11,8 +11,9 @@ not yet run    the prediction is too close to a limit to decide, and no run has
 
 A run counts for a cell only if its weights have that shape and quantisation, its engine was given
 that context, and its machine is that hardware. On GPUs it counts only with a figure of VRAM, for
-an engine that quietly computes elsewhere proves nothing about them. Random weights take the same
-memory and time as trained ones; such a run says so. Of several runs of a cell the newest counts.
+an engine that quietly computes elsewhere proves nothing about them; nor does a load that failed
+there. Random weights take the same memory and time as trained ones; such a run says so. Of several
+runs of a cell the newest counts.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from shoestring.analysis.summary import summarise
+from shoestring.measure.together import OUT_OF_MEMORY
 from shoestring.models.layouts import list_tensors
 from shoestring.models.shapes import SHAPES
+from shoestring.plan.machines import TAKEN_BYTES
 from shoestring.plan.memory import describe_demand
 from shoestring.plan.placement import place
 from shoestring.report.feasibility_runs import context_of, machine_of_run
@@ -38,10 +41,13 @@ if TYPE_CHECKING:
     from shoestring.plan.placement import Placement, Verdict
 
 RANDOM: Final = "shape:"
-FAILED_LOADS: Final = ("engine lost", "bad value")
-"""Reasons of a manifest for which a run without one answer says that the model does not run."""
-ON_GPUS: Final = 0.9
-"""Share of what a model takes on GPUs when whole there, from which a peak of VRAM shows it."""
+FAILED_LOADS: Final = (OUT_OF_MEMORY, "model refused")
+"""Reasons of a manifest for which a run without one answer says that the model does not run.
+
+An engine that is lost otherwise may have lacked a library, a quick disk or its guard.
+"""
+OFF_GPUS: Final = 0.9
+"""Share of what a whole model takes on GPUs, below which a peak of VRAM shows that it is not."""
 
 Standing: TypeAlias = Literal["measured", "predicted", "not yet run"]
 Key: TypeAlias = tuple[str, str, int]
@@ -156,6 +162,11 @@ def make_cells(
     ]  # fmt: skip
 
 
+def could_not_load(run: Run, machine: Machine) -> bool:
+    """Say whether a run without one answer shows that its model does not run on that machine."""
+    return run.incomplete_reason in FAILED_LOADS and (not machine.gpu_bytes or _held_vram(run))
+
+
 def cells_json(cells: Sequence[Cell]) -> dict[str, Any]:
     """Return the matrix as ``shoestring feasibility --json`` prints it."""
     machines = {cell.machine.name: cell.machine for cell in cells}
@@ -227,10 +238,9 @@ def _evidence(run: Run, demand: Demand, machine: Machine) -> Evidence | None:
     engine = str(version or run.config["engine"]["name"])
     answered = any(row["status"] == "ok" for row in run.rows)
     if not answered:
-        reason = run.incomplete_reason
-        if reason not in FAILED_LOADS:
+        if not could_not_load(run, machine):
             return None
-        told = f"{reason}: the engine did not answer once"
+        told = f"{run.incomplete_reason}: the engine did not answer once"
         return Evidence(run.run_id, engine, model, model.startswith(RANDOM), "does not run", told)
     summary = summarise(run)
     memory = summary["memory"]
@@ -252,7 +262,27 @@ def _measured_verdict(memory: dict[str, Any], demand: Demand, machine: Machine) 
     if told.get("total_bytes") and told.get("vram_bytes"):
         whole = told["vram_bytes"] >= told["total_bytes"]
     elif peak:
-        whole = peak >= ON_GPUS * demand.on_gpus_bytes
+        whole = _whole_on_gpus(peak, demand, len(machine.gpu_bytes))
     else:
         return None
-    return "runs" if whole else "runs with offload"
+    return None if whole is None else "runs" if whole else "runs with offload"
+
+
+def _whole_on_gpus(peak_bytes: int, demand: Demand, gpus: int) -> bool | None:
+    """Say from a peak of VRAM whether a whole model was there; None where it may have been.
+
+    Buffers and contexts are estimates from above: a layer that is missing hides behind them,
+    unless the peak is more than all of it would be without the smallest layer.
+    """
+    if peak_bytes < OFF_GPUS * demand.on_gpus_bytes:
+        return False
+    layer = min(map(sum, zip(demand.layer_bytes, demand.cache_bytes, strict=True)))
+    buffers = gpus * (demand.compute_bytes + TAKEN_BYTES)
+    return True if peak_bytes > demand.on_gpus_bytes - layer + buffers else None
+
+
+def _held_vram(run: Run) -> bool:
+    memories = [session.get("memory") or {} for session in run.sessions]
+    told = [(memory.get("engine_reported") or {}).get("vram_bytes") for memory in memories]
+    peaks = [memory.get("vram_peak_bytes") for memory in memories]
+    return any((*told, *peaks, *(sample.get("engine_vram_bytes") for sample in run.telemetry)))

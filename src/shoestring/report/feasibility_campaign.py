@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from shoestring.errors import InterruptedRunError, MissingError, ShoestringError
 from shoestring.hardware.machine import describe_machine
+from shoestring.measure.lease import take_lease
+from shoestring.measure.suite import load_suite
 from shoestring.models.downloads import locked
 from shoestring.models.shape_files import find_shape, shape_path
 from shoestring.models.shapes import SHAPES
@@ -23,7 +25,7 @@ from shoestring.paths import cache_dir
 from shoestring.plan.machines import machine_of
 from shoestring.plan.memory import describe_demand
 from shoestring.plan.placement import place
-from shoestring.report.feasibility import FAILED_LOADS, RANDOM
+from shoestring.report.feasibility import RANDOM, could_not_load
 from shoestring.report.feasibility_query import LIBRARY
 from shoestring.report.feasibility_runs import SUITE, context_of, find_runs, machine_of_run
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from shoestring.measure.lease import Lease
     from shoestring.measure.records import Run
     from shoestring.plan.machines import Machine
     from shoestring.report.feasibility_query import Query
@@ -52,7 +55,13 @@ class Trial:
 
 
 def fill_in(
-    query: Query, out: Path, say: Callable[[str], None], *, engine: str, hopeless: bool
+    query: Query,
+    out: Path,
+    say: Callable[[str], None],
+    *,
+    engine: str,
+    hopeless: bool,
+    places: Iterable[Path] = (),
 ) -> list[str]:
     """Measure what is asked and not yet measured on this machine; see :func:`run_trials`.
 
@@ -62,18 +71,26 @@ def fill_in(
         say: told how far it is.
         engine: for shapes.
         hopeless: try also what is predicted not to run here.
+        places: more runs, and folders of runs, which settle cells too.
 
     Raises:
+        BadRunError: a run that was named itself is damaged.
         MissingError: this machine does not say how much memory it has.
     """
     here = machine_of(describe_machine())
     if here is None:
         raise MissingError("this machine does not say how much memory it has: nothing to compare")
     trials = list_trials(query.to_measure, query.quantisations, query.contexts, engine)
-    runs = find_runs([out], say) if out.is_dir() else []
+    runs = find_runs([*places, *([out] if out.is_dir() else [])], say)
     left = left_to_do(trials, runs, here, hopeless=hopeless)
     say(f"{here.title}: {len(left)} of {len(trials)} cells are to be measured")
-    return run_trials(left, lambda trial: measure_trial(trial, out), say)
+    lease, suite = take_lease(), load_suite(SUITE)
+
+    def ended() -> bool:
+        left_s = lease.sending_left_s(suite)
+        return left_s is not None and left_s <= 0
+
+    return run_trials(left, lambda trial: measure_trial(trial, out, lease), say, ended=ended)
 
 
 def list_trials(
@@ -116,15 +133,19 @@ def left_to_do(
     settled = {
         (run.config["model"]["name"], context_of(run))
         for run in runs
-        if run.complete or run.incomplete_reason in FAILED_LOADS
         if (machine := machine_of_run(run)) is not None and machine.name == here.name
+        if run.complete or could_not_load(run, machine)
     }
     open_trials = [trial for trial in trials if (trial.model, trial.context) not in settled]
     return [trial for trial in open_trials if hopeless or not _is_hopeless(trial, here)]
 
 
 def run_trials(
-    trials: Sequence[Trial], measure: Callable[[Trial], Run], say: Callable[[str], None]
+    trials: Sequence[Trial],
+    measure: Callable[[Trial], Run],
+    say: Callable[[str], None],
+    *,
+    ended: Callable[[], bool] = lambda: False,
 ) -> list[str]:
     """Make the runs, one after the other.
 
@@ -132,6 +153,7 @@ def run_trials(
         trials: a model's contexts one after the other.
         measure: makes one run, or goes on with a cut one.
         say: told what is tried, and how it ended.
+        ended: whether the session has no time for another run; then the rest is left.
 
     Returns:
         What went wrong, a line a trial. Where an engine could not load a model, the run's record
@@ -140,11 +162,15 @@ def run_trials(
     Raises:
         InterruptedRunError: the user stopped it; the next call goes on.
     """
-    wrong = []
+    wrong: list[str] = []
     numbered = enumerate(trials, start=1)
     for model, group in groupby(numbered, key=lambda pair: pair[1].model):
         with _lent_shape(model, say):
             for number, trial in group:
+                if ended():
+                    left = len(trials) - number + 1
+                    say(f"this session ends: {left} cells are left; go on in a new one")
+                    return wrong
                 named = f"{trial.model} at {trial.context:,} tokens in {trial.engine}"
                 say(f"{number} of {len(trials)}: {named}")
                 try:
@@ -159,13 +185,14 @@ def run_trials(
     return wrong
 
 
-def measure_trial(trial: Trial, out: Path) -> Run:
+def measure_trial(trial: Trial, out: Path, lease: Lease) -> Run:
     """Run the suite for one trial, or go on with its cut run in ``out``."""
     from shoestring.measure.runner import run_suite
 
     return run_suite(
-        SUITE, model=trial.model, engine=trial.engine, context=trial.context, out=out, resume=True
-    )
+        SUITE, model=trial.model, engine=trial.engine, context=trial.context, out=out, resume=True,
+        lease=lease,
+    )  # fmt: skip
 
 
 def _is_hopeless(trial: Trial, here: Machine) -> bool:

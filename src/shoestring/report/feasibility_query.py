@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from shoestring.errors import BadValueError
 from shoestring.hardware.machine import describe_machine
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from shoestring.report.feasibility import Cell
 
+T = TypeVar("T")
 LIBRARY = "ollama:"
 LONGEST = 1 << 20  # tokens; far more than any of the models was trained for
 
@@ -58,13 +59,13 @@ def ask(models: str | None, quantisations: str | None, contexts: str | None) -> 
         BadValueError: a model, quantisation or context is not known.
     """
     named = _split("--models", models)
-    library = tuple(name for name in named if name.startswith(LIBRARY))
+    library = _each_once(name for name in named if name.startswith(LIBRARY))
     rows = tuple(_candidates(name) for name in named if name not in library)
     return Query(
-        tuple(dict.fromkeys(one for row in rows for one in row)) or CANDIDATES,
+        _each_once(one for row in rows for one in row) or CANDIDATES,
         library,
-        tuple(map(_quantisation, _split("--quantisations", quantisations))) or QUANTISATIONS,
-        tuple(map(_context, _split("--contexts", contexts))) or CONTEXTS,
+        _each_once(map(_quantisation, _split("--quantisations", quantisations))) or QUANTISATIONS,
+        _each_once(map(_context, _split("--contexts", contexts))) or CONTEXTS,
     )
 
 
@@ -81,7 +82,13 @@ def read_matrix(
 
     Raises:
         BadRunError: a run that was named itself is damaged.
+        BadValueError: a model of Ollama's library is asked for, and nothing is measured.
     """
+    if query.library and not here:
+        raise BadValueError(
+            f"--models {query.library[0]}: a model of Ollama's library is known by its runs only: "
+            "give --measure, or its shape"
+        )
     runs = find_runs(places, say)
     mine = machine_of(describe_machine()) if here or not runs else None
     return make_cells(
@@ -119,6 +126,10 @@ def _split(option: str, text: str | None) -> list[str]:
     if not all(parts):
         raise BadValueError(f"{option} {text!r} has an empty part: give names with single commas")
     return parts
+
+
+def _each_once(parts: Iterable[T]) -> tuple[T, ...]:
+    return tuple(dict.fromkeys(parts))
 
 
 def _candidates(name: str) -> tuple[Candidate, ...]:

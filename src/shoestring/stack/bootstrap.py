@@ -12,12 +12,13 @@ in a kernel of that environment; what it shows is shown again in the notebook th
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +33,10 @@ FOREIGN = (
     "PIP_CONSTRAINT", "PIP_USER", "PIP_TARGET",
 )  # fmt: skip
 """Variables of the image that would reach into our environment."""
+
+
+PR_SET_PDEATHSIG = 1
+LIBC: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def install(folder: Path) -> Path:
@@ -76,11 +81,13 @@ def install(folder: Path) -> Path:
 def call(*words: str) -> int:
     """Run a program, show what it says as it says it, and return its exit status.
 
-    An interrupt is handed on to it, once, so that it ends in order.
+    An interrupt is handed on to it, once, so that it ends in order; on Linux it is asked to end
+    when we are killed.
     """
     with subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         encoding="utf-8", errors="replace", start_new_session=True,
+        preexec_fn=_end_with_us if LIBC else None,  # noqa: PLW1509 - one system call, no lock
     ) as child:  # fmt: skip
         assert child.stdout is not None
         try:
@@ -91,6 +98,10 @@ def call(*words: str) -> int:
             print(child.stdout.read(), end="", flush=True)
             raise
         return child.wait()
+
+
+def _end_with_us() -> None:
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def run_notebook(name: str, given: Mapping[str, object], out: Path) -> Path:
@@ -108,6 +119,7 @@ def run_notebook(name: str, given: Mapping[str, object], out: Path) -> Path:
         RuntimeError: it failed; what it showed until then is shown, and its report is made.
     """
     copy, report = out / f"{name}.ipynb", out / f"{name}.html"
+    copy.unlink(missing_ok=True)  # else an earlier one would be shown for one that never began
     words = [word for key, value in given.items() for word in ("-p", key, str(value))]
     status = call("shoestring", "notebook", name, "--out", str(copy), "--html", str(report), *words)
     if copy.is_file():

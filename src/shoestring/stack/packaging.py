@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoestring.errors import BadValueError, MissingError, ShoestringError
-from shoestring.report.parameters import notebook_parameters
+from shoestring.report.parameters import check_parameters, notebook_parameters
 from shoestring.stack import bootstrap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 BUILD_LOCK = Path("deployment/build.lock")
 EXTRAS = ("screenshots",)
@@ -101,16 +101,20 @@ def needed_lock(lock: str, requirements: Iterable[str]) -> str:
     return "".join(f"{_without_comments(block)}\n" for block in kept)
 
 
-def fill_launcher(launcher: dict[str, Any], notebook: Path, payload: Payload) -> dict[str, Any]:
+def fill_launcher(
+    launcher: dict[str, Any], notebook: Path, payload: Payload, defaults: Mapping[str, str]
+) -> dict[str, Any]:
     """Return a launcher with the parameters of a notebook and the payload in it.
 
     Args:
         launcher: as it stands in ``deployment/``; its own parameters come after the notebook's.
         notebook: what it is to execute.
         payload: what it carries.
+        defaults: of parameters, other than the notebook's own.
 
     Raises:
-        BadValueError: a parameter of the notebook is a name that the launcher sets.
+        BadValueError: a parameter of the notebook is a name that the launcher sets, there is
+            none of a name in ``defaults``, or its line is not as one would write it.
     """
     filled: dict[str, Any] = json.loads(json.dumps(launcher))
     cells = {cell["id"]: cell for cell in filled["cells"]}
@@ -119,7 +123,7 @@ def fill_launcher(launcher: dict[str, Any], notebook: Path, payload: Payload) ->
     if both := sorted(_assigned(filled) & set(known)):
         raise BadValueError(f"{notebook.name} and the launcher both have {', '.join(both)}")
     sources = {
-        "parameters": _parameters_source(notebook).rstrip() + "\n" + own,
+        "parameters": _parameters_source(notebook, defaults).rstrip() + "\n" + own,
         "payload": payload_source(payload)
         + f"NOTEBOOK = {notebook.stem!r}\nPARAMETERS = {tuple(known)!r}",
     }
@@ -134,7 +138,14 @@ def payload_source(payload: Payload) -> str:
     return f'PAYLOAD_SHA256 = "{payload.sha256}"\nPAYLOAD = """\n{chr(10).join(lines)}\n"""\n'
 
 
-def build_notebook(root: Path, platform: str, notebook: Path, payload: Payload, out: Path) -> Path:
+def build_notebook(
+    root: Path,
+    platform: str,
+    notebook: Path,
+    payload: Payload,
+    out: Path,
+    defaults: Mapping[str, str],
+) -> Path:
     """Write one self-contained notebook for a platform.
 
     Args:
@@ -143,9 +154,10 @@ def build_notebook(root: Path, platform: str, notebook: Path, payload: Payload, 
         notebook: one that the wheel carries.
         payload: of :func:`build_payload`.
         out: the folder.
+        defaults: of parameters, other than the notebook's own.
     """
     launcher = json.loads(_read(root, f"deployment/{platform}/launcher.ipynb"))
-    filled = fill_launcher(launcher, notebook, payload)
+    filled = fill_launcher(launcher, notebook, payload, defaults)
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{TITLE}.ipynb"
     path.write_text(json.dumps(filled, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -207,10 +219,21 @@ def _build_wheel(root: Path, out: Path) -> Path:
     return wheel
 
 
-def _parameters_source(notebook: Path) -> str:
+def _parameters_source(notebook: Path, defaults: Mapping[str, str]) -> str:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", ())]
-    return "".join(tagged[0]["source"]) if tagged else ""
+    source = "".join(tagged[0]["source"]) if tagged else ""
+    for name, value in check_parameters(notebook, defaults).items():
+        line = f"{name} = {_literal(notebook_parameters(notebook)[name].default)}"
+        found = re.search(rf"^{re.escape(line)}(?=\s|$)", source, re.MULTILINE)
+        if found is None:
+            raise BadValueError(f"{notebook.name}: no line begins with {line}: write it so there")
+        source = f"{source[: found.start()]}{name} = {_literal(value)}{source[found.end() :]}"
+    return source
+
+
+def _literal(value: str | float | bool) -> str:  # noqa: FBT001 - of any plain type
+    return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def _assigned(launcher: dict[str, Any]) -> set[str]:

@@ -2,7 +2,8 @@
 
 The command runs in a mount namespace with a root of its own that holds only what is bound into it:
 the system's programs, a fresh Python environment, an empty home and ``/kaggle``. This repository
-is not hidden there, it is absent. Its process namespace ends whatever it leaves running.
+is not hidden there, it is absent, and the system cannot be written to. Its process namespace ends
+whatever it leaves running.
 What is not Kaggle's: the kernel, the processor, the Python's version and the system's libraries.
 """
 
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/opt", "/dev", "/sys")
+WRITABLE = ("/dev",)
 ABSENT = ("/usr/bin/zstd", "/usr/bin/lspci", "/usr/bin/lshw")
 """Programs that Kaggle's image lacks."""
 NETWORK = ("PIP_", "UV_", "SSL_CERT_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http", "no_proxy")
 """Beginnings of the variables by which this machine finds its package index."""
 WORKING = Path("/kaggle/working")
+LIMIT_S = 1500.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,11 @@ class KaggleSession:
         return self.root / path.relative_to("/")
 
     def run(self, *command: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in the session, in ``/kaggle/working``; its words are one stream."""
+        """Run a command in the session, in ``/kaggle/working``; its words are one stream.
+
+        Raises:
+            subprocess.TimeoutExpired: it ran longer than any test may.
+        """
         for folder in ("proc", "tmp", "root", "kaggle/working", "kaggle/input", "kaggle/lib"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         (self.root / "tmp").chmod(0o1777)
@@ -63,7 +70,7 @@ class KaggleSession:
         return subprocess.run(
             (*_unshare(), "sh", "-euc", "\n".join(script)), env=self._environ() | environ,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            encoding="utf-8", errors="replace", check=False,
+            encoding="utf-8", errors="replace", check=False, timeout=LIMIT_S,
         )  # fmt: skip
 
     def _mounts(self) -> list[str]:
@@ -72,11 +79,12 @@ class KaggleSession:
         whole = {Path(path): Path(path) for path in (*SYSTEM, self.image, base)}
         lines = []
         for inside, outside in (whole | dict(self.shared)).items():
-            lines += self._bound(outside, self.inside(inside))
+            bound = self._bound(outside, self.inside(inside))
+            system = str(inside) in SYSTEM and str(inside) not in WRITABLE
+            lines += [*bound, *([_read_only(self.inside(inside))] if bound and system else [])]
         for name, outside in self.inputs.items():
             inside = self.inside(Path("/kaggle/input", name))
-            lines += self._bound(outside, inside)
-            lines.append(f"mount -o remount,bind,ro {shlex.quote(str(inside))}")
+            lines += [*self._bound(outside, inside), _read_only(inside)]
         for path in filter(os.path.exists, ABSENT):
             lines.append(f"mount --bind /dev/null {shlex.quote(str(self.root) + path)}")
         lines.append(f"mount -t proc proc {shlex.quote(str(self.root / 'proc'))}")
@@ -116,6 +124,10 @@ def why_no_session() -> str | None:
         return "unshare is missing: apt-get install util-linux"
     done = subprocess.run((*_unshare(), "true"), capture_output=True, text=True, check=False)
     return None if done.returncode == 0 else done.stderr.strip()
+
+
+def _read_only(folder: Path) -> str:
+    return f"mount -o remount,bind,ro {shlex.quote(str(folder))}"
 
 
 def _chroot() -> str:

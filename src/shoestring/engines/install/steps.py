@@ -114,6 +114,10 @@ class Site:
         try:
             with tarfile.open(archive, "r|*") as packed:
                 packed.extractall(folder, members=_chosen(packed, only, strip), filter="data")
+        except tarfile.FilterError as error:
+            raise ShoestringError(
+                f"{self.label}: {archive.name} is refused, a member leads outside: {error}"
+            ) from error
         except (tarfile.TarError, ZstdError, EOFError) as error:
             raise ShoestringError(f"{self.label}: {archive.name} is damaged: {error}") from error
 
