@@ -1,6 +1,7 @@
 """What all tests share: a clean environment, the known-truth server, the small real model."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,11 @@ import pytest
 from shoestring.models.fetch import ModelFile, resolve_model
 from shoestring.paths import cache_dir
 from shoestring.truth.process import running_server
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in a background job of a script; every child would inherit it, and Ctrl-C end none.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
