@@ -11,7 +11,6 @@ from shoestring.models.fetch import ModelFile, resolve_model
 from shoestring.paths import cache_dir
 from shoestring.truth.process import running_server
 
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As in a background job of a script; every child would inherit it, and Ctrl-C end none.
     signal.signal(signal.SIGINT, signal.default_int_handler)
