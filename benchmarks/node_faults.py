@@ -8,7 +8,8 @@ a notebook that measures, and the whole session, at a random moment, brings the 
 - the node answers again, in Ollama and in Open WebUI; the seconds from the kill until then;
 - sign-up is refused, as is a chat of somebody unknown (``up`` sees to the latter).
 
-    python benchmarks/node_faults.py [--rounds 20] [--seed 1] [--kinds KIND ...] [--out FOLDER]
+    python benchmarks/node_faults.py [--rounds 20] [--seed 1] [--kinds KIND ...] [--minutes M]
+                                     [--out FOLDER]
 
 The status is 1 where a round is not as it should be. The bar of 60 s is judged, and has no part in
 the status.
@@ -17,9 +18,11 @@ the status.
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
 import tempfile
+import time
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,10 +48,12 @@ def main() -> int:
     arguments.add_argument("--rounds", type=int, default=20)
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    arguments.add_argument("--minutes", type=float, default=math.inf, help="begin no round later")
     arguments.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     given = arguments.parse_args()
     if given.rounds < 1:
         arguments.error(f"--rounds {given.rounds}: at least 1")
+    latest_s = time.monotonic() + 60 * given.minutes
     rng = random.Random(given.seed)
     names = order(given.rounds, given.kinds, rng)
     rounds: list[dict[str, Any]] = []
@@ -60,6 +65,8 @@ def main() -> int:
             model = bring_up(place).model
             undisturbed = ids_of_an_undisturbed_run(folder, model, place)
             for number, name in enumerate(names, start=1):
+                if time.monotonic() > latest_s:
+                    break
                 out = folder / f"round-{number}"
                 rounds.append(one_round(name, out, model, place, undisturbed, rng))
                 print(number, name, rounds[-1], flush=True)
@@ -74,7 +81,7 @@ def main() -> int:
     wrong += [f"round {n}, {one['kind']}: {what}" for n, one in enumerate(rounds, start=1)
               for what in what_is_wrong(one)]  # fmt: skip
     figures = {
-        "seed": given.seed, "model": model, "wrong": wrong, "left_over": left, "bar_s": BAR_S,
+        "seed": given.seed, "rounds_wanted": given.rounds, "model": model, "wrong": wrong, "left_over": left, "bar_s": BAR_S,
         "within_bar": sum(one["ready_s"] <= BAR_S for one in rounds),
         "ready_s": ready_by_kind(rounds), "rounds": rounds,
     }  # fmt: skip
