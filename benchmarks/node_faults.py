@@ -81,7 +81,8 @@ def main() -> int:
     wrong += [f"round {n}, {one['kind']}: {what}" for n, one in enumerate(rounds, start=1)
               for what in what_is_wrong(one)]  # fmt: skip
     figures = {
-        "seed": given.seed, "rounds_wanted": given.rounds, "model": model, "wrong": wrong, "left_over": left, "bar_s": BAR_S,
+        "seed": given.seed, "rounds_wanted": given.rounds, "model": model, "wrong": wrong,
+        "left_over": left, "bar_s": BAR_S,
         "within_bar": sum(one["ready_s"] <= BAR_S for one in rounds),
         "ready_s": ready_by_kind(rounds), "rounds": rounds,
     }  # fmt: skip
