@@ -22,14 +22,14 @@ T4 = {
 
 def round_of(**changes):
     """One round of the interruption test."""
-    return {"kind": "ollama", "exact": True, "ready_s": 3.0, **changes}
+    return {"kind": "ollama", "wrong": [], "ready_s": 3.0, **changes}
 
 
-def variation(share):
+def variation(share, sessions=5):
     """One row of the variation between sessions."""
     return {
-        "metric": "ttft_s", "case": "chat", "sessions": [[1.0], [1.0]],
-        "repeatability": {"between_share": share},
+        "metric": "ttft_s", "case": "chat", "sessions": [[1.0]] * sessions,
+        "repeatability": {"between_share": share, "reason": None},
     }  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def full(machine=LAPTOP, **changes):
     """Everything was looked at."""
     given = {
         "machine": machine, "cells": cells_on(machine), "starts_s": [10.0, 12.0],
-        "variation": [variation(0.02)], "rounds": [round_of()],
+        "variation": [variation(0.02)], "rounds": [round_of()], "parameters": 8_030_261_248,
     }  # fmt: skip
     return NodeEvidence(**{**given, **changes})
 
@@ -61,7 +61,7 @@ def test_nothing_is_measured_on_a_t4_that_was_not():
 
 def test_a_t4s_own_validation_speaks_for_a_t4():
     """There, both columns say the same."""
-    evidence = full(T4, vram_peak_bytes=6 * GIB)
+    evidence = full(T4, vram_peak_bytes=6 * GIB, gpu_verdict="gpu")
 
     assert all(here == there for here, there in verdicts(evidence))
     assert verdicts(evidence)[2] == ("measured", "measured")
@@ -75,9 +75,11 @@ def test_nothing_looked_at_is_nothing_said():
 @pytest.mark.parametrize(
     ("row", "changes"),
     [
-        (2, {"machine": T4, "vram_peak_bytes": 16 * GIB}),
+        (1, {"starts_s": [10.0, 61.0]}),
+        (2, {"machine": T4, "vram_peak_bytes": 14 * GIB, "gpu_verdict": "offload"}),
+        (4, {"rounds": [round_of(ready_s=61.0)]}),
         (3, {"variation": [variation(0.02), variation(0.3)]}),
-        (4, {"rounds": [round_of(), round_of(exact=False)]}),
+        (4, {"rounds": [round_of(), round_of(wrong=["a row stands twice"])]}),
     ],
 )
 def test_a_claim_that_fails_says_so(row, changes):
@@ -101,3 +103,24 @@ def test_measured_cells_count_before_predicted_ones():
     assert row[2].startswith("1 of 1 cells")
     assert "random weights" in row[2]
     assert row[3] == "predicted"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"parameters": 268_098_176},
+        {"parameters": None},
+        {"machine": {**T4, "gpus": T4["gpus"] * 2}},
+        {"machine": {**T4, "gpus": [{**T4["gpus"][0], "vram_bytes": 8 * GIB}]}},
+    ],
+)
+def test_only_a_7b_to_8b_model_on_one_whole_t4_speaks_for_the_note(changes):
+    """A smaller model, two cards or half of one say nothing of it."""
+    evidence = full(**{"machine": T4, "vram_peak_bytes": GIB, "gpu_verdict": "gpu", **changes})
+
+    assert {there for _, there in verdicts(evidence)} == {"predicted", "not yet run"}
+
+
+def test_four_restarts_are_too_few_to_call_a_figure_repeatable():
+    """The note's claim is about sessions."""
+    assert verdicts(full(variation=[variation(0.02, sessions=4)]))[3][0] == "not yet run"

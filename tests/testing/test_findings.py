@@ -20,7 +20,8 @@ SPANS = [
 ]
 ROUND = {
     "kind": "ollama", "exact": True, "ready_s": 3.5, "planned": 20, "rows": 20, "twice": 0,
-    "missing": 0, "failed": 1, "orphans": 0,
+    "missing": 0, "failed": 1, "orphans": 0, "runs": 1, "foreign": 0, "complete": True,
+    "failed_by_reason": {"reset": 1}, "started_again": True, "sign_up_refused": True, "ends": [],
 }  # fmt: skip
 
 
@@ -33,10 +34,24 @@ def findings(tmp_path):
 def test_a_validation_that_was_cut_goes_on(findings):
     """What was found is found again; the second beginning changes nothing."""
     findings.put("start", {"spans": SPANS})
-    again = Findings.begin(findings.folder, {**ABOUT, "model": "another"})
+    again = Findings.begin(findings.folder, {**ABOUT, "begun_utc": "later"})
 
     assert again.get("start") == {"spans": SPANS}
-    assert again.about["model"] == "pypi:gemma3-270m"
+    assert again.about["begun_utc"] == ABOUT["begun_utc"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "ollama:a"},
+        {"suite": "chat"},
+        {"machine": {**ABOUT["machine"], "memory_bytes": 8 * 2**30}},
+    ],
+)
+def test_a_validation_of_something_else_is_not_gone_on_with(findings, changes):
+    """Least of all one of another machine: its figures would be called this one's."""
+    with pytest.raises(BadRunError, match="begun with another"):
+        Findings.begin(findings.folder, {**ABOUT, **changes})
 
 
 def test_nothing_found_is_shown_as_nothing(findings):
@@ -60,8 +75,8 @@ def test_what_was_found_is_shown(findings):
 
     assert "answers in Open WebUI after 10" in findings.restarts().text
     assert "| ollama | 1 | 3.50 | 3.50 | 20 | 20 | 0 |" in findings.interruptions().text
-    assert "2 starts" in findings.claims("").text
-    assert "1 of 1 killed sessions and services" in findings.claims("").text
+    assert "2 full restarts" in findings.claims("").text
+    assert "after 1 of 1 kills (ollama)" in findings.claims("").text
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", json.dumps({**ABOUT, "schema_version": 9})])

@@ -26,6 +26,13 @@ Verdict: TypeAlias = Literal["measured", "measured: does not hold", "predicted",
 SMALL_QUANTISATIONS = ("q4_k_m", "q5_k_m")
 MIB = 1 << 20
 T4_BYTES = 15_360 * MIB
+NEAR = 0.05
+"""Share of its memory within which a GPU of that name is a whole one."""
+SMALLEST, LARGEST = 6_500_000_000, 8_500_000_000
+"""Weights of what the note calls 7B to 8B."""
+READY_S = 60.0
+"""Later than this after its start or a kill, a node is not called usable."""
+LEAST_SESSIONS = 5
 STEADY_SHARE = 0.1
 """A figure is called repeatable while sessions differ by no more than this share of its mean."""
 
@@ -45,14 +52,20 @@ class NodeEvidence:
     Attributes:
         machine: that the node ran on, as it described itself.
         cells: of the feasibility matrix.
+        model: that was measured.
+        parameters: of it.
+        gpu_verdict: where the model was (``stack.gpu_use``).
         vram_peak_bytes: of the measured run.
         starts_s: seconds from ``up`` to the first answer in Open WebUI, of each start.
         variation: rows of ``analysis.repeatability.session_repeatability``.
-        rounds: of the interruption test.
+        rounds: of the interruption test, each with what is ``wrong``.
     """
 
     machine: Mapping[str, Any]
     cells: Sequence[Cell] = ()
+    model: str = ""
+    parameters: int | None = None
+    gpu_verdict: str | None = None
     vram_peak_bytes: int | None = None
     starts_s: Sequence[float] = ()
     variation: Sequence[Mapping[str, Any]] = ()
@@ -66,11 +79,11 @@ def claims_table(evidence: NodeEvidence) -> Table:
     """Return a row for each claim: its verdict here, its verdict on a T4, and why."""
     here = machine_of(evidence.machine)
     title = here.title if here is not None else "this machine"
-    on_t4 = any(re.search(r"\bT4\b", str(gpu["name"])) for gpu in evidence.machine["gpus"])
+    speaks = _is_one_t4(evidence.machine["gpus"]) and _is_7b_to_8b(evidence.parameters)
     rows = []
     for claim, judge, foretell in CLAIMS:
         found = judge(evidence)
-        elsewhere = found if on_t4 else foretell(evidence)
+        elsewhere = found if speaks else foretell(evidence)
         rows.append((claim, found.verdict, found.says, elsewhere.verdict, elsewhere.says))
     columns = (
         Column("claim", "The note says"),
@@ -82,6 +95,18 @@ def claims_table(evidence: NodeEvidence) -> Table:
     return Table(
         "node_claims", "The note's claims", columns, tuple(rows), "No claim was looked at."
     )
+
+
+def _is_one_t4(gpus: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether this is one whole T4: two of them, or half of one, are another machine."""
+    if len(gpus) != 1 or not re.search(r"\bT4\b", str(gpus[0]["name"])):
+        return False
+    return abs(int(gpus[0]["vram_bytes"]) - T4_BYTES) <= NEAR * T4_BYTES
+
+
+def _is_7b_to_8b(parameters: int | None) -> bool:
+    """Whether the measured model is of the size that the note speaks of."""
+    return parameters is not None and SMALLEST <= parameters <= LARGEST
 
 
 def _runs(evidence: NodeEvidence) -> Found:
@@ -118,20 +143,24 @@ def _starts(evidence: NodeEvidence) -> Found:
     if not times_s:
         return NOTHING
     said = (
-        f"first answer in Open WebUI {number(median(times_s))} s after shoestring up "
-        f"({number(min(times_s))} to {number(max(times_s))} s, {len(times_s)} starts)"
+        f"{evidence.model}: first answer in Open WebUI {number(median(times_s))} s after "
+        f"shoestring up ({number(min(times_s))} to {number(max(times_s))} s, {len(times_s)} full "
+        "restarts with everything installed)"
     )
-    return Found("measured", said)
+    return Found("measured" if max(times_s) <= READY_S else "measured: does not hold", said)
 
 
 def _vram(evidence: NodeEvidence) -> Found:
     if not evidence.machine.get("gpus"):
         return Found("not yet run", "there is no GPU here")
     if evidence.vram_peak_bytes is None:
-        return Found("not yet run", "the driver did not say what the run took")
+        return Found("not yet run", "no whole run says what it took")
     limit = sum(int(gpu["vram_bytes"]) for gpu in evidence.machine["gpus"])
-    said = f"{evidence.vram_peak_bytes / MIB:.0f} of {limit / MIB:.0f} MiB at the peak"
-    holds = evidence.vram_peak_bytes <= limit
+    said = (
+        f"{evidence.model}: {evidence.vram_peak_bytes / MIB:.0f} of {limit / MIB:.0f} MiB at the "
+        f"peak; where the model was: {evidence.gpu_verdict or 'not known'}"
+    )
+    holds = evidence.vram_peak_bytes <= limit and evidence.gpu_verdict == "gpu"
     return Found("measured" if holds else "measured: does not hold", said)
 
 
@@ -158,12 +187,15 @@ def _repeatable(evidence: NodeEvidence) -> Found:
         if row["repeatability"]["between_share"] is not None
     ]
     if not shares:
-        return NOTHING
+        reasons = {row["repeatability"]["reason"] for row in evidence.variation}
+        return Found("not yet run", "; ".join(map(str, reasons))) if reasons else NOTHING
     worst, which = max(shares)
-    sessions = max(len(row["sessions"]) for row in evidence.variation)
+    sessions = min(sum(map(bool, row["sessions"])) for row in evidence.variation)
+    if sessions < LEAST_SESSIONS:
+        return Found("not yet run", f"{sessions} full restarts; {LEAST_SESSIONS} are needed")
     said = (
-        f"over {sessions} full restarts sessions differ by {number(worst * 100)} % of the mean at "
-        f"most ({which}); within a session see the figure"
+        f"{evidence.model}: over {sessions} full restarts sessions differ by at most "
+        f"{number(worst * 100)} % of the mean ({which}); within a session see the figure"
     )
     return Found("measured" if worst <= STEADY_SHARE else "measured: does not hold", said)
 
@@ -172,13 +204,16 @@ def _survives(evidence: NodeEvidence) -> Found:
     rounds = evidence.rounds
     if not rounds:
         return NOTHING
-    exact = sum(bool(one["exact"]) for one in rounds)
+    clean = sum(not one["wrong"] for one in rounds)
     slowest_s = max(float(one["ready_s"]) for one in rounds)
+    kinds = ", ".join(dict.fromkeys(str(one["kind"]) for one in rounds))
     said = (
-        f"{exact} of {len(rounds)} killed sessions and services: the resumed run has each request "
-        f"once; the node answers again within {number(slowest_s)} s"
+        f"{evidence.model}: after {clean} of {len(rounds)} kills ({kinds}) the resumed run has "
+        f"each request once and nothing is left over; the node answers again within "
+        f"{number(slowest_s)} s; a session's limit was not reached here"
     )
-    return Found("measured" if exact == len(rounds) else "measured: does not hold", said)
+    holds = clean == len(rounds) and slowest_s <= READY_S
+    return Found("measured" if holds else "measured: does not hold", said)
 
 
 def _not_run(_evidence: NodeEvidence) -> Found:

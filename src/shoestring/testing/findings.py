@@ -37,6 +37,7 @@ from shoestring.report.node_claims import NodeEvidence, claims_table
 from shoestring.report.node_figures import session_variation, start_waterfall
 from shoestring.report.node_tables import fault_table, repeatability_table
 from shoestring.report.tabular import Column, Table
+from shoestring.testing.node_rounds import what_is_wrong
 
 if TYPE_CHECKING:
     from shoestring.report.feasibility import Cell
@@ -60,11 +61,23 @@ class Findings:
 
     @classmethod
     def begin(cls, folder: Path, about: dict[str, Any]) -> Self:
-        """Make the folder, or go on with what is in it."""
+        """Make the folder, or go on with what is in it.
+
+        Raises:
+            BadRunError: it holds a validation of something else, or of another machine.
+        """
         if not (folder / f"{ABOUT}.json").is_file():
             (folder / RUNS).mkdir(parents=True, exist_ok=True)
             cls(folder, about).put(ABOUT, {"schema_version": SCHEMA_VERSION, **about})
-        return cls.read(folder)
+        findings = cls.read(folder)
+        for key, kept, now in (
+            ("model", findings.about["model"], about["model"]),
+            ("suite", findings.about["suite"], about["suite"]),
+            ("machine", machine_of(findings.about["machine"]), machine_of(about["machine"])),
+        ):
+            if kept != now:
+                raise BadRunError(f"{folder} was begun with another {key}: give another out")
+        return findings
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -162,7 +175,8 @@ class Findings:
         """Show the pictures."""
         taken = (self.get("pictures") or {}).get("pictures", [])
         if not taken:
-            return Shown("<p>No pictures were taken.</p>", "No pictures were taken.")
+            why = str((self.get("pictures") or {}).get("why") or "No pictures were taken.")
+            return Shown(f"<p>{html.escape(why)}</p>", why)
         shown = "".join(
             f'<figure><img style="max-width:100%" alt="{html.escape(what)}" '
             f'src="data:image/png;base64,{self._png(file)}"/>'
@@ -180,6 +194,9 @@ class Findings:
         evidence = NodeEvidence(
             machine=self.about["machine"],
             cells=self._cells(runs),
+            model=str(self.about["model"]),
+            parameters=self._parameters(),
+            gpu_verdict=((self.get("start") or {}).get("gpu") or {}).get("verdict"),
             vram_peak_bytes=self._vram_peak_bytes(),
             starts_s=[max(span["end_s"] for span in spans) for spans in self._starts()],
             variation=self._variation,
@@ -201,7 +218,15 @@ class Findings:
         return list((self.get("restarts") or {}).get("starts", []))
 
     def _rounds(self) -> list[dict[str, Any]]:
-        return list((self.get("interruptions") or {}).get("rounds", []))
+        rounds = (self.get("interruptions") or {}).get("rounds", [])
+        return [{**one, "wrong": what_is_wrong(one)} for one in rounds]
+
+    def _parameters(self) -> int | None:
+        """Return how many weights the measured model has, where the run says it."""
+        if self.get("run") is None:
+            return None
+        parameters = self.run().config["model"]["parameters"]
+        return None if parameters is None else int(parameters)
 
     def _png(self, file: str) -> str:
         return base64.b64encode((self.folder / PICTURES / file).read_bytes()).decode("ascii")

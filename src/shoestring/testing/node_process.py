@@ -14,6 +14,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -28,11 +29,12 @@ from shoestring.stack.open_webui.client import TIMEOUT_S, OpenWebUi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SUITE = "node"
 MODEL = "pypi:gemma3-270m"
 SHOESTRING = (sys.executable, "-P", "-c", "from shoestring.cli import main; main()")
+SUPERVISOR = "shoestring.stack.supervisor"
+PROGRAMS = {"ollama", "llama-server", "open-webui", "guard.py"}
 SHOWN = 300
 """Characters of what a command said last, in an error."""
 
@@ -45,11 +47,13 @@ class Place:
         state: gets the node's folder.
         cache: of models, engines and Open WebUI.
         environment: variables beside our own.
+        model: that the node serves.
     """
 
     state: Path
     cache: Path = field(default_factory=cache_dir)
     environment: tuple[tuple[str, str], ...] = ()
+    model: str = MODEL
     ollama_port: int = field(default_factory=free_port)
     webui_port: int = field(default_factory=free_port)
 
@@ -109,7 +113,7 @@ class Up:
         return float(max(one["end_s"] for one in self.spans))
 
 
-def bring_up(place: Place, *, open_webui: bool = True, model: str = MODEL) -> Up:
+def bring_up(place: Place, *, open_webui: bool = True) -> Up:
     """Run ``shoestring up`` to its end.
 
     Raises:
@@ -117,7 +121,7 @@ def bring_up(place: Place, *, open_webui: bool = True, model: str = MODEL) -> Up
     """
     begun_s = time.monotonic()
     said = _call(
-        place, "up", "--json", "--model", model, "--webui" if open_webui else "--no-webui",
+        place, "up", "--json", "--model", place.model, "--webui" if open_webui else "--no-webui",
         "--ollama-port", str(place.ollama_port), "--webui-port", str(place.webui_port),
     )  # fmt: skip
     return Up(json.loads(said), time.monotonic() - begun_s)
@@ -187,8 +191,8 @@ def _post(place: Place, door: str, body: dict[str, str]) -> requests.Response:
 def processes(place: Place) -> list[psutil.Process]:
     """Return all processes of the node: supervisor, guards, services and what they started.
 
-    They are found by the node's folder on the command line and by the variables with which its
-    services are started; the guards have them, too.
+    They are found by the node's folder on the supervisor's command line, and by name and by the
+    variables with which the services are started; the guards have them, too.
     """
     marks = {"OLLAMA_HOST": place.ollama_url, "DATA_DIR": str(place.folder / OPEN_WEBUI)}
     found = []
@@ -197,7 +201,10 @@ def processes(place: Place) -> list[psutil.Process]:
             given, words = process.environ(), process.cmdline()
         except psutil.Error:
             continue  # it has ended, or is another user's
-        if str(place.folder) in words or any(given.get(k) == v for k, v in marks.items()):
+        supervises = SUPERVISOR in words and str(place.folder.resolve()) in words
+        serves = any(given.get(name) == value for name, value in marks.items())
+        # A shell of the user's may have the same variables.
+        if supervises or (serves and PROGRAMS & {Path(word).name for word in words}):
             found.append(process)
     return found
 

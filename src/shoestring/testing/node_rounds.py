@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from shoestring.errors import ShoestringError
+from shoestring.measure.lease import Lease
 from shoestring.measure.records import CONFIG
 from shoestring.measure.runner import run_suite
 from shoestring.stack.node import OLLAMA, OPEN_WEBUI, read_node
@@ -79,7 +81,11 @@ def order(rounds: int, kinds: list[str], rng: random.Random) -> list[str]:
 
 def ids_of_an_undisturbed_run(folder: Path, model: str, place: Place) -> set[str]:
     """Measure the node once in peace; return the ids of what was asked."""
-    run = run_suite(SUITE, model=model, base_url=place.ollama_url, out=folder / "undisturbed")
+    run = run_suite(
+        SUITE, model=model, base_url=place.ollama_url, out=folder / "undisturbed", lease=Lease()
+    )
+    if not run.complete:
+        raise ShoestringError(f"the undisturbed run was cut: {run.incomplete_reason}")
     return {str(row["id"]) for row in run.measured}
 
 

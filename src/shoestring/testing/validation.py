@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from shoestring.errors import BadValueError, ShoestringError
+from shoestring.errors import BadValueError, MissingError, ShoestringError
 from shoestring.hardware.machine import describe_machine
 from shoestring.hardware.platforms import detect_platform
 from shoestring.measure.runner import run_suite
@@ -70,9 +70,12 @@ class Validation:
         folder = Path(out) / f"validation-{plain}"
         _bring_back(folder)
         findings = Findings.begin(folder, about)
-        place = _place()
-        atexit.register(take_down, place)  # a notebook that failed leaves no node behind
-        return cls(findings, place)
+        if read_node(node_folder()) is not None and findings.get("start") is None:
+            raise BadValueError("a node is up that is not this validation's: shoestring down first")
+        place = _place(model)
+        validation = cls(findings, place)
+        atexit.register(validation.end)  # a notebook that failed leaves no node behind
+        return validation
 
     @classmethod
     def read(cls, folder: str) -> Self:
@@ -119,15 +122,22 @@ class Validation:
     def interrupt(self, rounds: int) -> None:
         """Kill parts of the node while it is measured, in so many rounds."""
         found: dict[str, Any] = self.findings.get("interruptions") or {"rounds": []}
-        left = order(rounds, list(KINDS), random.Random(SEED))[len(found["rounds"]) :]
-        if self._place is None or not left:
+        if self._place is None or len(found["rounds"]) >= rounds:
             return
         rng = random.Random(SEED + len(found["rounds"]))
+        left = order(rounds - len(found["rounds"]), list(KINDS), rng)
         folder, model = self.findings.folder / "interrupted", self._up(self._place).model
         ids = ids_of_an_undisturbed_run(folder, model, self._place)
         for kind in left:
             out = folder / f"{len(found['rounds']) + 1}-{kind}"
-            found["rounds"].append(one_round(kind, out, model, self._place, ids, rng))
+            seen = one_round(kind, out, model, self._place, ids, rng)
+            if not seen["complete"]:
+                shutil.rmtree(out)
+                raise ShoestringError(
+                    f"the run of round {len(found['rounds']) + 1} was not completed: run this "
+                    "notebook again, it goes on from here"
+                )
+            found["rounds"].append(seen)
             self.findings.put("interruptions", found)
 
     def take_pictures(self, wanted: bool) -> None:  # noqa: FBT001 - a parameter of the notebook
@@ -144,19 +154,24 @@ class Validation:
             read_credentials(self._place.folder),
         )
         run_id = (self.findings.get("run") or {}).get("run_id")
-        taken = take_screenshots(
-            self.findings.folder / PICTURES, node, run=run_id, say=say_on_stderr
-        )
+        try:
+            taken = take_screenshots(
+                self.findings.folder / PICTURES, node, run=run_id, say=say_on_stderr
+            )
+        except MissingError as error:  # no browser here: the claims do not rest on pictures
+            self.findings.put("pictures", {"pictures": [], "why": str(error)})
+            return
         self.findings.put("pictures", {"pictures": [[one.file, one.what] for one in taken]})
 
     def end(self) -> None:
-        """Take the node down."""
+        """Take the node down; what the user brings up afterwards is theirs."""
+        atexit.unregister(self.end)
         if self._place is not None:
             take_down(self._place)
 
     def _up(self, place: Place) -> Up:
         """Bring the node up, or see that it is."""
-        return bring_up(place, model=str(self.findings.about["model"]))
+        return bring_up(place)
 
     def _measure(self, place: Place, suite: str, *, resume: bool) -> Run:
         return run_suite(
@@ -174,11 +189,14 @@ def _bring_back(folder: Path) -> None:
         return
     for place in detect_platform().inputs:
         for found in sorted(place.glob(f"*/**/{folder.name}/{ABOUT}.json")):
-            shutil.copytree(found.parent, folder)
+            partial = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(found.parent, partial)
+            partial.rename(folder)
             return
 
 
-def _place() -> Place:
+def _place(model: str) -> Place:
     """Return where this user's node is, or will be: at the usual ports or the next free ones."""
     node = read_node(node_folder())
     ports = {} if node is None else {
@@ -186,6 +204,7 @@ def _place() -> Place:
     }  # fmt: skip
     return Place(
         state_dir(),
+        model=model,
         ollama_port=ports.get(OLLAMA) or choose_port(None, OLLAMA_PORT, "--ollama-port"),
         webui_port=ports.get(OPEN_WEBUI) or choose_port(None, OPEN_WEBUI_PORT, "--webui-port"),
     )
