@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 START_LIMIT_S = 60.0
 FOR_EVER, NOT_AT_ALL = -1, 0
+RUNNER_TRIES = 4
+"""So often a runner that is gone is asked for again, a second later each time."""
 ADOPTED_KEEP_ALIVE = "30m"
 """Longer than between two requests; and then the model of a killed run leaves memory."""
 
@@ -232,7 +234,11 @@ class OllamaEngine(HttpEngine):
         if self._runner is None:
             return None
         tokens = count_by_runner(self._runner, text)
-        if tokens is None:
+        pause = threading.Event()
+        for attempt in range(RUNNER_TRIES):
+            if tokens is not None:
+                return tokens
+            pause.wait(attempt)  # Ollama may not have noticed yet that its runner is gone
             self._load_model()
             if self._adopted:  # it may have been started again: then it is another process
                 self._adopted_pid = find_server(self._address)
