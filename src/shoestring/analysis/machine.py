@@ -13,12 +13,14 @@ def machine_facts(session: dict[str, Any]) -> dict[str, str]:
     """
     machine = session.get("machine") or {}
     cpu = machine.get("cpu") or {}
-    memory_bytes = machine.get("memory_bytes")
+    memory_bytes, usable = machine.get("memory_bytes"), cpu.get("cores_usable")
     gpus = machine.get("gpus")
     return {
         "platform": _text(machine.get("platform")),
         "CPU": _text(cpu.get("model")),
-        "cores": _text(cpu.get("cores_usable") or cpu.get("cores_logical")),
+        "cores": _text(cpu.get("cores_logical")),
+        # Threads follow these: a container may lend fewer than there are.
+        "usable cores": "unknown" if usable is None else f"{usable:g}",
         "memory": "unknown" if memory_bytes is None else f"{round(memory_bytes / 2**30)} GiB",
         "GPUs": "unknown" if gpus is None else ", ".join(_gpu(gpu) for gpu in gpus) or "none",
         "engine version": _text((session.get("versions") or {}).get("engine")),
