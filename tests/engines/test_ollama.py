@@ -73,8 +73,8 @@ def test_a_library_model_is_measured(running, small_model, url, tmp_path):
     for row in run.measured:
         assert row["status"] == "ok"
         assert row["native"]["decode_tokens"] == row["usage"]["completion_tokens"]
-        seen_s = (row["end_ns"] - row["sent_ns"]) / 1e9
-        assert row["native"]["total_s"] <= seen_s * 1.001  # two clocks, in two processes
+        # from before the sending: Ollama may begin before our clock is read after it
+        assert row["native"]["total_s"] <= (row["end_ns"] - row["intended_ns"]) / 1e9
     assert run.config["engine"]["base_url"] == url
     options = run.config["engine"]["options"]
     assert (options["adopted"], options["parallel"]) == (True, None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from shoestring.errors import BadModelError, MissingError
 
@@ -39,17 +39,29 @@ class OllamaApi:
         self._session: requests.Session = requests.Session()
         self._session.trust_env = False  # the timed path knows no proxy either
 
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close idle connections."""
+        self.close()
+
     def close(self) -> None:
         """Close idle connections."""
         self._session.close()
 
+    def get(self, path: str) -> dict[str, Any]:
+        """Return the object that a GET of the API answers with."""
+        return self._object(path, self._send("GET", path, timeout=TIMEOUT_S))
+
     def version(self) -> str:
         """Return the version that the server names."""
-        return str(self._get("/api/version").get("version"))
+        return str(self.get("/api/version").get("version"))
 
     def listed(self, model: str) -> dict[str, Any] | None:
         """Return what ``/api/tags`` tells of the model, or None where the server lacks it."""
-        return self._find(self._get("/api/tags"), model)
+        return self._find(self.get("/api/tags"), model)
 
     def show(self, model: str) -> dict[str, Any]:
         """Return what ``/api/show`` tells of a model that the server has."""
@@ -59,11 +71,11 @@ class OllamaApi:
 
     def loaded(self, model: str) -> dict[str, Any] | None:
         """Return what ``/api/ps`` tells of the model, or None while it is not in memory."""
-        return self._find(self._get("/api/ps"), model)
+        return self._find(self.get("/api/ps"), model)
 
     def vram_bytes(self) -> int:
         """Return what all models in memory hold on GPUs, as ``/api/ps`` says."""
-        models = self._get("/api/ps").get("models") or []
+        models = self.get("/api/ps").get("models") or []
         return sum(int(model.get("size_vram") or 0) for model in models)
 
     def pull(self, model: str, progress: Callable[[int, int], None]) -> None:
@@ -141,9 +153,6 @@ class OllamaApi:
         if answer.status_code != HTTPStatus.OK:
             raise BadModelError(f"Ollama cannot run {model}: {_why(answer)}")
         return int(self._object("/api/generate", answer).get("eval_count") or 0)
-
-    def _get(self, path: str) -> dict[str, Any]:
-        return self._object(path, self._send("GET", path, timeout=TIMEOUT_S))
 
     def _object(self, path: str, answer: requests.Response) -> dict[str, Any]:
         try:

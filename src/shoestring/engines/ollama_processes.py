@@ -31,13 +31,11 @@ def running_url() -> str | None:
         BadValueError: ``OLLAMA_HOST`` is no address.
     """
     address = parse_host(os.environ.get("OLLAMA_HOST", ""))
-    api = OllamaApi(address.url)
-    try:
-        api.version()
-    except MissingError:
-        return None
-    finally:
-        api.close()
+    with OllamaApi(address.url) as api:
+        try:
+            api.version()
+        except MissingError:
+            return None
     return address.url
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from shoestring.hardware.cgroups import memory_limit_bytes
 from shoestring.hardware.cores import lent_cores
 from shoestring.hardware.gpus import list_gpus
-from shoestring.hardware.platforms import platform_name
+from shoestring.hardware.platforms import platform_name, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -64,7 +64,7 @@ def describe_machine(
 def _operating_system(root: Path) -> str:
     """Name the distribution, the kernel and the processor's architecture."""
     kernel = f"{platform.system()} {platform.release()} {platform.machine()}"
-    for line in (_read(root / "etc/os-release") or "").splitlines():
+    for line in (read_text(root / "etc/os-release") or "").splitlines():
         key, _, value = line.partition("=")
         if key == "PRETTY_NAME":
             return f"{value.strip().strip(chr(34))}, {kernel}"
@@ -72,7 +72,7 @@ def _operating_system(root: Path) -> str:
 
 
 def _cpu(root: Path) -> dict[str, Any]:
-    processors = _processors(_read(root / "proc/cpuinfo") or "")
+    processors = _processors(read_text(root / "proc/cpuinfo") or "")
     first = processors[0] if processors else {}
     logical = len(processors) or os.cpu_count()
     return {
@@ -112,7 +112,7 @@ def _memory_bytes(root: Path) -> int | None:
 
 
 def _host_memory_bytes(root: Path) -> int | None:
-    for line in (_read(root / "proc/meminfo") or "").splitlines():
+    for line in (read_text(root / "proc/meminfo") or "").splitlines():
         key, _, value = line.partition(":")
         if key == "MemTotal":
             return int(value.split()[0]) * 1024
@@ -121,11 +121,3 @@ def _host_memory_bytes(root: Path) -> int | None:
     import psutil  # systems without /proc
 
     return int(psutil.virtual_memory().total)
-
-
-def _read(path: Path) -> str | None:
-    """Return a text file, or None where it is not there or not for us."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+VARIABLES = {"KAGGLE_KERNEL_RUN_TYPE": "kaggle", "COLAB_RELEASE_TAG": "colab"}
+"""By which a notebook service shows itself."""
 CONTAINER_MARKS = ("docker", "containerd", "kubepods", "libpod", "lxc")
 HOUR_S = 3600.0
 SESSION_LIMIT_S = {"kaggle": 12 * HOUR_S, "colab": 12 * HOUR_S}
@@ -86,12 +88,11 @@ def detect_platform(
 
 def platform_name(root: Path, environ: Mapping[str, str]) -> str:
     """Name the platform by its variables, a container by the marks that it leaves in files."""
-    if "KAGGLE_KERNEL_RUN_TYPE" in environ:
-        return "kaggle"
-    if "COLAB_RELEASE_TAG" in environ:
-        return "colab"
+    for variable, name in VARIABLES.items():
+        if variable in environ:
+            return name
     marked = (root / ".dockerenv").exists() or (root / "run/.containerenv").exists()
-    first_process = _read(root / "proc/1/cgroup") or ""
+    first_process = read_text(root / "proc/1/cgroup") or ""
     if marked or "container" in environ or any(mark in first_process for mark in CONTAINER_MARKS):
         return "container"
     return "local"
@@ -115,7 +116,7 @@ def _session_age_s(root: Path, uptime_s: float, limit_s: float) -> float | None:
 
     A session that is older than its limit would be over: then process 1 is not of this session.
     """
-    stat = _read(root / "proc/1/stat")
+    stat = read_text(root / "proc/1/stat")
     # The name of the program stands in brackets and may hold anything, brackets too.
     fields = (stat or "").rpartition(")")[2].split()
     if len(fields) <= START_FIELD:
@@ -124,7 +125,7 @@ def _session_age_s(root: Path, uptime_s: float, limit_s: float) -> float | None:
     return age_s if 0 <= age_s <= limit_s else None
 
 
-def _read(path: Path) -> str | None:
+def read_text(path: Path) -> str | None:
     """Return a text file, or None where it is not there or not for us."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")

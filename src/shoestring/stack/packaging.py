@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from shoestring.errors import BadValueError, MissingError, ShoestringError
 from shoestring.report.parameters import check_parameters, notebook_parameters
 from shoestring.stack import bootstrap
+from shoestring.stack.uv_program import find_uv
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -201,14 +202,8 @@ def pack_zip(members: dict[str, bytes], compression: int) -> bytes:
 
 
 def _build_wheel(root: Path, out: Path) -> Path:
-    try:
-        import uv
-
-        program = uv.find_uv_bin()
-    except (ImportError, FileNotFoundError) as error:
-        raise MissingError("uv is missing: python -m pip install uv") from error
     command = (
-        program, "build", "--quiet", "--wheel", "--out-dir", str(out), "--require-hashes",
+        find_uv(), "build", "--quiet", "--wheel", "--out-dir", str(out), "--require-hashes",
         "--build-constraints", str(root / BUILD_LOCK), str(root),
     )  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoestring.engines.discovery import find_program
 from shoestring.engines.launch import given_environment
-from shoestring.errors import MissingError
+from shoestring.engines.ollama_api import OllamaApi
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -102,39 +102,16 @@ def ollama_page(url: str, model: str) -> PrintedPage:
     Raises:
         MissingError: it does not answer.
     """
-    printed = [
-        Printed(f"GET {url}{path}", _json_lines(ask_ollama(url, path)))
-        for path in ("/api/version", "/api/tags", "/api/ps")
-    ]
+    with OllamaApi(url) as api:
+        printed = [
+            Printed(f"GET {url}{path}", _json_lines(api.get(path)))
+            for path in ("/api/version", "/api/tags", "/api/ps")
+        ]
     program = find_program("ollama")
     listed = None if program is None else _run((str(program), "ps"), {"OLLAMA_HOST": url})
     if listed is not None:
         printed.append(Printed(f"$ OLLAMA_HOST={url} ollama ps", listed.rstrip()))
     return PrintedPage(OLLAMA, f"Ollama at {url} with {model}", tuple(printed))
-
-
-def ask_ollama(url: str, path: str) -> dict[str, Any]:
-    """Return the JSON object that Ollama answers to a GET.
-
-    Raises:
-        MissingError: it does not.
-    """
-    import requests
-
-    with requests.Session() as session:
-        session.trust_env = False  # loopback needs no proxy
-        try:
-            answer = session.get(url + path, timeout=TIMEOUT_S)
-            answer.raise_for_status()
-            said = answer.json()
-        except OSError as error:  # what requests raises is one, too
-            raise MissingError(
-                f"Ollama does not answer at {url}{path} ({type(error).__name__}): "
-                "shoestring status, shoestring up"
-            ) from error
-    if not isinstance(said, dict):
-        raise MissingError(f"{url}{path} is not Ollama's: it answers {str(said)[:80]!a}")
-    return said
 
 
 def page_html(page: PrintedPage, machine: Mapping[str, Any], taken_utc: str) -> str:

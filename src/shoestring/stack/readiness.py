@@ -60,11 +60,8 @@ class Ready:
         """Return it as ``shoestring up --json`` prints it."""
         ollama, webui = self.node.service(OLLAMA), self.node.service(OPEN_WEBUI)
         assert ollama is not None
-        api = OllamaApi(ollama.url)
-        try:
+        with OllamaApi(ollama.url) as api:
             version = api.version()
-        finally:
-            api.close()
         return {
             "status": "ready",
             "folder": str(self.folder),
@@ -121,8 +118,7 @@ def load_model(
         BadModelError: Ollama does not have it, or cannot run it.
     """
     name = name_in_ollama(model)
-    api = OllamaApi(wanted.ollama_url)
-    try:
+    with OllamaApi(wanted.ollama_url) as api:
         if wanted.ollama_adopted and file is not None and api.listed(name) is None:
             # Noted first: whatever happens now, it is taken back at the end.
             wanted = replace(wanted, given=(*wanted.given, name))
@@ -138,8 +134,6 @@ def load_model(
             if api.count_generated(name, PROMPT, 1) < 1:
                 raise ShoestringError(f"{name} was asked for a token and gave none; see ollama.log")
         use = judge_gpu_use(gpus, api.loaded(name), before, _vram_bytes(gpus))
-    finally:
-        api.close()
     return name, use
 
 

@@ -170,12 +170,9 @@ class _Session:
 
     def _listed_model(self) -> str:
         """Return the model's name as Ollama lists it, which is the one that the page shows."""
-        api = OllamaApi(self.node.ollama_url)
-        try:
+        with OllamaApi(self.node.ollama_url) as api:
             self.versions["ollama"] = api.version()
             listed = api.listed(self.node.model)
-        finally:
-            api.close()
         if listed is None:
             raise BadModelError(
                 f"Ollama at {self.node.ollama_url} has no model {self.node.model}: "

@@ -67,12 +67,10 @@ def take_back_models(folder: Path, say: Callable[[str], None]) -> None:
     wanted = read_wanted(folder)
     if wanted is None or not wanted.given:
         return
-    api = OllamaApi(wanted.ollama_url)
-    try:
-        for model in wanted.given:
-            api.delete(model)
-        write_wanted(folder, replace(wanted, given=()))
-    except MissingError as error:
-        say(f"{', '.join(wanted.given)} may stay in the adopted Ollama: {error}")
-    finally:
-        api.close()
+    with OllamaApi(wanted.ollama_url) as api:
+        try:
+            for model in wanted.given:
+                api.delete(model)
+            write_wanted(folder, replace(wanted, given=()))
+        except MissingError as error:
+            say(f"{', '.join(wanted.given)} may stay in the adopted Ollama: {error}")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 import psutil
 
 from shoestring.errors import ShoestringError
+from shoestring.hardware.platforms import VARIABLES
 from shoestring.measure.records import (
     CONFIG,
     ENVIRONMENT,
@@ -38,7 +39,6 @@ VAIN_LIVES = 10
 """Where the harness lived so often in a row without a fault, there will be none."""
 SESSIONS = 20
 """A run that is not complete after so many more sessions will not be."""
-PLATFORM = ("KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG")
 CAMPAIGN = "SHOESTRING_CAMPAIGN"
 """A variable that all processes of a campaign inherit, by which those left over are found."""
 
@@ -63,7 +63,7 @@ class Campaign:
         self.out = out
         self._mark = secrets.token_hex(8)
         # Without the platform's marks: a lease of it would bring bundles of other runs back.
-        ours = {name: value for name, value in os.environ.items() if name not in PLATFORM}
+        ours = {name: value for name, value in os.environ.items() if name not in VARIABLES}
         self._environment = ours | dict(environment or {}) | {CAMPAIGN: self._mark}
         self._command = [
             sys.executable, "-P", "-c", "from shoestring.cli import main; main()", "run", suite,

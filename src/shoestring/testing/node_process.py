@@ -168,24 +168,18 @@ def api_token(place: Place) -> str:
     Raises:
         ShoestringError: it does not let us in.
     """
-    who = read_credentials(place.folder)
-    said = _post(place, "signin", {"email": who.user, "password": who.password})
-    if said.status_code != HTTPStatus.OK:
-        raise ShoestringError(f"Open WebUI does not let us in: HTTP {said.status_code}")
-    return str(said.json()["token"])
+    with OpenWebUi(place.webui_url) as page:
+        return page.sign_in(read_credentials(place.folder))
 
 
 def sign_up_refused(place: Place) -> bool:
     """Whether a stranger who tries to sign up is refused."""
     stranger = {"name": "x", "email": "x@example.com", "password": "long-enough-1"}
-    return _post(place, "signup", stranger).status_code == HTTPStatus.FORBIDDEN
-
-
-def _post(place: Place, door: str, body: dict[str, str]) -> requests.Response:
-    url = f"{place.webui_url}/api/v1/auths/{door}"
+    url = f"{place.webui_url}/api/v1/auths/signup"
     with requests.Session() as session:
         session.trust_env = False
-        return session.post(url, json=body, timeout=TIMEOUT_S)
+        said = session.post(url, json=stranger, timeout=TIMEOUT_S)
+    return said.status_code == HTTPStatus.FORBIDDEN
 
 
 def processes(place: Place) -> list[psutil.Process]:

@@ -34,14 +34,13 @@ from shoestring.stack.chat_page import ChatPage
 from shoestring.stack.credentials import read_credentials
 from shoestring.stack.node import node_folder
 from shoestring.stack.open_webui.client import OpenWebUi
+from shoestring.stack.readiness import ANSWER_TOKENS
+from shoestring.stack.screenshots import ANSWER_LIMIT_S, PAGE_LIMIT_S, PROMPT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SHOESTRING = str(Path(sys.executable).with_name("shoestring"))
-PROMPT = "A graphics card is useful for language models because"
-ANSWER_TOKENS = 16
-PAGE_LIMIT_S, ANSWER_LIMIT_S = 60.0, 300.0
 
 
 def main() -> int:

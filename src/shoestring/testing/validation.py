@@ -29,11 +29,12 @@ from shoestring.stack.credentials import read_credentials
 from shoestring.stack.node import OLLAMA, OPEN_WEBUI, node_folder, read_node
 from shoestring.stack.ports import choose_port
 from shoestring.testing.findings import ABOUT, PICTURES, RUNS, Findings
-from shoestring.testing.node_process import SUITE, Place, Up, bring_up, take_down
+from shoestring.testing.node_process import SUITE, Place, bring_up, take_down
 from shoestring.testing.node_rounds import ids_of_an_undisturbed_run, one_round, order
 
 if TYPE_CHECKING:
     from shoestring.measure.records import Run
+    from shoestring.testing.node_process import Up
 
 KINDS = ("ollama", "runner", "open-webui", "session")
 """What the interruption test kills. (The kernel of a notebook is what runs it here.)"""
@@ -90,7 +91,7 @@ class Validation:
         """Bring the node up from what there is on this machine; what is missing is installed."""
         if self._place is None:
             return
-        up = self._up(self._place)
+        up = bring_up(self._place)
         if self.findings.get("start") is None:
             self.findings.put("start", {"spans": up.spans, "gpu": up.said["gpu"]})
 
@@ -98,7 +99,8 @@ class Validation:
         """Measure the node with the suite, or go on; return the report of the run."""
         if self._place is None or self.findings.get("run") is not None:
             return Report(self.findings.run())
-        run = self._measure(self._place, str(self.findings.about["suite"]), resume=True)
+        up = bring_up(self._place)
+        run = self._measure(up, self._place, str(self.findings.about["suite"]), resume=True)
         if run.complete:
             self.findings.put("run", {"run_id": run.run_id})
         return Report(run)
@@ -108,8 +110,8 @@ class Validation:
         found: dict[str, Any] = self.findings.get("restarts") or {"starts": [], "run_ids": []}
         while self._place is not None and len(found["starts"]) < times:
             take_down(self._place)
-            up = self._up(self._place)
-            run = self._measure(self._place, SUITE, resume=False)
+            up = bring_up(self._place)
+            run = self._measure(up, self._place, SUITE, resume=False)
             if not run.complete:
                 raise ShoestringError(
                     f"the run of restart {len(found['starts']) + 1} was cut "
@@ -126,7 +128,7 @@ class Validation:
             return
         rng = random.Random(SEED + len(found["rounds"]))
         left = order(rounds - len(found["rounds"]), list(KINDS), rng)
-        folder, model = self.findings.folder / "interrupted", self._up(self._place).model
+        folder, model = self.findings.folder / "interrupted", bring_up(self._place).model
         ids = ids_of_an_undisturbed_run(folder, model, self._place)
         for kind in left:
             out = folder / f"{len(found['rounds']) + 1}-{kind}"
@@ -146,7 +148,7 @@ class Validation:
             return
         from shoestring.stack.screenshots import Pictured, take_screenshots
 
-        up = self._up(self._place)
+        up = bring_up(self._place)
         node = Pictured(
             self._place.ollama_url,
             self._place.webui_url,
@@ -169,14 +171,10 @@ class Validation:
         if self._place is not None:
             take_down(self._place)
 
-    def _up(self, place: Place) -> Up:
-        """Bring the node up, or see that it is."""
-        return bring_up(place)
-
-    def _measure(self, place: Place, suite: str, *, resume: bool) -> Run:
+    def _measure(self, up: Up, place: Place, suite: str, *, resume: bool) -> Run:
         return run_suite(
             suite,
-            model=self._up(place).model,
+            model=up.model,
             base_url=place.ollama_url,
             out=self.findings.folder / RUNS,
             resume=resume,

@@ -67,8 +67,11 @@ class OpenWebUi:
         """Return what it says it is."""
         return str(self._get("/api/version").get("version"))
 
-    def sign_in(self, credentials: Credentials) -> None:
+    def sign_in(self, credentials: Credentials) -> str:
         """Sign in; later calls are the user's.
+
+        Returns:
+            The token of the sign-in, with which another client may use the API.
 
         Raises:
             ShoestringError: it does not let us in.
@@ -83,7 +86,9 @@ class OpenWebUi:
                 "database has another password; bring credentials.json back, or remove the "
                 "folder open-webui beside it (its chats go too)"
             )
-        self._session.headers["Authorization"] = f"Bearer {said.json()['token']}"
+        token = str(said.json()["token"])
+        self._session.headers["Authorization"] = f"Bearer {token}"
+        return token
 
     def check_closed(self) -> None:
         """See that nobody can sign up, and that nobody unknown is answered.

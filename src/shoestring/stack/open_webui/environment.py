@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from shoestring.errors import MissingError
 from shoestring.models.downloads import check_space, locked, write_whole
+from shoestring.stack.uv_program import find_uv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,13 +95,7 @@ def _make(folder: Path) -> None:
 
 def _uv(*words: str, mend: str) -> None:
     """Run uv to its end; Ctrl-C reaches it, for it is in our process group."""
-    try:
-        import uv
-
-        program = uv.find_uv_bin()
-    except (ImportError, FileNotFoundError) as error:
-        raise MissingError("uv is missing: python -m pip install uv") from error
-    done = subprocess.run((program, *words), capture_output=True, text=True, check=False)
+    done = subprocess.run((find_uv(), *words), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise MissingError(
             f"Open WebUI was not installed: uv says {_last(done.stderr.splitlines())}; {mend}"
