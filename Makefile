@@ -62,7 +62,7 @@ format: $(STAMP) ## Mend style where a machine can
 figures: $(STAMP) ## Rebuild the published figures, tables and HTML from the committed runs
 	@$(BIN)/shoestring report --published
 
-bench: engines ## All campaigns: clock, faults, costs, agreement, shapes, node (two hours); writes results/benchmarks/
+bench: engines ## All campaigns: clock, faults, costs, agreement, shapes, node, planner (three hours); writes results/benchmarks/
 	@$(BIN)/python benchmarks/clock.py
 	@$(BIN)/python benchmarks/faults.py
 	@$(BIN)/python benchmarks/costs.py
@@ -73,6 +73,9 @@ bench: engines ## All campaigns: clock, faults, costs, agreement, shapes, node (
 	@$(BIN)/python benchmarks/node_sessions.py --figures results/figures/node
 	@$(BIN)/python benchmarks/node_webui.py
 	@$(BIN)/python benchmarks/node_faults.py
+	@$(BIN)/python benchmarks/planner_split.py
+	@$(BIN)/python benchmarks/planner_memory.py
+	@$(BIN)/python benchmarks/planner_speed.py --measure
 
 kaggle: $(STAMP) ## Write the self-contained Kaggle notebook into dist/kaggle/
 	@$(BIN)/python scripts/build_kaggle.py

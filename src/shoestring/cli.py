@@ -31,6 +31,10 @@ COMMANDS = {
     "feasibility": ("shoestring.report.cli", "Which models run on which machine; measure it here."),
     "models": ("shoestring.models.cli", "Show, fetch and describe models."),
     "notebook": ("shoestring.report.cli", "Run a notebook with checked parameters, make its HTML."),
+    "plan": (
+        "shoestring.report.plan_cli",
+        "Say what fits, where each layer goes, how fast; choose a model.",
+    ),
     "report": ("shoestring.report.cli", "Turn a run into numbers, figures, tables and HTML."),
     "run": ("shoestring.measure.cli", "Measure a model with a suite, and keep every raw event."),
     "screenshots": ("shoestring.stack.cli", "Take the pictures that prove a node."),

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring.engines.koboldcpp import KoboldCppEngine, LastGeneration, read_kobold_stream
+from shoestring.engines.offload import Offload
 from shoestring.engines.opening import choose_engine, open_engine
 from shoestring.engines.protocol import Prompt
 from shoestring.errors import EngineLostError, MissingError
@@ -21,8 +22,9 @@ from shoestring.testing.vllm_server import running_vllm
 # Of `koboldcpp.py` 1.76 and of a state of 2026: flags that both know.
 PUBLISHED = {
     "--model", "--host", "--port", "--contextsize", "--threads", "--multiuser", "--skiplauncher",
-    "--quiet", "--gpulayers",
+    "--quiet",
 }  # fmt: skip
+BACKENDS = {None: set(), 0: {"--usecpu", "--gpulayers"}, 12: {"--usecuda", "--gpulayers"}}
 PROGRAM = """#!{python}
 import argparse, os, signal, threading
 from shoestring.testing.kobold_server import KoboldServer
@@ -274,13 +276,13 @@ def test_no_answer_of_perf_is_a_crash_or_a_made_up_timing(answers):
 
 @pytest.mark.parametrize("layers", [None, 0, 12])
 def test_the_command_uses_published_flags_and_no_secret(layers):
-    """Only flags that the published versions know; the key is not among the words."""
+    """Only flags that a published version knows; the key is not among the words."""
     engine = KoboldCppEngine(
-        "m", path=Path("m.gguf"), context=64, parallel=3, threads=2, gpu_layers=layers
+        "m", path=Path("m.gguf"), context=64, parallel=3, offload=Offload(gpu_layers=layers)
     )
     words = engine.command(Path("/bin/koboldcpp"), 5002)
     flags = {word for word in words if word.startswith("--")}
-    assert flags == PUBLISHED - ({"--gpulayers"} if layers is None else set())
+    assert flags == PUBLISHED | BACKENDS[layers]
     assert words[words.index("--contextsize") + 1] == "256"
     assert words[words.index("--host") + 1] == "127.0.0.1"
     assert engine._api_key not in words

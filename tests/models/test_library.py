@@ -3,7 +3,7 @@
 import pytest
 
 from shoestring.errors import BadModelError
-from shoestring.models.library import facts_of_shown, weights_sha256
+from shoestring.models.library import header_of_shown, weights_sha256
 
 SHOWN = {"model_info": {"general.architecture": "llama"}, "tensors": []}
 
@@ -14,8 +14,8 @@ SHOWN = {"model_info": {"general.architecture": "llama"}, "tensors": []}
 def test_what_ollama_does_not_say_is_not_made_up(shown, size):
     """Without the header or the size there are no facts, and no size of 0."""
     with pytest.raises(BadModelError, match="does not say what m is"):
-        facts_of_shown("m", shown, size)
-    assert facts_of_shown("m", SHOWN, 5).file_bytes == 5
+        header_of_shown("m", shown, size)
+    assert header_of_shown("m", SHOWN, 5).file_bytes == 5
 
 
 def test_weights_that_are_not_shown_have_no_hash():

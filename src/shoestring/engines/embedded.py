@@ -17,14 +17,16 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from shoestring.engines.discovery import check_installed
 from shoestring.engines.launch import NOBODYS_URL, given_environment
+from shoestring.engines.offload import Offload
 from shoestring.engines.openai import Endpoint, OpenAIEngine
 from shoestring.engines.protocol import Span
 from shoestring.engines.transport import parse_base_url
-from shoestring.errors import EngineLostError, ShoestringError
+from shoestring.errors import BadValueError, EngineLostError, ShoestringError
 from shoestring.hardware.cores import usable_cores
 
 if TYPE_CHECKING:
@@ -42,10 +44,14 @@ class EmbeddedEngine(OpenAIEngine):
         model_id: how the model is named in requests and records.
         context: tokens of context for each of ``parallel`` slots.
         parallel: how many requests are decoded at once.
-        threads: compute threads; default: the cores that this process may use.
+        offload: where the model's parts go; threads that are left open are the cores that this
+            process may use.
         endpoint: ``completions`` for a base model, ``chat`` for one with a chat template.
         log_path: where the engine's own log goes; None drops it.
         load_timeout_s: longest time to wait for the model.
+
+    Raises:
+        BadValueError: the offload names devices or RPC servers, which xllamacpp cannot be told.
     """
 
     name = "embedded"
@@ -58,7 +64,7 @@ class EmbeddedEngine(OpenAIEngine):
         *,
         context: int = 2048,
         parallel: int = 1,
-        threads: int | None = None,
+        offload: Offload = Offload(),  # noqa: B008 - frozen
         endpoint: Endpoint = "chat",
         log_path: Path | None = None,
         load_timeout_s: float = 600.0,
@@ -70,12 +76,12 @@ class EmbeddedEngine(OpenAIEngine):
             api_key=secrets.token_urlsafe(32),
             fixed_length_field="ignore_eos",
         )
+        if offload.devices or offload.rpc:
+            raise BadValueError("embedded takes neither device nor rpc: use --engine llama-server")
         self._path = path
-        self._options = {
-            "context": context,
-            "parallel": parallel,
-            "threads": threads or usable_cores(),
-        }
+        self._context = context
+        self._parallel = parallel
+        self._offload = replace(offload, threads=offload.threads or usable_cores())
         self._log_path = log_path
         self._load_timeout_s = load_timeout_s
         self._child: subprocess.Popen[bytes] | None = None
@@ -91,8 +97,14 @@ class EmbeddedEngine(OpenAIEngine):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Context, slots, threads and endpoint."""
-        return {**self._options, "endpoint": self.endpoint}
+        """Context, slots, threads, what a plan decided, and the endpoint."""
+        return {
+            "context": self._context,
+            "parallel": self._parallel,
+            "threads": self._offload.threads,
+            **self._offload.decided(),
+            "endpoint": self.endpoint,
+        }
 
     def start(self) -> None:
         """Start the child and wait until it has the library.
@@ -126,8 +138,15 @@ class EmbeddedEngine(OpenAIEngine):
         Raises:
             ShoestringError: the child died or did not load in time; says where its log is.
         """
-        config = {"model_path": str(self._path), "alias": self.model_id, **self._options}
-        self._tell({"load": {**config, "api_key": self._api_key}})
+        config = {
+            "model_path": str(self._path),
+            "alias": self.model_id,
+            "api_key": self._api_key,
+            "context": self._context,
+            "parallel": self._parallel,
+            "offload": asdict(self._offload),
+        }
+        self._tell({"load": config})
         answer = self._await("loaded", "load model")
         self._address = parse_base_url(str(answer["base_url"]))
 

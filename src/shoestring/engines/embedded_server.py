@@ -53,11 +53,41 @@ def _parameters(xllamacpp: Any, config: dict[str, Any]) -> Any:
     # llama.cpp shares one context among its slots.
     parameters.n_ctx = config["context"] * config["parallel"]
     parameters.n_parallel = config["parallel"]
-    parameters.cpuparams.n_threads = config["threads"]
-    parameters.cpuparams_batch.n_threads = config["threads"]
     parameters.ui = False
     parameters.offline = True
+    _place(xllamacpp, parameters, config["offload"])
     return parameters
+
+
+def _place(xllamacpp: Any, parameters: Any, offload: dict[str, Any]) -> None:
+    """Set what an :class:`~shoestring.engines.offload.Offload` decides; the rest stays as it is."""
+    parameters.cpuparams.n_threads = offload["threads"]
+    parameters.cpuparams_batch.n_threads = offload["threads"]
+    for name, value in {
+        "n_gpu_layers": offload["gpu_layers"],
+        "n_batch": offload["batch"],
+        "n_ubatch": offload["ubatch"],
+    }.items():
+        if value is not None:
+            setattr(parameters, name, value)
+    for name in ("cache_type_k", "cache_type_v"):
+        kind = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{offload[name].upper()}")
+        setattr(parameters, name, kind)
+    if offload["flash_attention"] is not None:
+        state = "ENABLED" if offload["flash_attention"] else "DISABLED"
+        kinds = xllamacpp.llama_flash_attn_type
+        parameters.flash_attn_type = getattr(kinds, f"LLAMA_FLASH_ATTN_TYPE_{state}")
+    if offload["tensor_split"] is not None:
+        # It has a place for each device that there could be.
+        shares, places = offload["tensor_split"], len(parameters.tensor_split)
+        parameters.tensor_split = [*shares, *[0.0] * (places - len(shares))]
+    if offload["experts_in_ram"]:
+        # What --n-cpu-moe of llama.cpp's programs stands for (common/common.h).
+        parameters.tensor_buft_overrides = ",".join(
+            rf"blk\.{layer}\.ffn_(up|down|gate|gate_up)_(ch|)exps=CPU"
+            for layer in range(offload["experts_in_ram"])
+        )
+    parameters.fit_params = offload["fit"]
 
 
 if __name__ == "__main__":

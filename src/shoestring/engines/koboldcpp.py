@@ -12,6 +12,7 @@ free of both, and is asked for after each request.
 
 Sources: ``koboldcpp.py`` and ``gpttype_adapter.cpp`` of LostRuins/koboldcpp, 1.76 and a state of
 2026 (``transform_genparams``, ``handle_sse_stream``, ``do_GET``, the arguments at the end).
+1.76 calls ``--usecuda`` ``--usecublas``, and lacks ``--moecpu`` and ``--device``.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from shoestring.engines.events import DONE, read_stream
 from shoestring.engines.http_engine import API_KEY_VARIABLE, HEALTH_TIMEOUT_S
 from shoestring.engines.launch import NOBODYS_URL
+from shoestring.engines.offload import flag_words
 from shoestring.engines.protocol import Failure, NativeTimings
 from shoestring.engines.served import ServedEngine
-from shoestring.errors import MissingError, ShoestringError
+from shoestring.errors import BadValueError, MissingError, ShoestringError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,10 +37,14 @@ if TYPE_CHECKING:
 
     from shoestring.engines.events import Reading
     from shoestring.engines.http_engine import HttpRecording, Reader
+    from shoestring.engines.offload import Offload
     from shoestring.engines.protocol import Prompt
 
 DEFAULT_URL = "http://127.0.0.1:5001"
 SMALLEST_CONTEXT = 256
+BATCHES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+CACHES = {"f16": None, "q8_0": "1", "q4_0": "2", "q5_1": "q5_1", "bf16": "bf16"}
+"""What ``--quantkv`` is called for a type; the numbers are known to old and new versions."""
 TAIL_ARRIVALS = 4
 
 
@@ -82,16 +88,20 @@ class KoboldCppEngine(ServedEngine):
         self._perf = LastGeneration()
 
     def command(self, program: Path, port: int) -> list[str]:
-        """Return the command line that starts a server; the key goes by the environment."""
-        words = [
-            str(program), "--model", str(self._path), "--host", "127.0.0.1", "--port", str(port),
-            "--contextsize", str(self._context), "--threads", str(self._threads),
-            # Requests that wait, beside the one that is decoded; 1 stands for KoboldCpp's default.
-            "--multiuser", str(self._parallel), "--skiplauncher", "--quiet",
-        ]  # fmt: skip
-        if self._gpu_layers is not None:
-            words += ["--gpulayers", str(self._gpu_layers)]
-        return words
+        """Return the command line that starts a server; the key goes by the environment.
+
+        Raises:
+            BadValueError: KoboldCpp cannot be told what the offload says.
+        """
+        words = kobold_words(
+            str(program),
+            str(self._path),
+            port,
+            context=self._context,
+            parallel=self._parallel,
+            offload=self._offload,
+        )
+        return [*words, "--skiplauncher", "--quiet"]
 
     def start(self) -> None:
         """Find the program, or check that the adopted server is a KoboldCpp that takes the key.
@@ -176,6 +186,65 @@ class KoboldCppEngine(ServedEngine):
                 # The exchange that it would tell of has most likely failed, too, and says why.
                 said = None
             return self._perf.take(said if isinstance(said, dict) else {})
+
+
+def kobold_words(
+    program: str, path: str, port: int, *, context: int, parallel: int, offload: Offload
+) -> list[str]:
+    """Return the words that start KoboldCpp on loopback.
+
+    Args:
+        program: its path or name.
+        path: of the GGUF file.
+        port: where it shall listen.
+        context: tokens of context; the one request that is decoded has all of them.
+        parallel: how many requests it takes at once; all but one of them wait.
+        offload: where the model's parts go.
+
+    Raises:
+        BadValueError: KoboldCpp cannot be told what the offload says.
+    """
+    if offload.rpc:
+        raise BadValueError("koboldcpp has no RPC: leave rpc out, or use llama-server")
+    if context < SMALLEST_CONTEXT:
+        raise BadValueError(f"koboldcpp has no context of {context}: give {SMALLEST_CONTEXT}")
+    layers, keys = offload.gpu_layers, offload.cache_type_k
+    if keys != offload.cache_type_v or keys not in CACHES:
+        raise BadValueError(
+            f"koboldcpp has no KV cache of {keys} and {offload.cache_type_v}: give one of "
+            f"{', '.join(CACHES)} for both"
+        )
+    if offload.ubatch not in (None, *BATCHES):
+        known = ", ".join(map(str, BATCHES))
+        raise BadValueError(f"koboldcpp has no ubatch {offload.ubatch}: give one of {known}")
+    flags = flag_words(
+        ("--model", path),
+        ("--host", "127.0.0.1"),
+        ("--port", port),
+        ("--contextsize", context),
+        # Requests that wait, beside the one that is decoded; 1 stands for KoboldCpp's default.
+        ("--multiuser", parallel),
+        ("--threads", offload.threads),
+        # It computes as many tokens at once as it takes from a prompt.
+        ("--blasbatchsize", offload.ubatch),
+        (_backend(offload), layers is not None),
+        ("--device", layers != 0 and ",".join(offload.devices)),
+        ("--gpulayers", layers),
+        ("--tensor_split", offload.shares),
+        ("--moecpu", offload.experts_in_ram or None),
+        # On by default in versions that hide this flag, off in those that show it.
+        ("--flashattention", offload.flash_attention),
+        ("--noflashattention", offload.flash_attention is False),
+        ("--quantkv", CACHES[keys]),
+    )
+    return [program, *flags]
+
+
+def _backend(offload: Offload) -> str:
+    """Return the flag of what computes: by the devices' names where they are told, else CUDA."""
+    if not offload.gpu_layers:
+        return "--usecpu"
+    return "--usevulkan" if "".join(offload.devices).startswith("Vulkan") else "--usecuda"
 
 
 class LastGeneration:

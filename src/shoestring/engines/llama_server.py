@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from shoestring.engines.offload import flag_words
 from shoestring.engines.served import ServedEngine
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from shoestring.engines.offload import Offload
 
 
 class LlamaServerEngine(ServedEngine):
@@ -31,20 +34,58 @@ class LlamaServerEngine(ServedEngine):
 
     def command(self, program: Path, port: int) -> list[str]:
         """Return the command line that starts the server."""
-        words = [
-            str(program), "--model", str(self._path), "--alias", self.model_id,
-            "--host", "127.0.0.1", "--port", str(port),
-            # llama.cpp shares one context among its slots.
-            "--ctx-size", str(self._context * self._parallel),
-            "--parallel", str(self._parallel), "--threads", str(self._threads),
-            "--no-webui", "--offline",
-        ]  # fmt: skip
-        if self._gpu_layers is not None:
-            words += ["--n-gpu-layers", str(self._gpu_layers)]
-        return words
+        words = server_words(
+            str(program),
+            str(self._path),
+            port,
+            context=self._context,
+            parallel=self._parallel,
+            offload=self._offload,
+        )
+        return [*words, "--alias", self.model_id, "--no-webui", "--offline"]
 
     def version(self) -> str | None:
         """Return the build that the server names in ``/props``."""
         said = self._ask("GET", "/props").parsed()
         build = said.get("build_info") if isinstance(said, dict) else None
         return f"llama-server {build}" if build else None
+
+
+def server_words(
+    program: str, path: str, port: int, *, context: int, parallel: int, offload: Offload
+) -> list[str]:
+    """Return the words that start llama-server on loopback.
+
+    Args:
+        program: its path or name.
+        path: of the GGUF file.
+        port: where it shall listen.
+        context: tokens of context for each request.
+        parallel: how many requests it takes at once.
+        offload: where the model's parts go.
+    """
+    keys, values = offload.cache_types or (None, None)
+    attention = {None: None, True: "on", False: "off"}[offload.flash_attention]
+    flags = flag_words(
+        ("--model", path),
+        ("--host", "127.0.0.1"),
+        ("--port", port),
+        # llama.cpp shares one context among its slots.
+        ("-c", context * parallel),
+        ("--parallel", parallel),
+        ("--threads", offload.threads),
+        ("-b", offload.batch),
+        ("-ub", offload.ubatch),
+        # Before --device: which devices the servers have is known from here on.
+        ("--rpc", ",".join(offload.rpc)),
+        ("--device", ",".join(offload.devices)),
+        ("-ngl", offload.gpu_layers),
+        ("--tensor-split", ",".join(offload.shares)),
+        ("--n-cpu-moe", offload.experts_in_ram or None),
+        ("-fa", attention),
+        ("--cache-type-k", keys),
+        ("--cache-type-v", values),
+        ("--cache-ram", offload.prompt_cache_mib),
+        ("--fit", None if offload.fit else "off"),
+    )
+    return [program, *flags]

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from shoestring.engines.discovery import MENDS, find_program
 from shoestring.engines.http_engine import HttpEngine
 from shoestring.engines.launch import NOBODYS_URL, Launched, start_on_free_port
+from shoestring.engines.offload import Offload
 from shoestring.engines.ollama_api import OllamaApi
+from shoestring.engines.ollama_modelfile import model_options, server_variables
 from shoestring.engines.ollama_processes import count_by_runner, find_runner, find_server
 from shoestring.engines.ollama_stream import read_ollama_stream
 from shoestring.engines.prefixes import SharedPrefixes
@@ -25,7 +28,8 @@ from shoestring.engines.protocol import EngineMemory, Span
 from shoestring.engines.transport import parse_base_url
 from shoestring.errors import EngineLostError, MissingError
 from shoestring.hardware.cores import usable_cores
-from shoestring.models.library import facts_of_shown, weights_sha256
+from shoestring.models.facts import facts_of
+from shoestring.models.library import header_of_shown, weights_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -54,11 +58,15 @@ class OllamaEngine(HttpEngine):
         base_url: of a running Ollama that is adopted; None: start our own.
         context: tokens of context for each of ``parallel`` slots.
         parallel: how many requests are decoded at once; of our own server only.
-        threads: compute threads; default: the cores that this process may use.
+        offload: where the model's parts go; threads that are left open are the cores that this
+            process may use; an adopted server is only told what are parameters of a model.
         endpoint: ``completions`` sends the prompt raw, ``chat`` through the model's template.
         store: where our own server keeps models; None: where the user's Ollama keeps them.
         log_path: where our own server's log goes; None drops it.
         pulled: called with bytes done and bytes in all while a model is pulled.
+
+    Raises:
+        BadValueError: Ollama cannot be told what the offload says.
     """
 
     name = "ollama"
@@ -72,7 +80,7 @@ class OllamaEngine(HttpEngine):
         base_url: str | None = None,
         context: int = 2048,
         parallel: int = 1,
-        threads: int | None = None,
+        offload: Offload = Offload(),  # noqa: B008 - frozen
         endpoint: Endpoint = "chat",
         store: Path | None = None,
         log_path: Path | None = None,
@@ -86,7 +94,10 @@ class OllamaEngine(HttpEngine):
         self._keep_alive: int | str = ADOPTED_KEEP_ALIVE if self._adopted else FOR_EVER
         self._created = False
         self._parallel = parallel
-        self._model_options = {"num_ctx": context, "num_thread": threads or usable_cores()}
+        self._decided = offload.decided()
+        offload = replace(offload, threads=offload.threads or usable_cores())
+        self._model_options = model_options(context, offload)
+        self._variables = server_variables(context, parallel, offload)
         self._store = store
         self._log_path = log_path
         self._pulled = pulled
@@ -111,6 +122,7 @@ class OllamaEngine(HttpEngine):
         """Context, threads, endpoint; slots of our own server, for an adopted one has its own."""
         return {
             **self._model_options,
+            **self._decided,
             "parallel": None if self._adopted else self._parallel,
             "endpoint": self.endpoint,
             "adopted": self._adopted,
@@ -167,7 +179,8 @@ class OllamaEngine(HttpEngine):
         """
         api = self._asked_api()
         shown, listed = api.show(self.model_id), api.listed(self.model_id) or {}
-        return facts_of_shown(self.model_id, shown, listed.get("size")), weights_sha256(shown)
+        header = header_of_shown(self.model_id, shown, listed.get("size"))
+        return facts_of(header), weights_sha256(shown)
 
     def unload(self) -> None:
         """Have the model leave memory, and wait until it has.
@@ -313,8 +326,8 @@ class OllamaEngine(HttpEngine):
             raise MissingError(f"engine ollama neither runs nor is installed: {MENDS['ollama']}")
         url = f"http://127.0.0.1:{port}"
         environment = {
+            **self._variables,
             "OLLAMA_HOST": url,
-            "OLLAMA_NUM_PARALLEL": str(self._parallel),
             "OLLAMA_MAX_LOADED_MODELS": "1",
             "OLLAMA_KEEP_ALIVE": "-1",
             "OLLAMA_NO_CLOUD": "1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from shoestring.engines.offload import Offload
 from shoestring.errors import BadValueError
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def make_engine(
     *,
     context: int = 2048,
     parallel: int = 1,
+    offload: Offload = Offload(),  # noqa: B008 - frozen
     log_path: Path | None = None,
 ) -> Engine:
     """Make the engine of a subject, not yet started.
@@ -134,7 +136,8 @@ def make_engine(
     A base model (without a chat template) is asked for completions, not for chat.
 
     Raises:
-        BadValueError: ``context`` is more than the model was trained for.
+        BadValueError: ``context`` is more than the model was trained for; the engine cannot be
+            told what the offload says.
     """
     file, facts = subject.file, subject.facts
     endpoint: Endpoint = "chat" if facts is None or facts.chat_template else "completions"
@@ -148,8 +151,14 @@ def make_engine(
         "context": context,
         "parallel": parallel,
         "endpoint": endpoint,
+        "offload": offload,
         "log_path": log_path,
     }
+    if offload != Offload() and subject.base_url:
+        raise BadValueError(
+            f"the server at {subject.base_url} runs already, so its model goes where it says: "
+            "stop it, and start it by the lines of `shoestring plan`"
+        )
     if subject.engine == "ollama":
         return _make_ollama(subject, settings)
     if subject.engine in OWN:
@@ -194,7 +203,7 @@ def open_engine(
             ``base_url`` the server's own id.
         engine: ``auto``, ``embedded``, ``ollama``, ``llama-server``, ``koboldcpp`` or ``openai``.
         base_url: of a server that runs already.
-        settings: ``context``, ``parallel`` and ``log_path`` of an engine of ours.
+        settings: ``context``, ``parallel``, ``offload`` and ``log_path`` of an engine of ours.
 
     Raises:
         UserError: the engine, the model or the address cannot be used; the message says why.

@@ -9,10 +9,12 @@ from __future__ import annotations
 import secrets
 import time
 from abc import abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from shoestring.engines.discovery import check_installed, find_program
 from shoestring.engines.launch import NOBODYS_URL, Launched, start_on_free_port
+from shoestring.engines.offload import Offload
 from shoestring.engines.openai import Endpoint, OpenAIEngine
 from shoestring.engines.protocol import Span
 from shoestring.engines.transport import parse_base_url
@@ -33,8 +35,8 @@ class ServedEngine(OpenAIEngine):
         fixed_length_field: as in :class:`OpenAIEngine`.
         context: tokens of context for each request.
         parallel: how many requests the server takes at once.
-        threads: compute threads; default: the cores that this process may use.
-        gpu_layers: layers to put on GPUs; None leaves it to the server.
+        offload: where the model's parts go; threads that are left open are the cores that this
+            process may use.
         endpoint: ``completions`` for a base model, ``chat`` for one with a chat template.
         log_path: where the server's own log goes; None drops it.
         load_timeout_s: longest time to wait for the model.
@@ -52,8 +54,7 @@ class ServedEngine(OpenAIEngine):
         fixed_length_field: str,
         context: int = 2048,
         parallel: int = 1,
-        threads: int | None = None,
-        gpu_layers: int | None = None,
+        offload: Offload = Offload(),  # noqa: B008 - frozen
         endpoint: Endpoint = "chat",
         log_path: Path | None = None,
         load_timeout_s: float = 600.0,
@@ -68,8 +69,7 @@ class ServedEngine(OpenAIEngine):
         self._path = path
         self._context = context
         self._parallel = parallel
-        self._threads = threads or usable_cores()
-        self._gpu_layers = gpu_layers
+        self._offload = replace(offload, threads=offload.threads or usable_cores())
         self._log_path = log_path
         self._load_timeout_s = load_timeout_s
         self._program: Path | None = None
@@ -84,14 +84,15 @@ class ServedEngine(OpenAIEngine):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The endpoint, and of our own server context, slots, threads and layers on GPUs."""
+        """The endpoint, and of our own server context, slots, threads and what a plan decided."""
         if self._path is None:
             return super().options
         return {
             "context": self._context,
             "parallel": self._parallel,
-            "threads": self._threads,
-            "gpu_layers": self._gpu_layers,
+            "threads": self._offload.threads,
+            "gpu_layers": self._offload.gpu_layers,
+            **self._offload.decided(),
             **super().options,
         }
 

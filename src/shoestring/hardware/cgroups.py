@@ -29,7 +29,7 @@ def cpu_limit_cores(root: Path = Path("/")) -> float | None:
 def _read_all(root: Path, file_v2: str, controller: str, file_v1: str) -> list[str]:
     """Read a limit's file in each group from ours up to the mount."""
     texts = []
-    for folder in _groups(root, controller):
+    for folder in groups(root, controller):
         for name in (file_v2, file_v1):
             try:
                 text = (folder / name).read_text().strip()
@@ -41,7 +41,7 @@ def _read_all(root: Path, file_v2: str, controller: str, file_v1: str) -> list[s
     return texts
 
 
-def _groups(root: Path, controller: str) -> list[Path]:
+def groups(root: Path, controller: str) -> list[Path]:
     """List the folders of the groups that hold this process, for one controller."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Facts of a model in Ollama's library, from what its server shows of it.
+"""A model in Ollama's library, from what its server shows of it.
 
 Source: ``POST /api/show`` in ``docs/api.md`` of Ollama. It holds the header of the GGUF file
 (``model_info``: the keys; ``tensors``: names, types, shapes), so the facts are those of the file.
@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shoestring.errors import BadModelError
-from shoestring.models.facts import facts_of
 from shoestring.models.header import MOST_DIMENSIONS, MOST_ENTRIES, VERSIONS, Header, Tensor
-
-if TYPE_CHECKING:
-    from shoestring.models.facts import ModelFacts
 
 PLAIN_TEMPLATE = "{{ .Prompt }}"
 """What Ollama gives a model that came without a template."""
 _BLOB = re.compile(r"^FROM .*sha256[-:]([0-9a-f]{64})\s*$", re.MULTILINE)
 
 
-def facts_of_shown(name: str, shown: dict[str, Any], size_bytes: int | None) -> ModelFacts:
-    """Return the facts of a model.
+def header_of_shown(name: str, shown: dict[str, Any], size_bytes: int | None) -> Header:
+    """Return the header of a model's file, as far as it decides its facts and its outline.
 
     Args:
         name: of the model, for messages.
@@ -47,7 +43,7 @@ def facts_of_shown(name: str, shown: dict[str, Any], size_bytes: int | None) -> 
         raise BadModelError(
             f"Ollama shows a tensor of {name} that cannot be read ({error!r}): update Ollama"
         ) from error
-    return facts_of(Header(VERSIONS[-1], kept, {}, entries, size_bytes, size_bytes))
+    return Header(VERSIONS[-1], kept, {}, entries, size_bytes, size_bytes)
 
 
 def weights_sha256(shown: dict[str, Any]) -> str | None:

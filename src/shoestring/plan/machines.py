@@ -11,14 +11,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from shoestring.hardware.devices import GPU_TAKEN_BYTES, SYSTEM_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MEBIBYTE = 1 << 20
-TAKEN_BYTES = 368 * MEBIBYTE
-"""What driver and CUDA context take: llama.cpp found 14,992 of a T4's 15,360 MiB free."""
-SYSTEM_BYTES = 1024 * MEBIBYTE
-"""Left to the system and the harness: an estimate; llama.cpp itself leaves as much."""
 KAGGLE_MEMORY_BYTES = 32_110 * MEBIBYTE  # 31.36 GiB
 COLAB_MEMORY_BYTES = 12_700_000_000
 NEAR_BYTES = 2048 * MEBIBYTE
@@ -47,8 +45,8 @@ class Machine:
     source: str
 
 
-T4_FREE_BYTES = 15_360 * MEBIBYTE - TAKEN_BYTES
-P100_FREE_BYTES = 16_280 * MEBIBYTE - TAKEN_BYTES
+T4_FREE_BYTES = 15_360 * MEBIBYTE - GPU_TAKEN_BYTES
+P100_FREE_BYTES = 16_280 * MEBIBYTE - GPU_TAKEN_BYTES
 _T4_SOURCE = "15,360 MiB, 14,992 free as llama.cpp said on one (ggml-org/llama.cpp#13298)"
 
 CATALOGUE: tuple[Machine, ...] = (
@@ -108,7 +106,8 @@ def _has_gpus(machine: Machine, gpus: list[dict[str, Any]]) -> bool:
     model = re.compile(rf"\b{GPU_NAMES.get(machine.name)}\b")
     return len(gpus) == len(machine.gpu_bytes) and all(
         model.search(str(gpu.get("name")))
-        and abs(gpu["vram_bytes"] - TAKEN_BYTES - free_bytes) <= NEAR * (TAKEN_BYTES + free_bytes)
+        and abs(gpu["vram_bytes"] - GPU_TAKEN_BYTES - free_bytes)
+        <= NEAR * (GPU_TAKEN_BYTES + free_bytes)
         for gpu, free_bytes in zip(gpus, machine.gpu_bytes, strict=True)
     )
 
@@ -130,7 +129,7 @@ def _unlisted(
     return Machine(
         re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-"),
         title,
-        tuple(max(0, gpu["vram_bytes"] - TAKEN_BYTES) for gpu in gpus),
+        tuple(max(0, gpu["vram_bytes"] - GPU_TAKEN_BYTES) for gpu in gpus),
         max(0, memory_bytes - SYSTEM_BYTES),
         "as the machine described itself",
     )

@@ -20,28 +20,33 @@ from shoestring.report.tables import run_tables
 from shoestring.report.tabular import html_text, markdown_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shoestring.measure.records import Run
     from shoestring.report.drawing import Drawing
     from shoestring.report.tabular import Table
 
 # Tells the renderer which run an executed notebook is about.
 RUN_MIME: Final = "application/vnd.shoestring.run+json"
+# Tells the renderer what a notebook is about that is about no run, and that its end was reached.
+PAGE_MIME: Final = "application/vnd.shoestring.page+json"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One output: HTML, plain text, and data for programs."""
+    """One output: HTML, plain text, and data for programs, by their kind."""
 
     html: str
     text: str
     data: dict[str, Any] | None = None
+    mime: str = RUN_MIME
 
     def __repr__(self) -> str:
         return self.text
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         bundle: dict[str, Any] = {"text/html": self.html, "text/plain": self.text}
-        return bundle if self.data is None else {**bundle, RUN_MIME: self.data}
+        return bundle if self.data is None else {**bundle, self.mime: self.data}
 
 
 class Report:
@@ -86,12 +91,7 @@ class Report:
     def provenance(self) -> Shown:
         """Show where every number comes from."""
         facts = words.provenance(self.run)
-        rows = "".join(
-            f"<tr><th scope='row'>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
-            for name, value in facts
-        )
-        text = "\n".join(f"{name}: {value}" for name, value in facts)
-        return Shown(f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>', text)
+        return show_facts(facts)
 
     def write(self, out: str) -> Shown:
         """Write figures, tables and numbers to ``<out>/<run_id>.report``; "" writes nothing."""
@@ -102,6 +102,19 @@ class Report:
         paths = write_artifacts(self.run, folder)
         text = f"{len(paths)} files are in {folder}"
         return Shown(f"<p>{html.escape(text)}</p>", text)
+
+
+def show_facts(
+    facts: Sequence[tuple[str, str]], *, data: dict[str, Any] | None = None, mime: str = RUN_MIME
+) -> Shown:
+    """Show names with their values, and data for programs."""
+    rows = "".join(
+        f"<tr><th scope='row'>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+        for name, value in facts
+    )
+    text = "\n".join(f"{name}: {value}" for name, value in facts)
+    page = f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>'
+    return Shown(page, text, data, mime)
 
 
 def show_table(table: Table) -> Shown:

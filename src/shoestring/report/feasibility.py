@@ -19,15 +19,16 @@ runs of a cell the newest counts.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from shoestring.analysis.summary import summarise
+from shoestring.hardware.devices import GPU_TAKEN_BYTES
 from shoestring.measure.together import OUT_OF_MEMORY
 from shoestring.models.layouts import list_tensors
+from shoestring.models.outline import outline_of_shape
 from shoestring.models.shapes import SHAPES
-from shoestring.plan.machines import TAKEN_BYTES
-from shoestring.plan.memory import describe_demand
+from shoestring.plan.memory import Settings, describe_demand
 from shoestring.plan.placement import place
 from shoestring.report.feasibility_runs import context_of, machine_of_run
 
@@ -145,7 +146,7 @@ def make_cells(
     """
     asked, columns = list(models), list(machines)
     keys = {(m.shape, q, c) for m in asked for q in quantisations for c in contexts}
-    demands = {key: describe_demand(f"{key[0]}:{key[1]}", key[2]) for key in keys}
+    demands = {key: demand_of(f"{key[0]}:{key[1]}", key[2]) for key in keys}
     placed = {(key, m.name): place(demands[key], m) for key in keys for m in columns}
     evidence = _evidence_by_cell(runs, demands)
     return [
@@ -160,6 +161,12 @@ def make_cells(
         for context in contexts
         for machine in columns
     ]  # fmt: skip
+
+
+def demand_of(name: str, context: int) -> Demand:
+    """Say what a synthetic model needs, by any engine: some ask for the logits of a whole batch."""
+    settings = Settings(context=context)
+    return describe_demand(outline_of_shape(name), replace(settings, outputs=settings.ubatch))
 
 
 def could_not_load(run: Run, machine: Machine) -> bool:
@@ -277,7 +284,7 @@ def _whole_on_gpus(peak_bytes: int, demand: Demand, gpus: int) -> bool | None:
     if peak_bytes < OFF_GPUS * demand.on_gpus_bytes:
         return False
     layer = min(map(sum, zip(demand.layer_bytes, demand.cache_bytes, strict=True)))
-    buffers = gpus * (demand.compute_bytes + TAKEN_BYTES)
+    buffers = gpus * (demand.compute_bytes + GPU_TAKEN_BYTES)
     return True if peak_bytes > demand.on_gpus_bytes - layer + buffers else None
 
 

@@ -23,9 +23,8 @@ from shoestring.models.shapes import SHAPES
 from shoestring.models.synthesis import describe_shape
 from shoestring.paths import cache_dir
 from shoestring.plan.machines import machine_of
-from shoestring.plan.memory import describe_demand
 from shoestring.plan.placement import place
-from shoestring.report.feasibility import RANDOM, could_not_load
+from shoestring.report.feasibility import RANDOM, could_not_load, demand_of
 from shoestring.report.feasibility_query import LIBRARY
 from shoestring.report.feasibility_runs import SUITE, context_of, find_runs, machine_of_run
 
@@ -198,7 +197,7 @@ def measure_trial(trial: Trial, out: Path, lease: Lease) -> Run:
 def _is_hopeless(trial: Trial, here: Machine) -> bool:
     if not trial.model.startswith(RANDOM):
         return False  # nobody knows before it is there
-    demand = describe_demand(trial.model.removeprefix(RANDOM), trial.context)
+    demand = demand_of(trial.model.removeprefix(RANDOM), trial.context)
     return place(demand, here).verdict == "does not run"
 
 

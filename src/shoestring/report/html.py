@@ -4,8 +4,9 @@ The page is made by our own nbconvert template (``template/``): inline style for
 phone and print; code folded, not removed; figures inline. Nothing is fetched when it is opened.
 
 Its head and foot come from the run record, never from the notebook: a notebook whose kernel was
-killed looks like one that succeeded. Without a run, or with one that is not complete, the page
-says INCOMPLETE before anything else.
+killed looks like one that succeeded. A notebook that is about no run says in its last cell what it
+is about. Without either, or with a run that is not complete, the page says INCOMPLETE before
+anything else.
 
 The same executed cells give the same bytes: metadata of the execution (times, counts, ids) and
 cells that papermill injected are left out, and folders of this machine are not shown: where a cell
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shoestring.analysis.summary import summarise
 from shoestring.measure.records import read_run
 from shoestring.report import words
-from shoestring.report.display import RUN_MIME
+from shoestring.report.display import PAGE_MIME, RUN_MIME
 from shoestring.report.parameters import parse_parameters
 
 if TYPE_CHECKING:
@@ -62,11 +63,17 @@ def without_controls(page: str) -> str:
 
 def shown_run(notebook: Any) -> Path | None:
     """Return the folder of the run that an executed notebook showed, or None."""
+    data = _told(notebook, RUN_MIME)
+    return Path(data["path"]) if data else None
+
+
+def _told(notebook: Any, mime: str) -> dict[str, Any] | None:
+    """Return the first data of a kind that an executed notebook holds for programs."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            data = output.get("data", {}).get(RUN_MIME)
+            data: dict[str, Any] | None = output.get("data", {}).get(mime)
             if data:
-                return Path(data["path"])
+                return data
     return None
 
 
@@ -74,14 +81,16 @@ def _page(notebook: Any, run: Run | None, problem: str | None, folders: dict[str
     from nbconvert import HTMLExporter
 
     summary = summarise(run) if run else None
-    incomplete = [line for line in (problem, words.incomplete_line(run) if run else NO_RUN) if line]
+    about = _told(notebook, PAGE_MIME) or {}
+    lacks = words.incomplete_line(run) if run else None if about else NO_RUN
+    incomplete = [line for line in (problem, lacks) if line]
     report = {
-        "title": words.title(run) if run else "Measurement without a run",
+        "title": words.title(run) if run else about.get("title", "Measurement without a run"),
         "verdict": words.verdict(run, summary) if run and summary else None,
         "incomplete": incomplete,
         "warnings": words.warning_lines(summary) if summary else [],
         "parameters": _parameters(notebook, run, folders),
-        "provenance": words.provenance(run) if run else [],
+        "provenance": words.provenance(run) if run else about.get("provenance", []),
     }
     exporter = HTMLExporter(
         template_name="template",

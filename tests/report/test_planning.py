@@ -1,0 +1,82 @@
+"""A plan as JSON, as text and as launch lines."""
+
+import json
+
+import pytest
+
+from shoestring.hardware.device_words import parse_devices
+from shoestring.models.outline import outline_of_shape
+from shoestring.plan.memory import Settings
+from shoestring.plan.planner import Ask, make_plan
+from shoestring.plan.speed_constants import load_constants
+from shoestring.report.plan_figure import memory_figure
+from shoestring.report.planning import offload_of, plan_json, plan_text
+from shoestring.report.style import svg_text
+
+NOTE = ("gtx 1050 ti", "rtx 2080", "gtx 1060 6GB", "ram:64GiB:68GB/s")
+
+
+def plan(model, *devices, **settings):
+    """Plan a shape for devices that are given by hand."""
+    return make_plan(
+        Ask(
+            model=f"shape:{model}", outline=outline_of_shape(model),
+            settings=Settings(**{"context": 4096} | settings), devices=parse_devices(devices),
+        ),
+        load_constants(),
+    )  # fmt: skip
+
+
+def test_the_line_gives_each_card_the_layers_of_the_plan():
+    """The shares add up to the layers on cards, the output among them."""
+    made = plan("qwen2.5-32b:q4_k_m", *NOTE, cache_type_k="q8_0", cache_type_v="q8_0")
+
+    offload = offload_of(made)
+    counts = [end - first for first, end in (placed.layers for placed in made.placed[1:])]
+    counts[-1] += 1
+    assert list(offload.tensor_split) == counts
+    assert offload.gpu_layers == sum(counts)
+    line = plan_json(made, None)["commands"]["llama-server"]
+    assert f"-ngl {sum(counts)}" in line
+    assert "--fit off" in line
+    assert "q8_0" in line
+
+
+def test_the_json_holds_what_scripts_rely_on():
+    """The keys of the command line's contract, with plain values."""
+    said = json.loads(json.dumps(plan_json(plan("llama-3.1-8b:q4_k_m", *NOTE), None)))
+
+    assert {"model", "fits", "placements", "predicted", "commands", "rejected"} <= set(said)
+    assert said["fits"] is True
+    assert {"llama-server", "ollama", "koboldcpp"} <= set(said["commands"])
+    for placed in said["placements"]:
+        parts = placed["memory_bytes"]
+        assert parts["total"] == sum(size for name, size in parts.items() if name != "total")
+    assert {"value", "low", "high"} == set(said["predicted"]["decode_tokens_per_s"])
+
+
+def test_what_does_not_fit_has_no_commands():
+    """A plan without a place has its reason, and nulls."""
+    said = plan_json(plan("llama-3.1-70b:q4_k_m", "t4"), None)
+
+    assert (said["fits"], said["commands"], said["placements"]) == (False, {}, [])
+    assert said["predicted"]["decode_tokens_per_s"] is None
+    assert "at least" in said["rejected"][0]
+
+
+@pytest.mark.parametrize("explain", [False, True])
+def test_the_text_fits_a_terminal(explain):
+    """Each line of the plan itself has at most 100 characters; commands may be longer."""
+    text = plan_text(plan("qwen2.5-32b:q4_k_m", *NOTE), None, explain=explain)
+
+    said = text.partition("llama-server:")[0]
+    assert max(map(len, said.splitlines())) <= 140
+    assert ("no better" in said) is explain
+    assert "layers 0 to" in said
+
+
+def test_the_picture_is_the_same_twice():
+    """A plan drawn again gives the same bytes."""
+    made = plan("qwen2.5-32b:q4_k_m", *NOTE)
+
+    assert svg_text(memory_figure(made)) == svg_text(memory_figure(made))
