@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -37,7 +38,7 @@ KOBOLD = "koboldcpp --model m.gguf --host 127.0.0.1 --port 5001 --contextsize 81
 TWO_CARDS = Offload(
     gpu_layers=33, tensor_split=(20, 13), experts_in_ram=10, cache_type_k="q8_0",
     cache_type_v="q8_0", flash_attention=True, devices=("CUDA1", "CUDA0"), threads=8, batch=2048,
-    ubatch=512, fit=False,
+    ubatch=512, fit=False, backend="cuda",
 )  # fmt: skip
 THIRD_NOTE = Offload(tensor_split=(1.5, 4.5, 3), rpc=("10.0.0.2:50052", "[::1]:50053"))
 REAL = Offload(
@@ -48,6 +49,7 @@ TINY_MOE = replace(
     SHAPES["mixtral-8x7b"], layers=3, width=256, feed_forward=512, heads=4, kv_heads=2, head_dim=64,
     vocabulary=2000, context=512,
 )  # fmt: skip
+TOO_MANY = Offload(tensor_split=(1,) * 16)
 QUESTION = "The capital of France is"
 NAME = 'it\'s a "small" $model.gguf'
 
@@ -61,6 +63,11 @@ NAME = 'it\'s a "small" $model.gguf'
          " --usecpu --gpulayers 0"),
         (Offload(devices=("Vulkan0",), gpu_layers=9), " --device Vulkan0 -ngl 9",
          " --usevulkan --device Vulkan0 --gpulayers 9"),
+        (Offload(backend="vulkan", gpu_layers=9), " -ngl 9", " --usevulkan --gpulayers 9"),
+        (Offload(backend="metal", gpu_layers=9), " -ngl 9", " --gpulayers 9"),
+        (Offload(backend="cuda"), "", " --usecuda"),
+        (Offload(backend="vulkan", gpu_layers=0), " -ngl 0", " --usecpu --gpulayers 0"),
+        (Offload(prompt_cache_bytes=1 << 30), " --cache-ram 1024", ""),
         (Offload(flash_attention=False), " -fa off", " --noflashattention"),
         (
             TWO_CARDS,
@@ -111,9 +118,9 @@ def test_lines_of_ollama():
             "OLLAMA_CONTEXT_LENGTH=8192 OLLAMA_NUM_PARALLEL=2 OLLAMA_FLASH_ATTENTION=1 "
             "OLLAMA_KV_CACHE_TYPE=q8_0 OLLAMA_SCHED_SPREAD=1 LLAMA_ARG_FIT=off "
             "LLAMA_ARG_DEVICE=CUDA1,CUDA0 LLAMA_ARG_TENSOR_SPLIT=20,13 LLAMA_ARG_N_CPU_MOE=10 "
-            "ollama serve &"
+            "ollama serve & pid=$!"
         ),
-        "until ollama list > /dev/null 2>&1; do sleep 1; done",
+        "while kill -0 $pid 2>/dev/null && ! ollama list >/dev/null 2>&1; do sleep 1; done",
         "ollama create shoestring-plan -f Modelfile",
         "ollama run shoestring-plan",
     ]
@@ -125,6 +132,7 @@ def test_lines_of_ollama():
         (Offload(), {}),
         (Offload(tensor_split=(33,)), {"LLAMA_ARG_TENSOR_SPLIT": "33"}),
         (Offload(flash_attention=False), {"OLLAMA_FLASH_ATTENTION": "0"}),
+        (Offload(prompt_cache_bytes=0, backend="cuda"), {"LLAMA_ARG_CACHE_RAM": "0"}),
         (Offload(cache_type_k="q8_0"),
          {"LLAMA_ARG_CACHE_TYPE_K": "q8_0", "LLAMA_ARG_CACHE_TYPE_V": "f16"}),
         (Offload(cache_type_k="q4_0", cache_type_v="q4_0"),
@@ -176,6 +184,17 @@ def test_an_engine_that_cannot_be_told_says_what(engine, offload, said):
     assert lines["llama-server"].startswith(LLAMA)
 
 
+def test_a_split_over_more_devices_than_llama_cpp_takes_costs_no_plan():
+    """Each engine's line says so; 15 are taken."""
+    made = launch_lines(MODEL, Offload(tensor_split=(1,) * 15))
+    assert made["llama-server"] == f"{LLAMA} --tensor-split {','.join('1' * 15)}"
+    made = launch_lines(MODEL, TOO_MANY)
+    for engine in ("llama-server", "ollama", "koboldcpp"):
+        assert made[engine] == (
+            "# tensor_split over 16 devices: llama.cpp takes 15 at most; give fewer devices"
+        )
+
+
 def test_koboldcpp_has_no_context_below_its_least():
     """A run rounds up and records it; a plan is told."""
     line = launch_lines(LaunchModel("m.gguf", 128), Offload())["koboldcpp"]
@@ -222,7 +241,7 @@ def test_what_was_decided_stands_in_the_record():
         ({"tensor_split": (0, 0)}, "tensor_split '0,0': give layers of each GPU"),
         ({"tensor_split": (-1, 3)}, "tensor_split '-1,3': give layers of each GPU"),
         ({"tensor_split": (float("nan"), 1)}, "tensor_split 'nan,1': give layers"),
-        ({"tensor_split": (1,) * 16}, "over 16 devices: llama.cpp takes 15 at most"),
+        ({"backend": "rocm"}, "backend 'rocm': give one of cuda, vulkan, metal"),
         ({"tensor_split": (1, 2), "devices": ("CUDA0",)}, "for 2 devices and 1 are named"),
         ({"devices": ("CUDA0,CUDA1",)}, "device 'CUDA0,CUDA1': give it as CUDA0"),
         ({"devices": ("--rpc",)}, "device '--rpc': give it as CUDA0"),
@@ -261,10 +280,17 @@ def test_a_server_that_runs_already_refuses_an_offload(engine):
         make_engine(subject, offload=Offload(gpu_layers=1))
 
 
-@pytest.mark.parametrize("offload", [Offload(devices=("CUDA0",)), Offload(rpc=("a:1",))])
-def test_the_embedded_engine_refuses_what_it_cannot_be_told(offload):
-    """Its library takes neither."""
-    with pytest.raises(BadValueError, match="embedded takes neither device nor rpc"):
+@pytest.mark.parametrize(
+    ("offload", "said"),
+    [
+        (Offload(devices=("CUDA0",)), "embedded takes neither device nor rpc"),
+        (Offload(rpc=("a:1",)), "embedded takes neither device nor rpc"),
+        (TOO_MANY, "tensor_split over 16 devices"),
+    ],
+)
+def test_the_embedded_engine_refuses_what_it_cannot_be_told(offload, said):
+    """Its library takes neither names of devices nor more of them than llama.cpp does."""
+    with pytest.raises(BadValueError, match=said):
         EmbeddedEngine(Path("m.gguf"), "m", offload=offload)
 
 
@@ -273,7 +299,7 @@ def test_the_embedded_engine_sets_what_was_decided():
     config = {"model_path": "m.gguf", "alias": "m", "api_key": "k", "context": 512, "parallel": 2}
     made, plain = (
         embedded_server._parameters(xllamacpp, {**config, "offload": asdict(offload)})
-        for offload in (REAL, Offload(threads=1))
+        for offload in (replace(REAL, prompt_cache_bytes=3 << 20), Offload(threads=1))
     )
     types, attention = xllamacpp.ggml_type, xllamacpp.llama_flash_attn_type
     assert (made.n_ctx, made.n_gpu_layers, made.n_batch, made.n_ubatch) == (1024, 9, 256, 128)
@@ -281,10 +307,25 @@ def test_the_embedded_engine_sets_what_was_decided():
     assert made.flash_attn_type == attention.LLAMA_FLASH_ATTN_TYPE_ENABLED
     assert list(made.tensor_split[:3]) == [6, 3, 0]
     assert not made.fit_params
+    assert made.cache_ram_mib == 3
     assert plain.cache_type_k == plain.cache_type_v == types.GGML_TYPE_F16
     assert plain.flash_attn_type == attention.LLAMA_FLASH_ATTN_TYPE_AUTO
     assert (plain.n_gpu_layers, plain.n_batch, plain.n_ubatch) == (-1, 2048, 512)
     assert plain.fit_params
+    assert plain.cache_ram_mib == xllamacpp.CommonParams().cache_ram_mib
+
+
+def test_the_lines_of_ollama_end_where_its_server_dies(tmp_path):
+    """They wait for an answer only while there is somebody to give it."""
+    program = tmp_path / "ollama"
+    program.write_text('#!/bin/sh\necho "$1" >> calls\nexit 1\n')
+    program.chmod(0o755)
+    text = launch_lines(MODEL, Offload())["ollama"]
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["bash", "-c", text], cwd=tmp_path, env={"PATH": path}, timeout=120, check=False)
+    calls = (tmp_path / "calls").read_text().split()
+    assert calls[-2:] == ["create", "run"]
+    assert "serve" in calls
 
 
 names = st.text(min_size=1).filter(str.isprintable)

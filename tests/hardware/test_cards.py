@@ -26,7 +26,15 @@ from shoestring.hardware.cards import GIBIBYTE, cards, find_card
         ("Intel(R) Arc(TM) A770 Graphics", "Arc A770"),
         ("AMD Ryzen 9 7950X 16-Core Processor", "Ryzen 9 7950X"),
         ("Intel(R) Core(TM) i9-13900K", "Core i9-13900K"),
+        ("13th Gen Intel(R) Core(TM) i9-13900K", "Core i9-13900K"),
+        ("12th Gen Intel(R) Core(TM) i7-12700K", "Core i7-12700K"),
+        ("Intel(R) Core(TM) i5-4278U CPU @ 2.60GHz", "Core i5-4278U"),
+        ("AMD Ryzen 7 7840HS w/ Radeon 780M Graphics", "Ryzen 7 7840HS"),
+        ("AMD RYZEN AI MAX+ 395 w/ Radeon 8060S", "Ryzen AI Max+ 395"),
+        ("AMD Radeon 780M Graphics", "Radeon 780M"),
         ("raspberry pi 5", "Raspberry Pi 5"),
+        ("raspberry pi 5 8gb", "Raspberry Pi 5"),
+        ("m4 max 128gb", "Apple M4 Max"),
         ("M1 Max", "Apple M1 Max"),
         ("Apple M4 Max 10P+4E+32GPU", "Apple M4 Max 32-core GPU"),
         ("M1 Ultra (48 GPU Core) 64GB", "Apple M1 Ultra 48-core GPU"),
@@ -68,6 +76,7 @@ def test_a_laptop_part_is_not_the_desktop_card(laptop, desktop):
         "9999",
         "M9",
         "M1 99-core GPU",
+        f"3090 {'9' * 5000}GB",
     ],
 )
 def test_an_unknown_card_is_not_guessed(text):

@@ -15,14 +15,16 @@ from shoestring.testing.nvml import FakeNvml, nvml_error, tesla_p100, tesla_t4
 MIB, GIB, TIB = 2**20, 2**30, 2**40
 OLD = Card("Old 1", (), "some", "gpu", "old", 8 * GIB, 100e9, None, 2e12, None, "a sheet")
 ECC = Card("Tesla T4", (), "some", "gpu", "turing", 16 * GIB, 320e9, 65e12, 8e12, None, "its sheet")
+WIDE = Card("Old 1 16GB", (), "some", "gpu", "old", 16 * GIB, 150e9, None, 3e12, None, "its own")
 CHIP = Card("Chip", (), "some", "apple", "m", None, 200e9, 5e12, 5e12, 10, "a page")
+IGPU = Card("Graphics 7", (), "some", "igpu", "g", None, 90e9, None, 8e12, None, "a sheet")
 CPU = Card("CPU 9", (), "some", "cpu", "x86", None, 50e9, None, 1e12, 8, "a data sheet")
 XTX = Card("7900xtx", (), "some", "gpu", "rdna", 24 * GIB, 960e9, None, None, None, "a sheet")
-CARDS = {card.name.lower(): card for card in (OLD, ECC, CHIP, CPU, XTX)}
+CARDS = {card.name.lower(): card for card in (OLD, WIDE, ECC, CHIP, IGPU, CPU, XTX)}
 
 
 def find(text: str) -> Card | None:
-    """Look a card up in a catalogue of five."""
+    """Look a card up in a catalogue of seven."""
     return CARDS.get({"t4": "tesla t4"}.get(text.lower(), text.lower()))
 
 
@@ -67,6 +69,32 @@ def test_a_card_that_nobody_knows_is_what_its_text_says():
     assert (device.compute_flops, device.generation) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("text", "name", "bandwidth"),
+    [
+        ("a100:80GiB", "A100 80GB", 1935e9),
+        ("a100", "A100 40GB", 1555e9),
+        ("rtx 3080:12GiB", "RTX 3080 12GB", 912e9),
+        ("rtx 3080:12GB", "RTX 3080 12GB", 912e9),
+        ("rtx 3060:8GiB", "RTX 3060 8GB", 240e9),
+        ("rtx 3060:7GiB", "RTX 3060", 360e9),
+        ("rtx 4060 ti:16380MiB", "RTX 4060 Ti 16GB", 288e9),
+        ("peer:rtx 3060:8GiB:20ms", "peer:RTX 3060 8GB", 240e9),
+    ],
+)
+def test_a_size_chooses_among_the_cards_of_a_name(text, name, bandwidth):
+    """Where the catalogue has one of that size; else it is a part of the bare one."""
+    device = parse_device(text)
+    assert (device.name, device.bandwidth_bytes_per_s) == (name, bandwidth)
+
+
+def test_a_card_of_another_size_brings_its_own_facts():
+    """Its compute and its sheet too; only the memory is said to be given where it is its own."""
+    device = parse("old 1:16GiB")
+    assert (device.compute_flops, device.total_bytes, device.source) == (3e12, 16 * GIB, "its own")
+    assert parse("old 1:16GB").source == "memory as given; else its own"
+
+
 @pytest.mark.parametrize("name", ["ram", "cpu", "RAM"])
 def test_ram_may_lack_a_bandwidth_and_says_so(name):
     """It can be measured; a gibibyte is left to the system."""
@@ -84,6 +112,45 @@ def test_ram_may_lack_a_bandwidth_and_says_so(name):
 def test_metal_lends_a_part_of_an_apple_chips_memory(total, lent):
     """Two thirds, and three quarters of a large one, as its drivers say."""
     assert parse(f"chip:{total}").memory_bytes == lent
+
+
+def test_graphics_in_ram_leave_the_system_its_share():
+    """As of RAM: a gibibyte, and no driver's 368 MiB."""
+    device = parse("graphics 7:32GiB")
+    assert (device.kind, device.memory_bytes) == ("gpu", 31 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("text", "gib"),
+    [("m4 max 128gb", 128), ("M4 Max 128GB:128GiB", 128), ("raspberry pi 5 8gb", 8),
+     ("gb10:128GiB", 128), ("dgx spark 128gb", 128)],
+)  # fmt: skip
+def test_a_size_in_the_name_is_that_of_what_comes_with_several(text, gib):
+    """It is not dropped: on a box 128 GB of such memory are 128 GiB."""
+    assert parse_device(text).total_bytes == gib * GIB
+
+
+@pytest.mark.parametrize(
+    ("texts", "wrong", "chip"),
+    [
+        (["apple m2:16GiB", "ram:16GiB"], "ram:16GiB", "Apple M2"),
+        (["cpu:8GiB:40GB/s", "t4", "2xradeon 780m:32GiB"], "cpu:8GiB:40GB/s", "Radeon 780M"),
+        (["gb10:128GiB", "ryzen 7 7840hs:16GiB"], "ryzen 7 7840hs:16GiB", "GB10"),
+    ],
+)
+def test_one_memory_is_not_counted_twice(texts, wrong, chip):
+    """A chip that computes in the machine's RAM has it already."""
+    with pytest.raises(BadValueError) as caught:
+        parse_devices(texts)
+    assert str(caught.value) == (
+        f"--device {wrong}: {chip} computes in the machine's own RAM; leave ram out"
+    )
+
+
+def test_a_chip_elsewhere_has_a_memory_of_its_own():
+    """A peer's RAM is not this machine's, and graphics with memory of their own leave RAM alone."""
+    texts = ["t4", "ram:16GiB", "peer:apple m2:16GiB:5ms"]
+    assert [device.kind for device in parse_devices(texts)] == ["gpu", "cpu", "peer"]
 
 
 @pytest.mark.parametrize(
@@ -139,6 +206,7 @@ def test_ram_is_not_added_where_nobody_asked():
         ("foo", "give its bandwidth as foo:8GiB:256GB/s"),
         ("foo:8GiB", "give its bandwidth as foo:8GiB:256GB/s"),
         ("chip", "write chip:16GiB"),
+        ("graphics 7:1GiB", "the system takes 1GiB"),
         ("ram", "Write ram:32GiB"),
         ("old 1:0GiB", "between 1B and 100TiB"),
         ("old 1:-8GiB", "between 1B and 100TiB"),
@@ -187,6 +255,20 @@ def test_what_cannot_be_is_refused_with_the_mend(text, mend):
     assert mend in message
     assert "\n" not in message
     assert len(message) < 300
+
+
+@pytest.mark.parametrize(
+    ("text", "mend"),
+    [
+        ("gb10", "write gb10:16GiB"),
+        ("m4 max 0gb", "between 1B and 100TiB"),
+        ("m4 max 128gb:64GiB", "says 128GiB, and 64GiB is given; leave one of them out"),
+    ],
+)
+def test_memory_that_nobody_told_or_two_told_is_refused(text, mend):
+    """Of what has no size of its own, by the real catalogue."""
+    with pytest.raises(BadValueError, match=mend):
+        parse_device(text)
 
 
 def test_a_near_miss_is_named():
@@ -295,6 +377,28 @@ def test_a_slice_of_a_card_has_not_the_cards_bandwidth(tmp_path):
     assert gpu.link_bytes_per_s is None
 
 
+@pytest.mark.parametrize(
+    ("name", "mebibytes", "bandwidth", "flops"),
+    [
+        ("RTX 4060 Ti", 16_380, 288e9, 88.2e12),
+        ("RTX 3080", 12_288, 912e9, 122.6e12),
+        ("RTX 3060", 8_192, 240e9, 51e12),
+        ("RTX 5060 Ti", 8_151, 448e9, 94.8e12),
+        ("RTX 2060", 12_288, 336e9, 57.4e12),
+        ("RTX 3050", 6_144, 168e9, 27.1e12),
+        ("RTX 3060", 12_288, 360e9, 51e12),
+    ],
+)
+def test_one_name_of_several_sizes_is_told_apart_by_the_memory(
+    tmp_path, name, mebibytes, bandwidth, flops
+):
+    """NVML gives all of them the same name."""
+    card = tesla_t4(name=f"NVIDIA GeForce {name}", total_bytes=mebibytes * MIB)
+    gpu, _ = detect(machine(tmp_path), card)
+    assert (gpu.bandwidth_bytes_per_s, gpu.compute_flops) == (bandwidth, flops)
+    assert "specifications" in gpu.source
+
+
 def test_a_card_that_the_catalogue_lacks_has_no_bandwidth(tmp_path):
     """It is a device all the same."""
     gpu, _ = detect(machine(tmp_path), tesla_t4(name="NVIDIA Something New 1"))
@@ -306,6 +410,16 @@ def test_a_full_gpu_has_nothing_free(tmp_path):
     """Never less than nothing."""
     gpu, _ = detect(machine(tmp_path), tesla_t4(used_bytes=15 * GIB))
     assert gpu.memory_bytes == 0
+
+
+def test_a_gpu_in_ram_is_not_counted_beside_it(tmp_path):
+    """Its memory is RAM: it has to be given alone, and that is said as it can be given."""
+    said = []
+    (ram,) = detect(machine(tmp_path), tesla_t4(name="NVIDIA GB10"), said=said)
+    assert ram.kind == "cpu"
+    (reason,) = said
+    assert reason.startswith("GPUs: NVIDIA GB10 computes in the machine's own RAM")
+    assert parse_devices([reason.rpartition(" ")[2]])[0].name == "GB10"
 
 
 def test_only_visible_gpus_are_detected_in_the_variables_order(tmp_path):
@@ -331,12 +445,15 @@ def test_unlike_gpus_may_be_counted_otherwise(tmp_path):
 
 
 def test_without_a_driver_there_is_the_processor_and_the_reason(tmp_path):
-    """Once, although the driver is asked for facts and for use."""
+    """Once, although the driver is asked for facts and for use; and how to give other GPUs."""
     said = []
     missing = FakeNvml(init_error=nvml_error(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND))
     devices = detect_devices(machine(tmp_path), say=said.append, environ={}, nvml=missing)
     assert [device.name for device in devices] == ["cpu"]
-    assert said == ["GPUs: NVML: NVML Shared Library Not Found"]
+    assert said[0] == "GPUs: NVML: NVML Shared Library Not Found"
+    (other,) = said[1:]
+    assert other.startswith("GPUs: those of other makers than NVIDIA are not looked for")
+    assert parse_devices([other.split("'")[1]])[0].name == "Apple M4 Max"
 
 
 def test_ram_is_what_is_available_now(tmp_path):
@@ -353,6 +470,14 @@ def test_a_measured_bandwidth_wins(tmp_path):
     (ram,) = detect(machine(tmp_path, "AMD Ryzen 9 7950X"), ram_bytes_per_s=42e9)
     assert ram.bandwidth_bytes_per_s == 42e9
     assert "measured here" in ram.source
+
+
+def test_a_processor_is_known_as_its_kernel_spells_it(tmp_path):
+    """With its generation; what its sheet says of all its cores is what is lent here."""
+    files = {"proc/cpuinfo": 24 * CPUINFO.format(model="13th Gen Intel(R) Core(TM) i9-13900K"),
+             "proc/self/status": "Cpus_allowed_list:\t0-23\n"}  # fmt: skip
+    (ram,) = detect(machine(tmp_path, **files))
+    assert (ram.bandwidth_bytes_per_s, ram.generation) == (89.6e9, "x86-avx2")
 
 
 def test_some_cores_of_a_processor_have_not_its_bandwidth(tmp_path):

@@ -1,10 +1,13 @@
 import itertools
+from concurrent.futures import ThreadPoolExecutor
+from threading import BrokenBarrierError
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring.errors import MissingError
+from shoestring.hardware import memory_speed
 from shoestring.hardware.memory_speed import (
     choose_buffer_bytes,
     last_level_cache_bytes,
@@ -89,6 +92,32 @@ def test_bytes_are_counted_and_divided_by_the_time_of_the_slowest(tmp_path):
     assert speed.read_bytes_per_s == speed.read_median_bytes_per_s == 3 * MIB
     assert speed.copy_bytes_per_s == 2 * MIB
     assert speed.triad_bytes_per_s == 5 * MIB
+
+
+class FullPool(ThreadPoolExecutor):
+    """Threads of a container whose limit allows one; the first waits for the others."""
+
+    first = None
+
+    def submit(self, *work):
+        """Start the first task only."""
+        if FullPool.first is not None:
+            raise RuntimeError("can't start new thread")
+        FullPool.first = super().submit(*work)
+        return FullPool.first
+
+    def __exit__(self, *_):
+        """Leave at once, where the real one would wait for its threads."""
+        self.shutdown(wait=False)
+
+
+def test_a_thread_that_cannot_be_started_leaves_none_waiting(tmp_path, monkeypatch):
+    """The error says what to allow, and those that waited at the start have left."""
+    monkeypatch.setattr(memory_speed, "ThreadPoolExecutor", FullPool)
+    monkeypatch.setattr(FullPool, "first", None)
+    with pytest.raises(MissingError, match=r"3 threads cannot be started \(can't start new thread"):
+        measure_memory_speed(tmp_path, threads=3, buffer_bytes=MIB)
+    assert isinstance(FullPool.first.exception(timeout=30), BrokenBarrierError)
 
 
 def test_rounds_go_on_until_the_budget_is_spent(tmp_path):

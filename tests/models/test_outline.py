@@ -67,6 +67,10 @@ def test_experts_have_a_width_of_their_own():
         ("llama__ssm__state_size", 16, "llama.ssm.state_size means a state"),
         ("llama__rope__freq_base", "high", "llama.rope.freq_base is 'high'"),
         ("llama__block_count", 1 << 40, "llama.block_count is '1099511627776'"),
+        ("llama__block_count", 4097, "is '4097'; a whole number from 1 to 4096 is needed"),
+        ("llama__block_count", 16_000_000, "llama.block_count is '16000000'; a whole number"),
+        ("llama__block_count", 2, r"is 2 and its tensors are not those of layers 0 to 1 \(1"),
+        ("llama__block_count", 3000, "is 3000 and its tensors are not those of"),
     ],
 )
 def test_a_header_that_cannot_be_planned_names_the_key(key, value, said):
@@ -75,6 +79,26 @@ def test_a_header_that_cannot_be_planned_names_the_key(key, value, said):
         outline_of_header(header_of("llama-3.2-1b/1:q8_0", **{key: value}))
     assert "\n" not in str(caught.value)
     assert "synthetic llama-3.2-1b" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ((), 0),
+        (("blk.1.attn_norm.weight", "blk.2.attn_norm.weight"), 2),
+        (("blk.0.attn_norm.weight", "blk.00.attn_norm.weight"), 2),
+        (("blk.0.attn_norm.weight", "blk.1.attn_norm.weight", "blk.x.attn_norm.weight"), 3),
+        (("blk.0.attn_norm.weight", "blk.1.attn_norm.weight", "blk"), 3),
+    ],
+)
+def test_layers_that_are_not_those_of_the_tensors_are_refused(names, found):
+    """Whatever else the numbers are than just 0 and 1."""
+    header = header_of("llama-3.2-1b/2:q8_0")
+    assert outline_of_header(header).shape.layers == 2
+    rest = [tensor for tensor in header.tensors if not tensor.name.startswith("blk.")]
+    layers = [replace(header.tensors[0], name=name) for name in names]
+    with pytest.raises(BadModelError, match=rf"is 2 and its .* \({found} layers found\)"):
+        outline_of_header(replace(header, tensors=(*rest, *layers)))
 
 
 @settings(deadline=None)

@@ -48,17 +48,6 @@ def test_shares_become_layers_as_llama_cpp_makes_them():
     assert output == 3
 
 
-def test_the_older_rule_leaves_the_output_in_ram():
-    """Then 40 are 40 layers: the note's 24 in RAM, though it calls them the final ones."""
-    problem = machine(0, 0, 0, layers=64)
-
-    runs, output = share_out(problem, (1.5, 4.5, 3), 40, output_late=True)
-    assert (counts(runs), output) == ([24, 7, 20, 13], 0)
-
-    runs, output = share_out(problem, (1.5, 4.5, 3), 65, output_late=True)
-    assert (counts(runs)[0], output) == (0, 3)
-
-
 def test_more_layers_than_there_are_mean_all():
     """As 99 does in everybody's command line; none means none."""
     assert share_out(machine(0, 0), (1, 1), 99) == ([(0, 0), (0, 5), (5, 8)], 2)
@@ -92,12 +81,11 @@ def test_impossible_shares_are_refused(shares, gpu_layers, message):
     st.integers(1, 40),
     st.lists(st.floats(0, 100), min_size=1, max_size=4).filter(lambda shares: max(shares) > 0.01),
     st.integers(0, 50),
-    st.booleans(),
 )
-def test_every_layer_is_somewhere_once(layers, shares, gpu_layers, late):
+def test_every_layer_is_somewhere_once(layers, shares, gpu_layers):
     """In runs one after the other; on cards are as many as asked for, as far as there are."""
     problem = machine(*[0] * len(shares), layers=layers)
-    runs, output = share_out(problem, shares, gpu_layers, output_late=late)
+    runs, output = share_out(problem, shares, gpu_layers)
 
     assert runs[0][0] == 0
     assert runs[-1][1] == layers

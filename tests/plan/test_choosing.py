@@ -24,9 +24,23 @@ def test_what_is_chosen_fits_and_is_sorted_by_the_wish():
 
     assert fitting == 3 * 5 * 2
     assert fast[0].option.model == "Qwen3-0.6B"
+    assert all(one.option.decode_tokens_per_s.value >= 3 for one in fast)
     assert good[0].option.model.endswith("8B")
     assert {one.option for one in fast} == {one.option for one in good}
     assert all(one.plan.fits for one in fast)
+
+
+def test_models_of_one_shape_are_named_together():
+    """None of the catalogue is hidden behind another of its shape."""
+    shared = [model for model in CURRENT_MODELS if model.shape == "qwen2.5-7b"]
+    chosen, _ = choose(
+        parse_devices(["rtx 3090", "ram:8GiB:20GB/s"]), Settings(context=1), "speed",
+        load_constants(), models=shared, contexts=(4096,),
+    )  # fmt: skip
+
+    assert len(shared) > 1
+    assert {one.title for one in chosen[0].models} == {one.title for one in shared}
+    assert {"chat", "code"} <= set(chosen[0].uses)
 
 
 def test_models_that_do_not_fit_are_no_choice():

@@ -10,7 +10,8 @@ from shoestring.errors import BadValueError
 from shoestring.hardware.device_words import parse_devices
 from shoestring.models.outline import outline_of_shape
 from shoestring.plan.memory import Settings
-from shoestring.plan.planner import MARGIN, Ask, make_plan
+from shoestring.plan.planner import Ask, make_plan
+from shoestring.plan.row import MARGIN
 from shoestring.plan.speed_constants import load_constants
 
 NOTE = ("gtx 1050 ti", "rtx 2080", "gtx 1060 6GB", "ram:64GiB:68GB/s")
@@ -100,6 +101,95 @@ def test_without_a_bandwidth_there_is_a_place_but_no_speed():
     assert made.fits
     assert made.predicted is None
     assert "ram:32GiB:40GB/s" in made.no_speed
+
+
+def test_a_device_that_holds_nothing_needs_no_bandwidth():
+    """RAM without a bandwidth keeps the embedding alone: the speed is that of the card."""
+    made = plan("llama-3.2-1b:q4_k_m", "rtx 3060", "ram:64GiB")
+
+    assert made.no_speed is None
+    assert made.predicted is not None
+    assert made.rejected == ()
+
+
+def test_a_time_that_rests_on_a_nominal_bandwidth_is_never_said():
+    """Of other ways only what does not fit is told, without a share of slowness."""
+    made = plan("qwen2.5-32b:q4_k_m", "rtx 2080", "gtx 1060 6GB", "ram:64GiB")
+
+    assert made.predicted is None
+    assert made.rejected
+    assert not any("slower" in line or "faster" in line for line in made.rejected)
+
+
+def test_what_is_given_by_hand_and_does_not_fit_has_its_reason():
+    """Also where the layers are those of the best split, and only the output is not."""
+    made = plan("llama-3.1-8b:q4_k_m", "foo:500MiB:200GB/s", "ram:32GiB:40GB/s",
+                gpu_layers=1, shares=(1.0,))  # fmt: skip
+
+    assert not made.fits
+    assert "foo lacks" in made.rejected[0]
+
+
+def test_shares_without_a_number_are_of_all_layers():
+    """As after --tensor-split alone: everything goes to cards, and the shortage is theirs."""
+    made = plan("llama-3.1-8b:q4_k_m", "gtx 1050 ti:3GiB", "gtx 1050 ti:3GiB", shares=(3.0, 1.0))
+
+    assert not made.fits
+    assert "GTX 1050 Ti" in made.rejected[0]
+    assert "ram lacks" not in made.rejected[0]
+
+
+def test_layers_for_cards_that_are_not_there_are_refused():
+    """RAM alone has none of them."""
+    with pytest.raises(BadValueError, match="no card or peer was given"):
+        plan("llama-3.1-8b:q4_k_m", "ram:32GiB:40GB/s", gpu_layers=3)
+
+
+def test_one_layer_on_a_slow_card_is_the_output():
+    """The user's number counts, also where RAM would be faster."""
+    made = plan("llama-3.1-8b:q4_k_m", "foo:8GiB:10GB/s", "ram:32GiB:40GB/s", gpu_layers=1)
+
+    assert made.placed[1].output
+
+
+def test_experts_in_ram_pay_for_the_link_to_a_peer():
+    """A round trip for each layer whose experts the host computes: none behind a slow link."""
+    near = plan("mixtral-8x7b:q4_k_m", "peer:rtx 3060:0.1ms:10Gbit/s", "ram:64GiB:20GB/s")
+    far = plan("mixtral-8x7b:q4_k_m", "peer:rtx 3060:200ms", "ram:64GiB:20GB/s")
+
+    assert far.split.expert_layers == 0
+    for made in (near, far):
+        said = 1 / made.predicted.decode_tokens_per_s.value
+        assert made.split.token_s == pytest.approx(said, rel=1e-6)
+
+
+def test_the_first_token_takes_no_less_than_any_other():
+    """A prompt of one token reads every weight once; a longer one waits longer."""
+    times = [
+        plan("llama-3.1-8b:q4_k_m", "rtx 3060", "ram:8GiB:20GB/s", prompt_tokens=n).predicted
+        for n in (1, 512, 4096)
+    ]
+
+    assert times[0].ttft_s.value >= 0.7 / times[0].decode_tokens_per_s.value
+    assert times[0].ttft_s.value < times[1].ttft_s.value < times[2].ttft_s.value / 8
+
+
+def test_a_full_context_is_slower_than_an_empty_one():
+    """The cache is read for each token."""
+    made = plan("llama-3.1-8b:q4_k_m", "rtx 3090", "ram:8GiB:20GB/s", context=32_768)
+
+    assert made.filled_tokens_per_s.value < 0.9 * made.predicted.decode_tokens_per_s.value
+
+
+def test_each_processor_rearranges_its_own_types():
+    """Q8_0 has a second copy on ARM with dot products, none on x86."""
+    arm, x86 = (
+        plan("llama-3.2-1b:q8_0", device).demand
+        for device in ("raspberry pi 5:8GiB", "ryzen 9 7950x:8GiB")
+    )
+
+    assert sum(arm.repacked_bytes) > 0.5 * arm.file_bytes
+    assert sum(x86.repacked_bytes) == 0
 
 
 def test_shares_for_other_devices_are_refused():

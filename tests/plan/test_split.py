@@ -54,7 +54,7 @@ def judge(problem: Problem, runs: list[range], number: int) -> Key | None:
         if taken > place.room_bytes or not place.least_layers <= inner <= most:
             return None
         fullest = max(fullest, taken / max(place.room_bytes, 1))
-    return problem.base_s + sum(time_s for _, _, time_s in parts), number, fullest
+    return sum(time_s for _, _, time_s in parts), number, fullest
 
 
 def add_up(problem: Problem, place: Place, run: range, number: int) -> tuple[int, int, float]:
@@ -66,7 +66,6 @@ def add_up(problem: Problem, place: Place, run: range, number: int) -> tuple[int
             time_s += place.output_s
             continue
         used += problem.weights_bytes[unit] + problem.cache_bytes[unit]
-        used += place.extra_bytes[unit] if place.extra_bytes else 0
         time_s += place.layer_s[unit]
         if unit < number and problem.expert_bytes[unit] and not place.host:
             away += problem.expert_bytes[unit]
@@ -102,7 +101,6 @@ def make_problem(chance: random.Random) -> Problem:
                 host=index == at,
                 output_bytes=chance.randint(0, 20),
                 output_s=float(chance.randint(0, 9)),
-                extra_bytes=some(9) if chance.random() < 0.3 else (),
                 hop_s=float(chance.randint(0, 2)),
                 stream_bytes=chance.choice([0, 0, chance.randint(1, 9)]),
                 least_layers=chance.choice([0] * 6 + [chance.randint(0, layers)]),
@@ -116,7 +114,6 @@ def make_problem(chance: random.Random) -> Problem:
         embedding_bytes=chance.randint(0, 15),
         expert_bytes=tuple(experts) if moe else (),
         expert_layers=chance.choice([None, None, chance.randint(0, layers)]) if moe else None,
-        base_s=float(chance.randint(0, 3)),
     )
 
 
@@ -312,7 +309,6 @@ def test_a_place_that_is_none_is_refused(change: dict, message: str):
     [
         ({"expert_bytes": (1,) * 8}, "what the experts take is missing"),
         ({"expert_bytes": (1,)}, "1 values, 8 layers"),
-        ({"base_s": -1.0}, "negative or no number"),
     ],
 )
 def test_a_problem_that_is_none_is_refused(change: dict, message: str):

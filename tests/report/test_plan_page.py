@@ -7,13 +7,8 @@ import pytest
 from shoestring.errors import BadRunError, UserError
 from shoestring.report.html import render_html
 from shoestring.report.notebook import execute_notebook, find_notebook
-from shoestring.report.plan_evidence import (
-    here_table,
-    memory_table,
-    note_sizes_table,
-    note_tiers_table,
-    read_figures,
-)
+from shoestring.report.plan_evidence import here_table, memory_table, read_figures
+from shoestring.report.plan_note import note_choice_table, note_sizes_table, note_tiers_table
 from shoestring.report.plan_page import PlanPage
 
 DEVICES = "t4, ram:12GiB:20GB/s"
@@ -51,6 +46,15 @@ def test_the_note_is_too_low_on_small_quantisations():
     assert errors["llama-3.1-8b", "q2_k"] < -0.1
     assert abs(errors["llama-3.1-8b", "q8_0"]) < 0.001
     assert note_tiers_table().rows
+
+
+def test_the_note_chooses_what_does_not_fit():
+    """On some card one of its three, by its rule of 2 GB, is more than the card holds."""
+    rows = note_choice_table().rows
+
+    chosen = [(row[2].count(",") + 1 if row[2] else 0, row[3]) for row in rows]
+    assert any(fits < count for count, fits in chosen)
+    assert all(fits <= count for count, fits in chosen)
 
 
 def test_figures_that_were_not_taken_are_not_shown(tmp_path):

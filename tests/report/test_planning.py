@@ -10,7 +10,8 @@ from shoestring.plan.memory import Settings
 from shoestring.plan.planner import Ask, make_plan
 from shoestring.plan.speed_constants import load_constants
 from shoestring.report.plan_figure import memory_figure
-from shoestring.report.planning import offload_of, plan_json, plan_text
+from shoestring.report.plan_text import plan_text
+from shoestring.report.planning import offload_of, plan_json
 from shoestring.report.style import svg_text
 
 NOTE = ("gtx 1050 ti", "rtx 2080", "gtx 1060 6GB", "ram:64GiB:68GB/s")
@@ -42,6 +43,39 @@ def test_the_line_gives_each_card_the_layers_of_the_plan():
     assert "q8_0" in line
 
 
+@pytest.mark.parametrize("devices", [("rtx 3060:12GiB", "ram:32GiB:40GB/s")])
+def test_cards_without_a_part_are_left_alone(devices):
+    """0 layers do not keep llama.cpp off a GPU; naming no device does."""
+    made = make_plan(
+        Ask(
+            model="shape:llama-3.1-8b:q4_k_m", outline=outline_of_shape("llama-3.1-8b:q4_k_m"),
+            settings=Settings(context=4096), devices=parse_devices(devices), gpu_layers=0,
+        ),
+        load_constants(),
+    )  # fmt: skip
+
+    assert "--device none" in plan_json(made, None)["commands"]["llama-server"]
+
+
+@pytest.mark.parametrize(
+    ("device", "word"), [("t4", "--usecuda"), ("rx 7900 xtx", "--usevulkan"), ("m1 max:64GiB", "")]
+)
+def test_koboldcpp_computes_with_what_the_card_has(device, word):
+    """CUDA is NVIDIA's."""
+    line = plan_json(plan("llama-3.2-1b:q4_k_m", device), None)["commands"]["koboldcpp"]
+
+    assert word in line
+    assert ("--usecuda" in line) is (word == "--usecuda")
+
+
+def test_a_peer_without_a_part_is_not_asked_for():
+    """The server would not start without it."""
+    made = plan("llama-3.1-8b:q4_k_m", "t4", "peer:rtx 3060:1s", "ram:16GiB:20GB/s")
+
+    assert offload_of(made).rpc == ()
+    assert offload_of(made).tensor_split is None
+
+
 def test_the_json_holds_what_scripts_rely_on():
     """The keys of the command line's contract, with plain values."""
     said = json.loads(json.dumps(plan_json(plan("llama-3.1-8b:q4_k_m", *NOTE), None)))
@@ -66,11 +100,11 @@ def test_what_does_not_fit_has_no_commands():
 
 @pytest.mark.parametrize("explain", [False, True])
 def test_the_text_fits_a_terminal(explain):
-    """Each line of the plan itself has at most 100 characters; commands may be longer."""
+    """Where each layer goes and how fast it is; reasons and commands may be longer."""
     text = plan_text(plan("qwen2.5-32b:q4_k_m", *NOTE), None, explain=explain)
 
     said = text.partition("llama-server:")[0]
-    assert max(map(len, said.splitlines())) <= 140
+    assert max(map(len, said.partition("no better")[0].splitlines())) <= 100
     assert ("no better" in said) is explain
     assert "layers 0 to" in said
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoestring.engines.discovery import check_installed
 from shoestring.engines.launch import NOBODYS_URL, given_environment
-from shoestring.engines.offload import Offload
+from shoestring.engines.offload import Offload, check_split
 from shoestring.engines.openai import Endpoint, OpenAIEngine
 from shoestring.engines.protocol import Span
 from shoestring.engines.transport import parse_base_url
@@ -51,7 +51,8 @@ class EmbeddedEngine(OpenAIEngine):
         load_timeout_s: longest time to wait for the model.
 
     Raises:
-        BadValueError: the offload names devices or RPC servers, which xllamacpp cannot be told.
+        BadValueError: the offload names devices or RPC servers, which xllamacpp cannot be told, or
+            more devices than llama.cpp takes.
     """
 
     name = "embedded"
@@ -78,6 +79,7 @@ class EmbeddedEngine(OpenAIEngine):
         )
         if offload.devices or offload.rpc:
             raise BadValueError("embedded takes neither device nor rpc: use --engine llama-server")
+        check_split(offload)
         self._path = path
         self._context = context
         self._parallel = parallel

@@ -63,10 +63,12 @@ def _place(xllamacpp: Any, parameters: Any, offload: dict[str, Any]) -> None:
     """Set what an :class:`~shoestring.engines.offload.Offload` decides; the rest stays as it is."""
     parameters.cpuparams.n_threads = offload["threads"]
     parameters.cpuparams_batch.n_threads = offload["threads"]
+    cache_bytes = offload["prompt_cache_bytes"]
     for name, value in {
         "n_gpu_layers": offload["gpu_layers"],
         "n_batch": offload["batch"],
         "n_ubatch": offload["ubatch"],
+        "cache_ram_mib": None if cache_bytes is None else cache_bytes >> 20,
     }.items():
         if value is not None:
             setattr(parameters, name, value)

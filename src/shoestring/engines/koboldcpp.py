@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from shoestring.engines.events import DONE, read_stream
 from shoestring.engines.http_engine import API_KEY_VARIABLE, HEALTH_TIMEOUT_S
 from shoestring.engines.launch import NOBODYS_URL
-from shoestring.engines.offload import flag_words
+from shoestring.engines.offload import check_split, flag_words
 from shoestring.engines.protocol import Failure, NativeTimings
 from shoestring.engines.served import ServedEngine
 from shoestring.errors import BadValueError, MissingError, ShoestringError
@@ -45,6 +45,8 @@ SMALLEST_CONTEXT = 256
 BATCHES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 CACHES = {"f16": None, "q8_0": "1", "q4_0": "2", "q5_1": "q5_1", "bf16": "bf16"}
 """What ``--quantkv`` is called for a type; the numbers are known to old and new versions."""
+BACKENDS = {"cuda": "--usecuda", "vulkan": "--usevulkan", "metal": None}
+"""Flags of what computes on GPUs; a KoboldCpp on an Apple has Metal and needs none."""
 TAIL_ARRIVALS = 4
 
 
@@ -206,6 +208,7 @@ def kobold_words(
     """
     if offload.rpc:
         raise BadValueError("koboldcpp has no RPC: leave rpc out, or use llama-server")
+    check_split(offload)
     if context < SMALLEST_CONTEXT:
         raise BadValueError(f"koboldcpp has no context of {context}: give {SMALLEST_CONTEXT}")
     layers, keys = offload.gpu_layers, offload.cache_type_k
@@ -217,6 +220,7 @@ def kobold_words(
     if offload.ubatch not in (None, *BATCHES):
         known = ", ".join(map(str, BATCHES))
         raise BadValueError(f"koboldcpp has no ubatch {offload.ubatch}: give one of {known}")
+    backend = _backend(offload)
     flags = flag_words(
         ("--model", path),
         ("--host", "127.0.0.1"),
@@ -227,7 +231,7 @@ def kobold_words(
         ("--threads", offload.threads),
         # It computes as many tokens at once as it takes from a prompt.
         ("--blasbatchsize", offload.ubatch),
-        (_backend(offload), layers is not None),
+        (str(backend), backend is not None),
         ("--device", layers != 0 and ",".join(offload.devices)),
         ("--gpulayers", layers),
         ("--tensor_split", offload.shares),
@@ -240,11 +244,15 @@ def kobold_words(
     return [program, *flags]
 
 
-def _backend(offload: Offload) -> str:
-    """Return the flag of what computes: by the devices' names where they are told, else CUDA."""
-    if not offload.gpu_layers:
+def _backend(offload: Offload) -> str | None:
+    """Return the flag of what computes: as decided, else by the devices' names, else CUDA."""
+    if offload.gpu_layers == 0:
         return "--usecpu"
-    return "--usevulkan" if "".join(offload.devices).startswith("Vulkan") else "--usecuda"
+    if offload.backend is not None:
+        return BACKENDS[offload.backend]
+    if offload.gpu_layers is None:
+        return None
+    return BACKENDS["vulkan" if "".join(offload.devices).startswith("Vulkan") else "cuda"]
 
 
 class LastGeneration:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from shoestring.engines.offload import flag_words
+from shoestring.engines.offload import check_split, flag_words
 from shoestring.engines.served import ServedEngine
 
 if TYPE_CHECKING:
@@ -33,7 +33,11 @@ class LlamaServerEngine(ServedEngine):
         super().__init__(path, model_id, fixed_length_field="ignore_eos", **settings)
 
     def command(self, program: Path, port: int) -> list[str]:
-        """Return the command line that starts the server."""
+        """Return the command line that starts the server.
+
+        Raises:
+            BadValueError: llama.cpp cannot be told what the offload says.
+        """
         words = server_words(
             str(program),
             str(self._path),
@@ -63,7 +67,11 @@ def server_words(
         context: tokens of context for each request.
         parallel: how many requests it takes at once.
         offload: where the model's parts go.
+
+    Raises:
+        BadValueError: llama.cpp cannot be told what the offload says.
     """
+    check_split(offload)
     keys, values = offload.cache_types or (None, None)
     attention = {None: None, True: "on", False: "off"}[offload.flash_attention]
     flags = flag_words(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from shoestring.errors import BadValueError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 UNQUANTISED = ("f32", "f16", "bf16")
 CACHE_TYPES = (*UNQUANTISED, "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 """What ``--cache-type-k`` of llama-server takes."""
+Backend = Literal["cuda", "vulkan", "metal"]
 MOST_DEVICES = 15
 """llama.cpp refuses a split over 16 or more (``common/arg.cpp``)."""
 DEVICE = re.compile(r"[A-Za-z][A-Za-z0-9_.:\[\]-]*")
@@ -49,9 +50,12 @@ class Offload:
         prompt_cache_bytes: RAM that the server may fill with the caches of earlier prompts, in
             whole MiB; None: the engine decides (llama-server: 8 GiB).
         fit: whether the engine may change what is left open until it fits in free memory.
+        backend: what computes on the GPUs, for KoboldCpp, which has several in one program; None:
+            it goes by the devices' names. Other engines have the one that they were built with.
 
     Raises:
-        BadValueError: a value cannot be used; names it.
+        BadValueError: a value cannot be used; names it. What an engine cannot be told, its words
+            refuse: another may take it.
     """
 
     gpu_layers: int | None = None
@@ -67,6 +71,7 @@ class Offload:
     ubatch: int | None = None
     prompt_cache_bytes: int | None = None
     fit: bool = True
+    backend: Backend | None = None
 
     def __post_init__(self) -> None:
         """Check each value, then those that must go together."""
@@ -79,6 +84,9 @@ class Offload:
                 raise BadValueError(f"{name} {value}: give {least} or more")
         if self.batch is not None and self.ubatch is not None and self.ubatch > self.batch:
             raise BadValueError(f"ubatch {self.ubatch} is more than batch {self.batch}: give less")
+        if self.backend not in (None, *get_args(Backend)):
+            known = ", ".join(get_args(Backend))
+            raise BadValueError(f"backend {self.backend!r}: give one of {known}")
         self._check_cache()
         self._check_split()
         _check_names("device", self.devices, DEVICE, "CUDA0")
@@ -127,10 +135,6 @@ class Offload:
         given = ",".join(map(str, split))
         if not all(math.isfinite(share) and share >= 0 for share in split) or not any(split):
             raise BadValueError(f"tensor_split {given!r}: give layers of each GPU, such as 20,13")
-        if len(split) > MOST_DEVICES:
-            raise BadValueError(
-                f"tensor_split over {len(split)} devices: llama.cpp takes {MOST_DEVICES} at most"
-            )
         if self.devices and len(self.devices) != len(split):
             raise BadValueError(
                 f"tensor_split {given} is for {len(split)} devices and {len(self.devices)} are "
@@ -143,6 +147,20 @@ def _check_names(what: str, given: Iterable[str], form: re.Pattern[str], example
     for name in given:
         if not form.fullmatch(name):
             raise BadValueError(f"{what} {name!r}: give it as {example}")
+
+
+def check_split(offload: Offload) -> None:
+    """Refuse a split over more devices than llama.cpp takes, and with it every engine of ours.
+
+    Raises:
+        BadValueError: it is one; says over how many.
+    """
+    devices = len(offload.tensor_split or ())
+    if devices > MOST_DEVICES:
+        raise BadValueError(
+            f"tensor_split over {devices} devices: llama.cpp takes {MOST_DEVICES} at most; give "
+            "fewer devices"
+        )
 
 
 def flag_words(*flags: tuple[str, object]) -> list[str]:

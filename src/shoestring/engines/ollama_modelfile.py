@@ -13,7 +13,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from shoestring.engines.offload import UNQUANTISED
+from shoestring.engines.offload import UNQUANTISED, check_split
 from shoestring.errors import BadValueError
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def server_variables(context: int, parallel: int, offload: Offload) -> dict[str,
     """
     if offload.rpc:
         raise BadValueError("ollama has no RPC: leave rpc out, or use llama-server")
+    check_split(offload)
     keys, values = offload.cache_types or ("", "")
     cache_mib = offload.prompt_cache_mib
     attention = offload.flash_attention
@@ -117,8 +118,9 @@ def ollama_lines(source: str, *, context: int, parallel: int, offload: Offload) 
         )
     serve = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
     lines += [
-        " ".join([*serve, "ollama serve &"]),
-        "until ollama list > /dev/null 2>&1; do sleep 1; done",
+        " ".join([*serve, "ollama serve & pid=$!"]),
+        # Until it answers, or has ended: then the next line says that nobody answers.
+        "while kill -0 $pid 2>/dev/null && ! ollama list >/dev/null 2>&1; do sleep 1; done",
         f"ollama create {PLANNED_NAME} -f Modelfile",
         f"ollama run {PLANNED_NAME}",
     ]

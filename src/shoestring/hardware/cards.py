@@ -4,8 +4,8 @@ The facts lie in ``cards.csv``, one row a card, each with the sheet that it is f
 says is empty there and None here. Nothing of it was measured: it is what a maker promises at best.
 
 A name is found in many spellings, NVML's and those of people: case, spaces, makers' names and
-"GeForce" do not count, a size of memory is a check ("3090 24GB"), and a laptop part is never taken
-for the desktop card of its number.
+"GeForce" do not count, a size of memory is a check ("3090 24GB") where the card has one size, and a
+laptop part is never taken for the desktop card of its number.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ CSV_PATH = Path(__file__).with_name("cards.csv")
 GIBIBYTE = 1 << 30
 GIGA, TERA = 1e9, 1e12
 NOISE = re.compile(
-    r"\((?:r|tm)\)|[®™]|\b(?:nvidia|amd|ati|intel|apple|geforce|radeon|tesla|instinct|cpu"
-    r"|processor|graphics|generation|workstation|edition|series|with|design|\d+-core processor)\b"
+    r"\((?:r|tm)\)|[®™]|@ .*|\b\d+th gen\b|\b(?:w/|with) radeon\b.*"
+    r"|\b(?:nvidia|amd|ati|intel|apple|geforce|radeon|tesla|instinct|cpu|processor|graphics"
+    r"|generation|workstation|edition|series|with|design|\d+-core processor)\b"
 )
-"""What a maker writes around a name."""
+"""What a maker writes around a name: of a processor its generation, graphics and clock, too."""
 LAPTOP = re.compile(r"\b(?:laptop gpu|laptop|mobile|notebook|max-q)\b")
-SIZE = re.compile(r"\b(\d+) ?gi?b\b(?: hbm\w*)?")
+SIZE = re.compile(r"\b(\d{1,5}) ?gi?b\b(?: hbm\w*)?")
 APPLE = re.compile(r"(?:apple )?(m\d(?: (?:pro|max|ultra))?)\b")
 APPLE_CORES = re.compile(r"(\d+)[ -]?(?:gpu|core gpu|gpu core)")
 SERIES = re.compile(r"\b(?:rtx|gtx|rx|arc)\b")
@@ -79,6 +80,8 @@ def cards() -> tuple[Card, ...]:
 def find_card(text: str) -> Card | None:
     """Return the card of a name; None where the catalogue has none, or not with that memory.
 
+    What is sold with several sizes is found with any; :func:`named_bytes` tells which.
+
     Args:
         text: for example ``NVIDIA GeForce RTX 3060 Laptop GPU``, ``t4``, ``Apple M1 Max`` (the
             one with most cores) or ``Apple M4 Max 10P+4E+32GPU``.
@@ -93,13 +96,17 @@ def find_card(text: str) -> Card | None:
         cores = APPLE_CORES.search(name)
         chip = apple[1] if cores is None else f"{apple[1]} {cores[1]}-core gpu"
         return known.get(_squeeze(chip))
-    found = SIZE.search(name)
-    if found is None:
+    size_bytes = named_bytes(name)
+    if size_bytes is None:
         return None
     card = known.get(_squeeze(SIZE.sub(" ", name)))
-    if card is None or card.memory_bytes != int(found[1]) * GIBIBYTE:
-        return None
-    return card
+    return card if card is not None and card.memory_bytes in {None, size_bytes} else None
+
+
+def named_bytes(text: str) -> int | None:
+    """Return the memory that a name ends with, as ``m4 max 128gb``; None where it says none."""
+    found = SIZE.search(" ".join(text.lower().split()))
+    return None if found is None else int(found[1]) * GIBIBYTE
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from shoestring.errors import BadValueError
-from shoestring.hardware.cards import cards, find_card
+from shoestring.hardware.cards import GIBIBYTE, cards, find_card, named_bytes
 from shoestring.hardware.devices import Device, usable_bytes, whole_bytes
 from shoestring.hardware.quantities import (
     kind_of,
@@ -44,7 +44,10 @@ if TYPE_CHECKING:
 MOST = 64
 """Devices of one kind that one text may ask for."""
 RAM_NAMES = ("ram", "cpu")
+SHARING = frozenset({"apple", "igpu"})
+"""Kinds of cards that compute in the machine's own RAM."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+()-]{0,59}")
+GIGABYTE = 10**9
 COUNT = re.compile(r"(\d+)x(.+)", re.IGNORECASE | re.ASCII | re.DOTALL)
 
 
@@ -58,14 +61,14 @@ def parse_devices(texts: Iterable[str], *, find: Find = find_card) -> tuple[Devi
         find: looks a name up in the catalogue.
 
     Raises:
-        BadValueError: one is not understood, cannot be, or RAM stands there twice.
+        BadValueError: one is not understood, cannot be, or RAM stands there twice, be it as the
+            memory of a chip that computes in it.
     """
-    devices = [device for text in texts for device in _parse_counted(text, find)]
-    if sum(device.kind == "cpu" for device in devices) > 1:
-        raise BadValueError("--device: RAM is given twice; give this machine's as one ram:32GiB")
+    parsed = [(text, device) for text in texts for device in _parse_counted(text, find)]
+    _check_ram(parsed, find)
     seen: Counter[str] = Counter()
     named = []
-    for device in devices:
+    for _, device in parsed:
         seen[device.name] += 1
         number = seen[device.name]
         named.append(device if number == 1 else replace(device, name=f"{device.name}#{number}"))
@@ -91,6 +94,20 @@ def spell(device: Device) -> str:
         if device.link_bytes_per_s is not None:
             parts.append(spell_rate(device.link_bytes_per_s))
     return ":".join(parts)
+
+
+def _check_ram(parsed: Iterable[tuple[str, Device]], find: Find) -> None:
+    """Refuse devices that count this machine's RAM twice."""
+    rams = [text for text, device in parsed if device.kind == "cpu"]
+    if len(rams) > 1:
+        raise BadValueError("--device: RAM is given twice; give this machine's as one ram:32GiB")
+    for _, device in parsed:
+        card = find(device.name) if rams and device.kind == "gpu" else None
+        if card is not None and card.kind in SHARING:
+            raise BadValueError(
+                f"--device {shown(rams[0])}: {card.name} computes in the machine's own RAM; "
+                "leave ram out"
+            )
 
 
 def _parse_counted(text: str, find: Find) -> list[Device]:
@@ -151,7 +168,8 @@ def _local(parts: list[str], find: Find) -> Device:
         _check_name(name)
     size_bytes, rate = _memory_and_bandwidth(rest) if rest else (None, None)
     if card is not None:
-        return _known(name, card, size_bytes, rate)
+        sized = None if size_bytes is None else _sized(name, size_bytes, find)
+        return _known(name, sized or card, size_bytes, rate)
     if name.lower() in RAM_NAMES:
         if size_bytes is None:
             raise BadValueError(f"how much of it? Write {name}:32GiB")
@@ -187,13 +205,25 @@ def _memory_and_bandwidth(parts: list[str]) -> tuple[int, float | None]:
     return parse_size(parts[0]), parse_rate(parts[1]) if len(parts) > 1 else None
 
 
+def _sized(name: str, size_bytes: int, find: Find) -> Card | None:
+    """Return the card of a name with that memory; None where the catalogue has none.
+
+    Boxes say GB and mean GiB: 12 GB are taken as given, but are those of a card with 12 GiB.
+    """
+    card = find(f"{name} {round(size_bytes / GIBIBYTE)}GB")
+    if card is None and size_bytes % GIGABYTE == 0:
+        card = find(f"{name} {size_bytes // GIGABYTE}GB")
+    return card
+
+
 def _known(name: str, card: Card, size_bytes: int | None, rate: float | None) -> Device:
     """Take a card of the catalogue, with what was given by hand in place of its own."""
     own_bytes = whole_bytes(card)
+    if own_bytes is None:
+        size_bytes = _told_bytes(name, size_bytes)
     # The size on the box means the card as it is, with its error correction.
     total_bytes = own_bytes if size_bytes in {None, card.memory_bytes} else size_bytes
-    if total_bytes is None:
-        raise BadValueError(f"it comes with more than one size of memory; write {name}:16GiB")
+    assert total_bytes is not None
     given = [
         word
         for word, own, here in (
@@ -214,6 +244,21 @@ def _known(name: str, card: Card, size_bytes: int | None, rate: float | None) ->
         link_bytes_per_s=None,
         source=" and ".join(given) + f" as given; else {card.source}" if given else card.source,
         total_bytes=total_bytes,
+    )
+
+
+def _told_bytes(name: str, size_bytes: int | None) -> int:
+    """Return the memory of what has no size of its own: as given, or as its name says."""
+    in_name = named_bytes(name)
+    if in_name is None:
+        if size_bytes is None:
+            raise BadValueError(f"the catalogue has no size of its memory; write {name}:16GiB")
+        return size_bytes
+    if size_bytes in {None, in_name}:
+        return parse_size(spell_size(in_name))  # which refuses what no device has
+    raise BadValueError(
+        f"{shown(name)} says {spell_size(in_name)}, and {spell_size(size_bytes)} is given; "
+        "leave one of them out"
     )
 
 

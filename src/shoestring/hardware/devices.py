@@ -6,7 +6,8 @@ What is free for a model is not what a maker prints::
     total = printed size * 15/16      where error correction lives in the GDDR memory itself
     free  = total - 368 MiB           GPU: driver and CUDA context
     free  = total * 2/3; * 3/4 from 36 GiB on      Apple: what Metal lends
-    free  = total - 1 GiB             RAM: system and ourselves, an estimate
+    free  = total - 1 GiB             RAM, and graphics that compute in it: an estimate of what
+                                      system and ourselves take
 
 Sources: a T4 of 16 GiB has 15,360 MiB, of which llama.cpp found 14,992 free
 (ggml-org/llama.cpp#13298); L4 23,034 and A10 23,028 of 24,576 MiB, L40S 46,068 of 49,152
@@ -34,7 +35,7 @@ from shoestring.hardware.quantities import spell_size
 from shoestring.hardware.visible import ORDER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from shoestring.hardware.cards import Card
 
@@ -47,6 +48,8 @@ DRIVER_BYTES = 256 * MEBIBYTE
 NVIDIA/open-gpu-kernel-modules#357)."""
 SYSTEM_BYTES = GIBIBYTE
 """What is left of RAM to the system and to ourselves, where the machine is not here to be asked."""
+IN_RAM = frozenset({"cpu", "igpu"})
+"""Kinds of cards whose memory is the machine's RAM, all of it."""
 APPLE_LARGE_BYTES = 36 * GIBIBYTE
 """From here on Metal lends three quarters of the memory, below two thirds."""
 ECC_CARDS = frozenset(
@@ -59,6 +62,10 @@ NEAR = 0.12
 LANE_BYTES_PER_S = {1: 250e6, 2: 500e6, 3: 984.6e6, 4: 1969.2e6, 5: 3938.5e6, 6: 7562.5e6}
 """Line rate of a PCIe lane, one way, by generation: 2.5 to 64 GT/s less the coding (8b/10b,
 128b/130b, 242/256 of a flit); packets take some of it, too."""
+
+
+GENERATIONS: Mapping[str, str] = {"avx512f": "x86-avx512", "avx2": "x86-avx2", "neon": "arm-dot"}
+"""Of processors that the catalogue does not have, by the best that they can do."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +115,9 @@ def usable_bytes(kind: str, total_bytes: int) -> int:
     """
     if kind == "apple":
         return total_bytes * 3 // 4 if total_bytes >= APPLE_LARGE_BYTES else total_bytes * 2 // 3
-    taken = SYSTEM_BYTES if kind == "cpu" else GPU_TAKEN_BYTES
+    taken = SYSTEM_BYTES if kind in IN_RAM else GPU_TAKEN_BYTES
     if total_bytes <= taken:
-        who = "the system" if kind == "cpu" else "the driver"
+        who = "the system" if kind in IN_RAM else "the driver"
         raise BadValueError(
             f"{spell_size(total_bytes)} leaves nothing: {who} takes {spell_size(taken)} of it; "
             "give the size of the whole memory"
@@ -149,9 +156,16 @@ def detect_devices(
     for reason in dict.fromkeys([listed.unavailable, *reader.unavailable.values()]):
         if reason is not None:
             say(f"GPUs: {reason}")
+    if not listed.gpus:
+        say(
+            "GPUs: those of other makers than NVIDIA are not looked for; "
+            "give them by hand, as --device 'm4 max:64GiB'"
+        )
     by_index = {gpu["index"]: gpu for gpu in listed.gpus}
     here = [
-        (by_index[index], used_bytes) for index, used_bytes in used.items() if index in by_index
+        (by_index[index], used_bytes)
+        for index, used_bytes in used.items()
+        if index in by_index and not _is_in_ram(by_index[index]["name"], say)
     ]
     if len({gpu["name"] for gpu, _ in here}) > 1 and environ.get(ORDER) != "PCI_BUS_ID":
         say(f"GPUs: they are unlike, and CUDA may count the fastest first; set {ORDER}=PCI_BUS_ID")
@@ -163,21 +177,24 @@ def detect_devices(
     return (*devices, ram)
 
 
+def _is_in_ram(name: str, say: Callable[[str], None]) -> bool:
+    """Tell whether a GPU computes in the machine's RAM, which would count twice; then say so."""
+    card = find_card(name)
+    if card is None or card.kind not in IN_RAM:
+        return False
+    say(
+        f"GPUs: {name} computes in the machine's own RAM; give it alone: --device {card.name}:32GiB"
+    )
+    return True
+
+
 def _gpu(gpu: Mapping[str, Any], used_bytes: int | None, name: str) -> Device:
     """Describe a GPU by what the driver says now, and the catalogue of its kind."""
     total_bytes = gpu["vram_bytes"]
     free_bytes = total_bytes - GPU_TAKEN_BYTES
     if used_bytes is not None:
         free_bytes = min(free_bytes, total_bytes - used_bytes - (GPU_TAKEN_BYTES - DRIVER_BYTES))
-    card = find_card(gpu["name"])
-    source = "NVML; " + (
-        "not in the catalogue: give its bandwidth" if card is None else card.source
-    )
-    if card is not None and not _is_whole(card, total_bytes):
-        source = (
-            f"NVML; {spell_size(total_bytes)} are not the memory of a {card.name}: a part of one?"
-        )
-        card = None
+    card, source = _card(gpu["name"], total_bytes)
     lane = LANE_BYTES_PER_S.get(gpu["pcie_generation"])
     width = gpu["pcie_width"]
     return Device(
@@ -190,14 +207,36 @@ def _gpu(gpu: Mapping[str, Any], used_bytes: int | None, name: str) -> Device:
         generation=None if card is None else card.generation,
         link_latency_s=0.0,
         link_bytes_per_s=None if lane is None or width is None else lane * width,
-        source=source,
+        source=f"NVML; {source}",
         total_bytes=total_bytes,
     )
+
+
+def _card(name: str, total_bytes: int) -> tuple[Card | None, str]:
+    """Return the card of NVML's name and memory, and its source; or None and why.
+
+    A card that is sold with several sizes of memory bears one name in all of them.
+    """
+    named = find_card(name)
+    for card in (find_card(f"{name} {round(total_bytes / GIBIBYTE)}GB"), named):
+        if card is not None and _is_whole(card, total_bytes):
+            return card, card.source
+    if named is None:
+        return None, "not in the catalogue: give its bandwidth"
+    return None, f"{spell_size(total_bytes)} are not the memory of a {named.name}: a part of one?"
 
 
 def _is_whole(card: Card, total_bytes: int) -> bool:
     whole = whole_bytes(card)
     return whole is not None and abs(total_bytes - whole) <= NEAR * whole
+
+
+def _generation(flags: Sequence[str]) -> str | None:
+    """Return the generation of a processor by what it can do, as the catalogue calls it."""
+    for flag, generation in GENERATIONS.items():
+        if flag in flags:
+            return generation
+    return None
 
 
 def _ram(root: Path, machine: Mapping[str, Any], measured: float | None) -> Device | None:
@@ -219,7 +258,7 @@ def _ram(root: Path, machine: Mapping[str, Any], measured: float | None) -> Devi
         memory_bytes=free_bytes,
         bandwidth_bytes_per_s=rate,
         compute_flops=None if card is None else card.compute_flops or card.fp32_flops,
-        generation=None if card is None else card.generation,
+        generation=_generation(cpu["flags"]) if card is None else card.generation,
         link_latency_s=0.0,
         link_bytes_per_s=None,
         source=f"free now; {source}",

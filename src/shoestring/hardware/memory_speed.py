@@ -107,7 +107,7 @@ def measure_memory_speed(
         busy_ns: nanoseconds that the calling thread has had of a processor.
 
     Raises:
-        MissingError: too little memory is free.
+        MissingError: too little memory is free, or the threads cannot be started.
     """
     cache_bytes = last_level_cache_bytes(root)
     workers = threads or usable_cores(root)
@@ -222,7 +222,15 @@ class _Crew:
             moved = work(self._local)
             return moved, self._clock_ns(), self._busy_ns() - before_ns
 
-        moved, ends_ns, busy = zip(*self._pool.map(turn, range(self._workers)), strict=True)
+        try:
+            turns = self._pool.map(turn, range(self._workers))
+        except RuntimeError as error:  # a thread too many: the others would wait for it for ever
+            self._barrier.abort()
+            raise MissingError(
+                f"memory speed: {self._workers} threads cannot be started ({error}); allow more "
+                "(ulimit -u; a container's limit of pids)"
+            ) from error
+        moved, ends_ns, busy = zip(*turns, strict=True)
         return _Round(sum(moved), max(1, max(ends_ns) - self._start_ns) / 1e9, sum(busy) / 1e9)
 
     def _stamp(self) -> None:

@@ -2,6 +2,7 @@
 
 Source: ``POST /api/show`` in ``docs/api.md`` of Ollama. It holds the header of the GGUF file
 (``model_info``: the keys; ``tensors``: names, types, shapes), so the facts are those of the file.
+But for lists: without ``verbose`` those of the vocabulary are null, and their lengths not told.
 """
 
 from __future__ import annotations

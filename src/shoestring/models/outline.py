@@ -31,6 +31,7 @@ OTHER_MEMORY: Mapping[str, str] = {
 }
 """Keys of models whose memory follows other rules than the ones of :mod:`shoestring.plan`."""
 MOST = 1 << 24  # of any number: larger than in any real model
+MOST_LAYERS = 4096  # the largest models have some hundreds
 SHOWN = 60  # characters of a model's own name, in an error
 
 
@@ -59,7 +60,8 @@ class Outline:
         shape: its dimensions. Of a real file ``rope_factor`` is None: it changes neither.
         quantisation: lower case, for example ``q4_k_m``; None where the file does not say.
         tensors: in the order of the file.
-        merges: rules by which its vocabulary joins pieces of words; synthetic ones have none.
+        merges: rules by which its vocabulary joins pieces of words; synthetic ones have none. 0
+            for a model of Ollama's library, too, of which it is not known: Ollama shows no lists.
     """
 
     shape: Shape
@@ -103,7 +105,8 @@ def outline_of_header(header: Header) -> Outline:
 
     Raises:
         BadModelError: the header lacks a number that a shape needs, its layers differ in a way
-            that a shape cannot say, or its memory follows rules that no plan knows.
+            that a shape cannot say or are not those of its tensors, or its memory follows rules
+            that no plan knows.
     """
     facts = facts_of(header)
     keys = _Keys(header, facts.name or "the model", facts.architecture)
@@ -115,7 +118,7 @@ def outline_of_header(header: Header) -> Outline:
         if keys.find(key):
             raise keys.explain(key, f"means {rule}, which cannot be planned")
     quantisation = facts.quantisation and facts.quantisation.lower()
-    shape = _shape_of(keys, tensors, facts.vocabulary_size)
+    shape = _shape_of(keys, tensors, facts.vocabulary_size or _count_embedded(tensors))
     merges = header.lengths.get("tokenizer.ggml.merges", 0)
     return Outline(shape, quantisation, tensors, merges)
 
@@ -131,7 +134,7 @@ def _shape_of(keys: _Keys, tensors: tuple[TensorSize, ...], vocabulary: int | No
     return Shape(
         name=keys.model,
         architecture=str(keys.architecture),
-        layers=keys.whole("block_count"),
+        layers=_count_layers(keys, tensors),
         width=width,
         # Mixtral's files have no key of their own for experts.
         feed_forward=keys.whole(inner if keys.find(inner) else "feed_forward_length"),
@@ -148,6 +151,28 @@ def _shape_of(keys: _Keys, tensors: tuple[TensorSize, ...], vocabulary: int | No
         experts_used=keys.whole("expert_used_count") if experts else 0,
         sliding_window=keys.whole("attention.sliding_window", default=0, least=0) or None,
     )
+
+
+def _count_layers(keys: _Keys, tensors: tuple[TensorSize, ...]) -> int:
+    """Return how many layers there are, where the header and its tensors agree on which."""
+    layers = keys.whole("block_count", most=MOST_LAYERS)
+    parts = (tensor.name.split(".") for tensor in tensors)
+    found = {"".join(rest[:1]) for first, *rest in parts if first == "blk"}
+    if found != set(map(str, range(layers))):
+        raise keys.explain(
+            "block_count",
+            f"is {layers} and its tensors are not those of layers 0 to {layers - 1} "
+            f"({len(found)} layers found), so it cannot be planned",
+        )
+    return layers
+
+
+def _count_embedded(tensors: tuple[TensorSize, ...]) -> int | None:
+    """Return for how many tokens there is an embedding: what Ollama shows has no other count."""
+    for tensor in tensors:
+        if tensor.name == "token_embd.weight" and len(tensor.dimensions) > 1:
+            return tensor.dimensions[1]
+    return None
 
 
 class _Keys:
@@ -169,7 +194,9 @@ class _Keys:
             return value[0]
         return value
 
-    def whole(self, key: str, *, default: int | None = None, least: int = 1) -> int:
+    def whole(
+        self, key: str, *, default: int | None = None, least: int = 1, most: int = MOST
+    ) -> int:
         """Return a whole number."""
         value = self.find(key)
         value = default if value is None else value
@@ -177,9 +204,9 @@ class _Keys:
             raise self.explain(key, "is missing, so it cannot be planned")
         if isinstance(value, tuple):
             raise self.explain(key, "differs between layers, which cannot be planned")
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             raise self.explain(
-                key, f"is {str(value)[:40]!a}; a whole number from {least} to {MOST} is needed"
+                key, f"is {str(value)[:40]!a}; a whole number from {least} to {most} is needed"
             )
         return value
 

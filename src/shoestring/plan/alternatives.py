@@ -82,7 +82,6 @@ def by_shares(
     shares: Sequence[float],
     *,
     gpu_layers: int | None = None,
-    output_late: bool = False,
 ) -> Alternative:
     """Score a model that is shared out, with a number of layers on cards.
 
@@ -92,11 +91,10 @@ def by_shares(
         name: of the way.
         shares: of the places that are not the host, in their order.
         gpu_layers: as after ``--n-gpu-layers``, the output counts; None: as many as the best has.
-        output_late: as in :func:`share_out`.
     """
 
     def lay(number: int) -> Split:
-        runs, output = share_out(problem, shares, number, output_late=output_late)
+        runs, output = share_out(problem, shares, number)
         return score(problem, runs, output=output, expert_layers=best.expert_layers)
 
     wanted = count_gpu_layers(problem, best) if gpu_layers is None else gpu_layers
@@ -111,17 +109,13 @@ def by_shares(
     return Alternative(name, split, mended, reason)
 
 
-def share_out(
-    problem: Problem, shares: Sequence[float], gpu_layers: int, *, output_late: bool = False
-) -> tuple[list[Run], int]:
+def share_out(problem: Problem, shares: Sequence[float], gpu_layers: int) -> tuple[list[Run], int]:
     """Return the runs and the place of the output that llama.cpp makes of shares.
 
     Args:
         problem: whose first place is the host.
         shares: of the other places, in their order.
         gpu_layers: as after ``--n-gpu-layers``; more than there are: all, and the output.
-        output_late: the older rule, under which the output goes to a card after all layers did
-            (ggml-org/llama.cpp#11752: 49 for a model of 48 layers); today it goes first.
 
     Raises:
         BadValueError: a share is negative or no number, all are 0, or the layers are negative.
@@ -131,7 +125,7 @@ def share_out(
     _check(shares, gpu_layers)
     layers = problem.layers
     counted = min(gpu_layers, layers + 1) if shares else 0
-    first = max(0, layers + (not output_late) - counted)
+    first = max(0, layers + 1 - counted)
     ends = np.cumsum(np.array(shares or (1.0,), dtype=np.float32), dtype=np.float32)
     ends /= ends[-1]
     parts = np.arange(layers + 1 - first).astype(np.float32) / np.float32(max(counted, 1))

@@ -25,24 +25,29 @@ if TYPE_CHECKING:
     from shoestring.plan.speed_constants import SpeedConstants
 
 LEAST_TOKENS_PER_S = 3.0
-"""Of decoding; what is slower than people read is no help in a chat. It is about half of it."""
+"""Of decoding: about two words a second, the slowest that a chat is any use at."""
 QUANTISATIONS = ("q3_k_m", "q4_k_m", "q5_k_m", "q6_k", "q8_0")
 CONTEXTS = (2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One model of the Pareto set.
+    """One entry of the Pareto set.
 
     Attributes:
-        model: what it is, and for what.
-        option: what was weighed.
+        models: all of this shape that were trained for the context, the newest first.
+        option: what was weighed; it bears the name of the newest.
         plan: where it goes.
     """
 
-    model: CurrentModel
+    models: tuple[CurrentModel, ...]
     option: Option
     plan: Plan
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """What their makers made them for, each once."""
+        return tuple(dict.fromkeys(use for model in self.models for use in model.uses))
 
 
 def choose(
@@ -58,7 +63,8 @@ def choose(
 ) -> tuple[list[Choice], int]:
     """Return the Pareto set, the best by the wish first, and how many fit and are fast enough.
 
-    Models that share a shape are one option: the newest stands for them, and names the others.
+    Models that share a shape are one choice, since memory and speed are the same. The speed of a
+    choice is that with its context full: a longer one is paid for.
 
     Args:
         devices: as for a plan.
@@ -66,44 +72,41 @@ def choose(
         wish: what to sort by.
         constants: of speed.
         models: to choose from.
-        contexts: tokens of each request.
+        contexts: tokens of each request, rising.
         least_tokens_per_s: slower ones are left out; what has no prediction stays.
         progress: called with shapes done and in all.
     """
-    newest: dict[str, CurrentModel] = {}
-    for model in models:
-        known = newest.get(model.shape)
-        if known is None or (model.released, model.context) > (known.released, known.context):
-            newest[model.shape] = model
-    plans: dict[Option, tuple[CurrentModel, Plan]] = {}
-    for number, model in enumerate(newest.values()):
-        progress(number, len(newest))
+    by_shape: dict[str, list[CurrentModel]] = {}
+    for model in sorted(models, key=lambda one: one.released, reverse=True):
+        by_shape.setdefault(model.shape, []).append(model)
+    found: dict[Option, Choice] = {}
+    for number, (shape, sharing) in enumerate(by_shape.items()):
+        progress(number, len(by_shape))
         for quantisation in QUANTISATIONS:
-            for option, plan in _options(
-                model, quantisation, devices, settings, constants, contexts
-            ):
-                speed = option.decode_tokens_per_s
+            for plan in _plans(shape, quantisation, devices, settings, constants, contexts):
+                able = [one for one in sharing if one.context >= plan.ask.settings.context]
+                if not able:
+                    break
+                speed = plan.filled_tokens_per_s
                 if speed is None or speed.value >= least_tokens_per_s:
-                    plans[option] = (model, plan)
-    progress(len(newest), len(newest))
-    kept = pareto(plans, wish)
-    return [Choice(plans[option][0], option, plans[option][1]) for option in kept], len(plans)
+                    choice = _choice(tuple(able), quantisation, plan)
+                    found[choice.option] = choice
+    progress(len(by_shape), len(by_shape))
+    return [found[option] for option in pareto(found, wish)], len(found)
 
 
-def _options(
-    model: CurrentModel,
+def _plans(
+    shape: str,
     quantisation: str,
     devices: tuple[Device, ...],
     settings: Settings,
     constants: SpeedConstants,
     contexts: Sequence[int],
-) -> Iterable[tuple[Option, Plan]]:
-    name = f"{model.shape}:{quantisation}"
+) -> Iterable[Plan]:
+    """Plan a shape at each context until it fits no more: a longer one needs no less."""
+    name = f"{shape}:{quantisation}"
     outline = outline_of_shape(name)
-    quality = estimate_quality(model.shape, quantisation, count_parameters(model.shape)[1])
     for context in contexts:
-        if context > model.context:
-            return
         asked = Ask(
             model=f"shape:{name}",
             outline=outline,
@@ -112,7 +115,18 @@ def _options(
         )
         plan = make_plan(asked, constants)
         if not plan.fits:
-            return  # a longer context needs no less
-        speed = plan.predicted.decode_tokens_per_s if plan.predicted else None
-        total = sum(placed.total_bytes for placed in plan.placed)
-        yield Option(model.title, quantisation, context, total, speed, quality), plan
+            return
+        yield plan
+
+
+def _choice(models: tuple[CurrentModel, ...], quantisation: str, plan: Plan) -> Choice:
+    shape = models[0].shape
+    option = Option(
+        models[0].title,
+        quantisation,
+        plan.ask.settings.context,
+        sum(placed.total_bytes for placed in plan.placed),
+        plan.filled_tokens_per_s,
+        estimate_quality(shape, quantisation, count_parameters(shape)[1]),
+    )
+    return Choice(models, option, plan)

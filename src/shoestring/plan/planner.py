@@ -1,10 +1,4 @@
-"""A whole plan: the model's bytes and seconds laid over the devices, and why not otherwise.
-
-The host's RAM comes first in the row, then peers, then cards, as llama.cpp orders them. Of every
-device a margin stays free, the worst error that a prediction of memory is allowed. What the host
-needs is one copy of each weight: where a processor keeps a rearranged copy as well, the mapped one
-may leave again, so both count only in what is reserved and what is resident at the peak.
-"""
+"""A whole plan: the model's bytes and seconds laid over the devices, and why not otherwise."""
 
 from __future__ import annotations
 
@@ -13,24 +7,31 @@ from typing import TYPE_CHECKING
 
 from shoestring.errors import BadValueError
 from shoestring.plan.alternatives import by_shares, list_alternatives
-from shoestring.plan.memory import describe_demand
-from shoestring.plan.speed import ACTIVATION_BYTES, Part, predict, rates
-from shoestring.plan.split import Place, Problem, Split, best_split, score, why_not
+from shoestring.plan.memory import REPACKED_BY, describe_demand
+from shoestring.plan.row import bound, host_output_bytes, make_problem, make_row, other_bytes
+from shoestring.plan.speed import Part, predict
+from shoestring.plan.split import best_split, score, why_not
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from shoestring.hardware.devices import Device
     from shoestring.models.outline import Outline
     from shoestring.plan.alternatives import Alternative
     from shoestring.plan.memory import Demand, Settings
-    from shoestring.plan.speed import Prediction, Rates
+    from shoestring.plan.row import Stop
+    from shoestring.plan.speed import Interval, Prediction
     from shoestring.plan.speed_constants import SpeedConstants
-    from shoestring.plan.split import Run
+    from shoestring.plan.split import Problem, Run, Split
 
-MARGIN = 0.06
-"""Share of each memory that stays free: the worst error that a prediction is allowed."""
-NOMINAL_BYTES_PER_S = {"cpu": 20e9, "gpu": 200e9, "peer": 20e9}
-"""Only to put devices in an order whose bandwidth nobody knows; never shown."""
 BY_HAND = "by hand"
+REARRANGING: Mapping[str, str] = {
+    "x86-avx512": "avx512",
+    "x86-avx2": "avx2",
+    "arm-dot": "neon",
+    "arm": "none",
+}
+"""Generations of processors, and which types llama.cpp rearranges for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,10 @@ class Plan:
         problem: the row of places.
         split: the chosen one; None: nothing fits.
         placed: a device each, in the engine's order; empty: nothing fits.
-        predicted: None where nothing fits, or a device's bandwidth is unknown.
+        predicted: from an empty context; None where nothing fits, or a device has a part of the
+            model whose bandwidth is unknown.
+        filled_tokens_per_s: of decoding where the context is full; nobody published how far such
+            a prediction is off, and its interval is that of an empty one.
         no_speed: why there is no prediction of speed.
         alternatives: other ways, with the reason why they are no better.
         rejected: a line each: what is no better than the best, and why; where nothing fits, the
@@ -115,6 +119,7 @@ class Plan:
     split: Split | None
     placed: tuple[Placed, ...]
     predicted: Prediction | None
+    filled_tokens_per_s: Interval | None
     no_speed: str | None
     alternatives: tuple[Alternative, ...]
     rejected: tuple[str, ...]
@@ -129,139 +134,72 @@ def make_plan(ask: Ask, constants: SpeedConstants) -> Plan:
     """Lay a model over devices so that a token takes the least time.
 
     Raises:
-        BadValueError: no engine takes the settings or the shares.
+        BadValueError: no engine takes the settings, the layers or the shares.
     """
-    demand = describe_demand(ask.outline, ask.settings)
-    row, no_speed = _row(ask, constants)
-    problem = _problem(demand, row, ask.outline.shape.width)
+    settings = _for_processor(ask)
+    demand = describe_demand(ask.outline, settings)
+    row = make_row(ask.devices, ask.outline, settings, constants, ask.prompt_tokens)
+    problem = make_problem(demand, row)
     if ask.shares is None and ask.gpu_layers is not None:
-        problem = _bounded(problem, ask.gpu_layers)
+        problem = bound(problem, ask.gpu_layers)
     best = best_split(problem)
-    if ask.shares is None:
-        if best is None:
-            return Plan(ask, demand, problem, None, (), None, None, (), (why_not(problem),))
+    if ask.shares is not None:
+        chosen, ways = _by_hand(ask.shares, ask.gpu_layers, problem, best)
+    elif best is not None:
         chosen, ways = best, list_alternatives(problem, best)
     else:
-        chosen, ways = _by_hand(ask.shares, ask.gpu_layers, problem, best)
-    parts = _parts(row, chosen)
+        return Plan(ask, demand, problem, None, (), None, None, None, (), (why_not(problem),))
+    no_speed = _why_no_speed(row, chosen)
+    timed = no_speed is None and chosen.fits
     return Plan(
         ask=ask,
         demand=demand,
         problem=problem,
         split=chosen,
         placed=_placed(demand, row, chosen),
-        predicted=_predict(ask, parts, chosen) if no_speed is None and chosen.fits else None,
+        predicted=_predict(ask, row, chosen, filled=False) if timed else None,
+        filled_tokens_per_s=_predict(ask, row, chosen, filled=True).decode_tokens_per_s
+        if timed
+        else None,
         no_speed=no_speed,
         alternatives=tuple(ways),
-        rejected=tuple(
-            f"{way.name}: {way.reason}"
-            for way in ways
-            if best is None or way.split.runs != best.runs
-        ),
+        rejected=tuple(_reasons(row, ways, best)),
     )
 
 
-@dataclass(frozen=True)
-class _Stop:
-    """One device of the row, with what it does with the model."""
+def _for_processor(ask: Ask) -> Settings:
+    """Return the settings with the types that the host's processor rearranges."""
+    known = next((one.generation for one in ask.devices if one.kind == "cpu"), None)
+    kind = REARRANGING.get(known or "")
+    return ask.settings if kind is None else replace(ask.settings, repacked=REPACKED_BY[kind])
 
-    device: Device | None
-    rates: Rates | None
 
-
-def _row(ask: Ask, constants: SpeedConstants) -> tuple[list[_Stop], str | None]:
-    """Return the devices in the engine's order, and why speeds are unknown if they are."""
-    hosts = [device for device in ask.devices if device.kind == "cpu"]
-    others = [device for device in ask.devices if device.kind == "peer"]
-    others += [device for device in ask.devices if device.kind == "gpu"]
+def _why_no_speed(row: list[Stop], split: Split) -> str | None:
+    """Say which device that has a part of the model has no bandwidth; None: each has one."""
     unknown = [
-        device
-        for device in ask.devices
-        if device.bandwidth_bytes_per_s is None
-        and not (device.kind == "cpu" and constants.here is not None)
+        f"{stop.device.name}: {stop.device.source}"
+        for index, stop in enumerate(row)
+        if stop.device is not None and not stop.known and _is_used(split, index)
     ]
-
-    def stop(device: Device) -> _Stop:
-        known = device
-        if device in unknown:
-            known = replace(device, bandwidth_bytes_per_s=NOMINAL_BYTES_PER_S[device.kind])
-        return _Stop(device, rates(ask.outline, known, constants, ask.settings))
-
-    row = [stop(hosts[0]) if hosts else _Stop(None, None), *map(stop, others)]
-    no_speed = "; ".join(f"{device.name}: {device.source}" for device in unknown)
-    return row, no_speed or None
+    return "; ".join(unknown) or None
 
 
-def _problem(demand: Demand, row: list[_Stop], width: int) -> Problem:
-    return Problem(
-        weights_bytes=demand.layer_bytes,
-        cache_bytes=demand.cache_bytes,
-        places=(_host(demand, row[0]), *(_card(demand, stop, width) for stop in row[1:])),
-        embedding_bytes=demand.embedding_bytes + _other(demand),
-        expert_bytes=demand.expert_bytes if any(demand.expert_bytes) else (),
-    )
+def _is_used(split: Split, index: int) -> bool:
+    first, end = split.runs[index]
+    return end > first or index == split.output or (index == 0 and split.expert_layers > 0)
 
 
-def _host(demand: Demand, stop: _Stop) -> Place:
-    nothing = (0.0,) * len(demand.layer_bytes)
-    if stop.device is None or stop.rates is None:
-        room = demand.embedding_bytes + _other(demand)
-        return Place(name="ram", room_bytes=room, layer_s=nothing, host=True, most_layers=0)
-    return Place(
-        name=stop.device.name,
-        room_bytes=_room(stop.device),
-        layer_s=stop.rates.decode_layer_s,
-        fixed_bytes=demand.touched_bytes + demand.work_bytes,
-        enter_s=stop.rates.token_s,
-        host=True,
-        output_bytes=_host_output(demand),
-        output_s=stop.rates.decode_output_s,
-        expert_s=stop.rates.decode_expert_s,
-    )
-
-
-def _card(demand: Demand, stop: _Stop, width: int) -> Place:
-    assert stop.device is not None
-    assert stop.rates is not None
-    link = stop.device.link_bytes_per_s
-    return Place(
-        name=stop.device.name,
-        room_bytes=_room(stop.device),
-        layer_s=stop.rates.decode_layer_s,
-        fixed_bytes=demand.compute_bytes,
-        enter_s=stop.rates.token_s,
-        output_bytes=demand.output_bytes,
-        output_s=stop.rates.decode_output_s,
-        expert_s=stop.rates.decode_expert_s,
-        # There and back; what a launch costs beside it, nobody has published.
-        hop_s=2 * width * ACTIVATION_BYTES / link if link else 0.0,
-        stream_bytes=max(demand.expert_bytes, default=0),
-    )
-
-
-def _room(device: Device) -> int:
-    return int(device.memory_bytes * (1 - MARGIN))
-
-
-def _other(demand: Demand) -> int:
-    return demand.program_bytes + demand.logits_bytes + demand.checkpoint_bytes
-
-
-def _host_output(demand: Demand) -> int:
-    """A tied output is the embedding itself, unless the processor rearranges a copy of it."""
-    return demand.repacked_bytes[-1] if demand.tied else demand.output_bytes
-
-
-def _bounded(problem: Problem, gpu_layers: int) -> Problem:
-    """Leave so many layers to the host that the others, with the output, are ``gpu_layers``."""
-    if gpu_layers < 0:
-        raise BadValueError(f"--gpu-layers {gpu_layers}: give 0 or more; the output counts as one")
-    layers = problem.layers
-    kept = layers if gpu_layers == 0 else max(0, layers + 1 - gpu_layers)
-    host, *others = problem.places
-    if gpu_layers == 0:  # nor the output
-        others = [replace(place, room_bytes=0) for place in others]
-    return replace(problem, places=(replace(host, least_layers=kept, most_layers=kept), *others))
+def _reasons(row: list[Stop], ways: list[Alternative], best: Split | None) -> list[str]:
+    """Say of each other way why it is no better; of times only where all are known."""
+    timed = all(stop.known for stop in row)
+    lines = []
+    for way in ways:
+        same = best is not None and (way.split.runs, way.split.output) == (best.runs, best.output)
+        if way.split.fits and (same or not timed):
+            continue
+        reason = way.reason if timed else way.reason.partition(";")[0]
+        lines.append(f"{way.name}: {reason}")
+    return lines
 
 
 def _by_hand(
@@ -275,7 +213,8 @@ def _by_hand(
             "give a share for each"
         )
     against = best or score(problem, _all_on_host(problem), output=0)
-    way = by_shares(problem, against, BY_HAND, shares, gpu_layers=gpu_layers)
+    layers = problem.layers + 1 if gpu_layers is None else gpu_layers
+    way = by_shares(problem, against, BY_HAND, shares, gpu_layers=layers)
     return way.split, [way]
 
 
@@ -284,32 +223,29 @@ def _all_on_host(problem: Problem) -> list[Run]:
     return [(0, layers), *((layers, layers) for _ in problem.places[1:])]
 
 
-def _parts(row: list[_Stop], split: Split) -> list[Part]:
-    return [
+def _predict(ask: Ask, row: list[Stop], split: Split, *, filled: bool) -> Prediction:
+    parts = [
         Part(
-            stop.rates,
+            timed,
             first,
             end,
             output=index == split.output,
             host=index == 0 and split.expert_layers > 0,
         )
         for index, (stop, (first, end)) in enumerate(zip(row, split.runs, strict=True))
-        if stop.rates is not None
+        if (timed := stop.filled if filled else stop.rates) is not None
     ]
-
-
-def _predict(ask: Ask, parts: list[Part], split: Split) -> Prediction:
     return predict(parts, prompt_tokens=ask.prompt_tokens, expert_layers=split.expert_layers)
 
 
-def _placed(demand: Demand, row: list[_Stop], split: Split) -> tuple[Placed, ...]:
+def _placed(demand: Demand, row: list[Stop], split: Split) -> tuple[Placed, ...]:
     placed = []
     for index, (stop, (first, end)) in enumerate(zip(row, split.runs, strict=True)):
         output = index == split.output
         weights = sum(demand.layer_bytes[first:end])
         moved = min(end, split.expert_layers)
         if index == 0:
-            weights += demand.embedding_bytes + (_host_output(demand) if output else 0)
+            weights += demand.embedding_bytes + (host_output_bytes(demand) if output else 0)
             weights += sum(demand.expert_bytes[end : max(end, split.expert_layers)])
             compute = demand.touched_bytes + demand.work_bytes
         else:
@@ -317,7 +253,6 @@ def _placed(demand: Demand, row: list[_Stop], split: Split) -> tuple[Placed, ...
             weights -= sum(demand.expert_bytes[first:moved]) if moved > first else 0
             compute = demand.compute_bytes
             compute += max(demand.expert_bytes, default=0) if moved > first else 0
-        used = end > first or output or (index == 0 and split.expert_layers > 0)
         placed.append(
             Placed(
                 device=stop.device,
@@ -325,8 +260,8 @@ def _placed(demand: Demand, row: list[_Stop], split: Split) -> tuple[Placed, ...
                 output=output,
                 weights_bytes=weights,
                 cache_bytes=sum(demand.cache_bytes[first:end]),
-                compute_bytes=compute if used else 0,
-                other_bytes=_other(demand) if index == 0 else 0,
+                compute_bytes=compute if _is_used(split, index) else 0,
+                other_bytes=other_bytes(demand) if index == 0 else 0,
                 free_bytes=None if stop.device is None else stop.device.memory_bytes,
             )
         )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from shoestring.hardware.cards import find_card
 from shoestring.models.outline import outline_of_shape
 from shoestring.models.quantising import BASE_TYPES
+from shoestring.plan.speed_chips import MATRIX_RATIO
 from shoestring.plan.speed_terms import PROCESSORS, USUAL_BACKENDS, Block, Chip, Work, works_of
 
 if TYPE_CHECKING:
@@ -171,8 +172,7 @@ def backend_of(row: Mapping[str, str]) -> str:
 def chip_of_card(card: Card, backend: str) -> Chip | None:
     """Return a card with an engine's backend; None: what it computes is unknown.
 
-    A card whose ordinary units are not listed is taken to have a quarter of the matrix units'
-    rate, as its generation does (Ada, Blackwell and Apple's M5).
+    What ordinary units do that are not listed is a share of the matrix units' rate.
     """
     compute = card.compute_flops or card.fp32_flops
     if compute is None:
@@ -180,7 +180,7 @@ def chip_of_card(card: Card, backend: str) -> Chip | None:
     return Chip(
         bandwidth_bytes_per_s=card.bandwidth_bytes_per_s,
         compute_flops=compute,
-        fp32_flops=card.fp32_flops or compute / 4,
+        fp32_flops=card.fp32_flops or compute / MATRIX_RATIO,
         driver=f"{card.vendor}-{backend}",
         generation=card.generation,
     )

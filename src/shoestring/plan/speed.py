@@ -4,7 +4,7 @@
 uses of several, one after the other, as llama.cpp runs them::
 
     seconds a token = sum over devices in use (fixed cost + its layers) + output
-    first token     = prompt tokens * seconds a token of the prompt + one token
+    first token     = prompt tokens * seconds a token of the prompt + the output once
 
 The constants were fitted on published rows (:mod:`shoestring.plan.speed_published`), or on this
 machine (:mod:`shoestring.plan.speed_here`); the law is in :mod:`shoestring.plan.speed_terms`. An
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from shoestring.plan.memory import Settings
     from shoestring.plan.speed_constants import SpeedConstants
 
+FITTED_PROMPT = 512
+"""Tokens of the published prompts."""
 CACHE_TYPE = "F16"
 """The KV cache is read as weights of this type are."""
 ACTIVATION_BYTES = 4
@@ -82,7 +84,8 @@ class Rates:
         decode_layer_s: seconds a token of each layer.
         decode_expert_s: what of them the experts take; all 0 without experts.
         decode_output_s: of the output.
-        token_s: once a token, if the device is used: its link.
+        token_s: once a token, if the device is used: its link. It is also paid for each layer
+            whose experts the host computes.
         prefill_layer_s_per_token: of a prompt, each layer.
         prefill_expert_s_per_token: what of them the experts take.
         prefill_output_s: once a prompt.
@@ -132,7 +135,7 @@ def rates(
     settings: Settings,
     *,
     depth_tokens: int = 0,
-    backend: str | None = None,
+    prompt_tokens: int = 512,
 ) -> Rates:
     """Say what each layer of a model costs on a device.
 
@@ -141,28 +144,31 @@ def rates(
         device: with its bandwidth.
         constants: from :func:`shoestring.plan.speed_constants.load_constants`.
         settings: of the engine.
-        depth_tokens: how many tokens the context holds already.
-        backend: ``cuda``, ``rocm``, ``vulkan`` or ``metal``; None: the usual one of its maker.
+        depth_tokens: how many tokens the context holds when an answer is decoded.
+        prompt_tokens: of the prompt. What is fewer than a batch fills no device, and in a long
+            prompt each token looks at many before it.
 
     Raises:
         BadValueError: the bandwidth of the device is unknown.
     """
-    chip, fit, guessed = chip_of(device, constants, backend)
+    chip, fit, guessed = chip_of(device, constants)
     shape, values = outline.shape, fit.values
+    batch = min(settings.ubatch, prompt_tokens)
 
     def decode(work: Work) -> float:
         return add_up(decode_terms(chip, work), values)
 
     def prefill(work: Work) -> float:
         flash = settings.flash_attention
-        return add_up(
-            prefill_terms(chip, work, batch=settings.ubatch, flash_attention=flash), values
-        )
+        return add_up(prefill_terms(chip, work, batch=batch, flash_attention=flash), values)
 
     numbers = range(shape.layers)
     layers = [work_of(outline, (f"blk.{number}.",), layers=1) for number in numbers]
     experts = [work_of(outline, (f"blk.{number}.",), only_experts=True) for number in numbers]
     seen = [_seen(shape, number, depth_tokens) for number in numbers]
+    # Constants of prompts were fitted on FITTED_PROMPT tokens: what those look at is in them.
+    more = max(0, prompt_tokens - FITTED_PROMPT) // 2
+    before = [_seen(shape, number, more) for number in numbers]
     output_s = decode(work_of(outline, (output_prefix(outline),), choices=shape.vocabulary))
     activation_bytes = 2 * shape.width * ACTIVATION_BYTES  # there and back
     moved_s = activation_bytes / device.link_bytes_per_s if device.link_bytes_per_s else 0.0
@@ -177,11 +183,11 @@ def rates(
         token_s=device.link_latency_s + moved_s,
         prefill_layer_s_per_token=tuple(
             prefill(layer) + prefill(_scores(shape, tokens))
-            for layer, tokens in zip(layers, seen, strict=True)
+            for layer, tokens in zip(layers, before, strict=True)
         ),
         prefill_expert_s_per_token=tuple(prefill(part) for part in experts),
         prefill_output_s=output_s,
-        prefill_token_s=device.link_latency_s / settings.ubatch + moved_s,
+        prefill_token_s=device.link_latency_s / batch + moved_s,
         decode_spread=fit.spread(fit.decode_spread, chip.driver, chip.generation),
         prefill_spread=math.hypot(
             fit.spread(fit.prefill_spread, chip.driver, chip.generation), guessed
@@ -220,7 +226,8 @@ def _decode_s(part: Part, expert_layers: int) -> float:
     seconds = _layers_s(of.decode_layer_s, of.decode_expert_s, part, expert_layers)
     if part.output:
         seconds += of.decode_output_s
-    return seconds + (of.token_s if part.end > part.first or part.output else 0.0)
+    visits = (part.end > part.first or part.output) + _left_out(part, expert_layers)
+    return seconds + visits * of.token_s
 
 
 def _prefill_s(part: Part, expert_layers: int) -> float:
@@ -228,7 +235,14 @@ def _prefill_s(part: Part, expert_layers: int) -> float:
     seconds = _layers_s(
         of.prefill_layer_s_per_token, of.prefill_expert_s_per_token, part, expert_layers
     )
-    return seconds + (of.prefill_token_s if part.end > part.first else 0.0)
+    visits = (part.end > part.first) + _left_out(part, expert_layers)
+    return seconds + visits * of.prefill_token_s
+
+
+def _left_out(part: Part, expert_layers: int) -> int:
+    """Return how many layers of a part wait for the host to compute their experts."""
+    some = any(part.rates.decode_expert_s)
+    return max(0, min(part.end, expert_layers) - part.first) if some and not part.host else 0
 
 
 def _layers_s(

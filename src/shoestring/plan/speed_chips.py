@@ -2,7 +2,8 @@
 
 A calibration holds for the processor of this machine, whatever is said of its memory. Of any other
 device the bandwidth must be known; a computing rate that nobody told is taken from what cards have
-for each byte of bandwidth, and makes the interval of prompts wider.
+for each byte of bandwidth, and makes the interval of prompts wider. The rate of the ordinary units
+is that of the card's sheet, else a share of the whole, the same as in the fit.
 """
 
 from __future__ import annotations
@@ -15,19 +16,23 @@ from shoestring.plan.speed_here import REFERENCE
 from shoestring.plan.speed_terms import PROCESSORS, USUAL_BACKENDS, Chip
 
 if TYPE_CHECKING:
+    from shoestring.hardware.cards import Card
     from shoestring.hardware.devices import Device
     from shoestring.plan.speed_constants import Fit, SpeedConstants
 
+MATRIX_RATIO = 4.0
+"""By how much matrix units are taken to be faster than the ordinary ones where no sheet lists both,
+as they are in Ada, Blackwell and RDNA 4; Apple lists only those of its M5."""
+PLAIN_GENERATIONS = frozenset({"maxwell", "pascal"})
+"""Without matrix units: all that they compute the ordinary ones do."""
 
-def chip_of(
-    device: Device, constants: SpeedConstants, backend: str | None
-) -> tuple[Chip, Fit, float]:
+
+def chip_of(device: Device, constants: SpeedConstants) -> tuple[Chip, Fit, float]:
     """Return a device as the law sees it, its fit, and how unsure its computing rate is.
 
     Args:
         device: where layers may lie.
         constants: of published rows, and of a calibration if there was one.
-        backend: by what the engine drives it; None: the usual one of its maker.
 
     Returns:
         The chip; the constants that hold for it; and the half-width, as a logarithm, of a rate
@@ -49,28 +54,36 @@ def chip_of(
     flops = device.compute_flops
     guessed = 0.0 if flops else constants.operations_spread[kind]
     flops = flops or device.bandwidth_bytes_per_s * constants.operations_per_byte[kind]
-    generation = device.generation or ""
-    used = backend or USUAL_BACKENDS.get(vendor)
-    driver = f"{vendor}-{used}" if vendor and used else ""
+    card = _card(device)
+    used = USUAL_BACKENDS.get(vendor)
+    driver = f"{vendor}-{used}" if used else ""
+    listed = None if card is None else card.fp32_flops
     chip = Chip(
         bandwidth_bytes_per_s=device.bandwidth_bytes_per_s,
         compute_flops=flops,
-        fp32_flops=flops / constants.matrix_ratio.get(generation, 1.0),
+        fp32_flops=listed or flops / (1.0 if processor else _matrix_ratio(device, constants)),
         driver=PROCESSORS if processor else driver,
-        generation=generation,
-        card=_card(device),
+        generation=device.generation or "",
+        card="" if card is None else card.name,
     )
     return chip, constants.processor if processor else constants.gpu, guessed
 
 
-def _card(device: Device) -> str:
-    """Return the catalogue's name of a device, if it is what that card is."""
+def _card(device: Device) -> Card | None:
+    """Return the card of the catalogue that a device is; None: none, or not at its bandwidth."""
     card = find_card(device.title)
     same = card is not None and (card.generation, card.bandwidth_bytes_per_s) == (
         device.generation,
         device.bandwidth_bytes_per_s,
     )
-    return card.name if card is not None and same else ""
+    return card if same else None
+
+
+def _matrix_ratio(device: Device, constants: SpeedConstants) -> float:
+    """Return by how much a device's whole rate is above that of its ordinary units."""
+    if device.generation in PLAIN_GENERATIONS:
+        return 1.0
+    return constants.matrix_ratio.get(device.generation or "", MATRIX_RATIO)
 
 
 def fitted_on(fit: Fit, chip: Chip) -> str:

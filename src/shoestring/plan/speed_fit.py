@@ -3,8 +3,9 @@
 What is fitted is the logarithm of the time, so an error of a tenth counts the same on a Raspberry
 Pi and an H100. Every constant is held near a value by a spring (a normal prior; :data:`PRIORS`): a
 generation of one card is mostly its driver's mean, one of ten is mostly its own. Rows that disagree
-by much count less (a pseudo-Huber weight). The springs are the same for all folds and were not
-tuned on the errors.
+by much count less (a pseudo-Huber weight). The springs are the same for all folds; those of GPUs
+were not tuned on the errors. Which terms the law has, and how far rows of processors are trusted,
+was chosen among a few variants by the errors on these same rows (``docs/speed.md`` lists them).
 
 Errors are those of devices that the fit has not seen: each is left out in turn, under all its
 labels. The half-width of an interval is the quantile of these errors, with the correction for a

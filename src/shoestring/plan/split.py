@@ -3,8 +3,8 @@
 Layers go to *places* in the engine's order, each place a run of neighbouring layers or none, and
 the output goes where the last run ends (llama.cpp: layers first on the CPU, then on each GPU)::
 
-    seconds a token = base + sum over places in use (enter + sum of the layers there)
-    bytes at a place = fixed, once in use, + weights, caches and extras of the layers there
+    seconds a token = sum over places in use (enter + sum of the layers there)
+    bytes at a place = fixed, once in use, + weights and caches of the layers there
 
 Of all splits whose bytes are within every room the one of the fewest seconds is found by dynamic
 programming over places and runs. Experts may lie in RAM while the rest of their layer is on a GPU:
@@ -46,8 +46,6 @@ class Place:
             that are taken from other places do.
         output_bytes: taken if the output is here; where it is the embedding, 0 on the host.
         output_s: seconds a token of the output.
-        extra_bytes: on top of weights and cache of each layer (copies that a processor makes);
-            empty: none.
         expert_s: what of ``layer_s`` the experts take; empty: nothing.
         hop_s: seconds a token for each layer here whose experts are computed on the host.
         stream_bytes: taken once if experts of layers here are on the host: prompts bring them.
@@ -63,7 +61,6 @@ class Place:
     host: bool = False
     output_bytes: int = 0
     output_s: float = 0.0
-    extra_bytes: tuple[int, ...] = ()
     expert_s: tuple[float, ...] = ()
     hop_s: float = 0.0
     stream_bytes: int = 0
@@ -82,7 +79,6 @@ class Problem:
         embedding_bytes: and whatever else the host holds in any case.
         expert_bytes: the part of each layer's weights that are experts; empty: none.
         expert_layers: so many first layers keep their experts on the host; None: what is best.
-        base_s: seconds a token whatever goes where.
 
     Raises:
         ValueError: not exactly one place is the host, something has no value for each layer, or a
@@ -95,16 +91,15 @@ class Problem:
     embedding_bytes: int = 0
     expert_bytes: tuple[int, ...] = ()
     expert_layers: int | None = None
-    base_s: float = 0.0
 
     def __post_init__(self) -> None:
         if [place.host for place in self.places].count(True) != 1:
             raise ValueError("exactly one place is the host")
         for place in self.places:
             times = (*place.layer_s, *place.expert_s, place.enter_s, place.output_s, place.hop_s)
-            if not all(0 <= time_s < math.inf for time_s in (*times, self.base_s)):
+            if not all(0 <= time_s < math.inf for time_s in times):
                 raise ValueError(f"{place.name}: a time is negative or no number")
-            for values in (place.layer_s, place.expert_s, place.extra_bytes, self.expert_bytes):
+            for values in (place.layer_s, place.expert_s, self.expert_bytes):
                 if values and len(values) != self.layers:
                     raise ValueError(f"{place.name}: {len(values)} values, {self.layers} layers")
             if any(self.expert_bytes) and any(place.layer_s) and not place.expert_s:
@@ -250,5 +245,5 @@ def _score(sums: Sums, runs: Sequence[Run], output: int, expert_layers: int) -> 
             max(0, size - place.room_bytes) for size, place in zip(used, places, strict=True)
         ),
         place_s=tuple(spent * problem.tick_s for spent in ticks),
-        token_s=problem.base_s + sum(ticks) * problem.tick_s,
+        token_s=sum(ticks) * problem.tick_s,
     )

@@ -49,8 +49,7 @@ class Sums:
         held = np.add(problem.weights_bytes, problem.cache_bytes, dtype=np.int64)
         sizes, ticks, detours = [], [], []
         for place in problem.places:
-            extra = _values(place.extra_bytes, problem.layers)
-            sizes.append([*(held + extra), place.output_bytes])
+            sizes.append([*held, place.output_bytes])
             layers = self._in_ticks(place.layer_s)
             longer = layers * 0 if place.host else self._in_ticks(self._longer(place))
             ticks.append([*layers, *self._in_ticks([place.output_s])])

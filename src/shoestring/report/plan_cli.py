@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from shoestring.plan.speed_constants import SpeedConstants
 
 FILE = click.Path(path_type=Path, dir_okay=False)
-USUAL_CONTEXT = 4096
+USUAL_CONTEXT, USUAL_PROMPT = 4096, 512
 SHOWN = 15
 """Rows of a choice in a terminal; --json has all."""
 TYPES = "f16, q8_0, q4_0 and others of llama.cpp"
@@ -53,7 +53,7 @@ TYPES = "f16, q8_0, q4_0 and others of llama.cpp"
 @click.option("--parallel", type=int, default=1, show_default=True, help="Requests at once.")
 @click.option("--cache-type-k", default="f16", show_default=True, help=f"Of the keys: {TYPES}.")
 @click.option("--cache-type-v", default="f16", show_default=True, help="Of the values.")
-@click.option("--prompt-tokens", type=int, default=512, show_default=True, help="For TTFT.")
+@click.option("--prompt-tokens", type=int, help="For TTFT; default 512, or the context.")
 @click.option("--gpu-layers", type=int, help="So many on cards and peers, the output counts.")
 @click.option("--tensor-split", metavar="A,B,...", help="Your own shares of them, to be judged.")
 @click.option("--explain", is_flag=True, help="Draw the memory, and say why not otherwise.")
@@ -76,7 +76,7 @@ def plan(
     parallel: int,
     cache_type_k: Any,
     cache_type_v: Any,
-    prompt_tokens: int,
+    prompt_tokens: int | None,
     gpu_layers: int | None,
     tensor_split: str | None,
     picture: Path | None,
@@ -94,8 +94,18 @@ def plan(
     """
     from shoestring.errors import BadValueError
     from shoestring.plan.memory import Settings, check_settings
+    from shoestring.report.plan_machine import calibrate_here, find_devices
 
-    _check_words(model, choosing=choosing, calibrate=calibrate, prompt_tokens=prompt_tokens)
+    _check_words(
+        model,
+        choosing=choosing,
+        calibrate=calibrate,
+        unused={
+            "--gpu-layers": gpu_layers, "--tensor-split": tensor_split,
+            "--explain": explain or None, "--picture": picture,
+        },
+        least_speed=least_speed,
+    )  # fmt: skip
     if calibrate and devices:
         raise BadValueError("--calibrate measures this machine: leave --device out")
     settings = Settings(
@@ -106,10 +116,10 @@ def plan(
     )
     check_settings(settings)
     if calibrate:
-        _calibrate(engine)
+        calibrate_here(engine, _say)
         if model is None and not choosing:
             return
-    found, constants = _devices(devices)
+    found, constants = find_devices(devices, _say)
     if choosing:
         _choose(
             found, settings, wish, constants, longest=context, least=least_speed, as_json=as_json
@@ -126,7 +136,15 @@ def plan(
     _show(made, subject, explain=explain, picture=picture, as_json=as_json)
 
 
-def _check_words(model: str | None, *, choosing: bool, calibrate: bool, prompt_tokens: int) -> None:
+def _check_words(
+    model: str | None,
+    *,
+    choosing: bool,
+    calibrate: bool,
+    unused: dict[str, object],
+    least_speed: float,
+) -> None:
+    """Refuse what does not go together, before anything is measured."""
     from shoestring.errors import BadValueError
 
     if model is not None and choosing:
@@ -135,8 +153,11 @@ def _check_words(model: str | None, *, choosing: bool, calibrate: bool, prompt_t
         raise BadValueError(
             "no model was named: give one (llama-3.1-8b:q4_k_m), or --choose, or --calibrate"
         )
-    if not 1 <= prompt_tokens <= 1 << 20:
-        raise BadValueError(f"--prompt-tokens {prompt_tokens}: give 1 to {1 << 20}")
+    for option, value in unused.items():
+        if model is None and value is not None:
+            raise BadValueError(f"{option} is for the plan of a model: name one, or leave it out")
+    if not 0 <= least_speed < math.inf:
+        raise BadValueError(f"--least-speed {least_speed}: give tokens/s from 0 on")
 
 
 def _shares(text: str | None) -> tuple[float, ...] | None:
@@ -153,28 +174,6 @@ def _shares(text: str | None) -> tuple[float, ...] | None:
     return shares
 
 
-def _devices(texts: tuple[str, ...]) -> tuple[tuple[Device, ...], SpeedConstants]:
-    """Return the devices, and the constants that hold for them: a calibration only for these."""
-    from shoestring.plan.speed_constants import load_constants
-
-    if texts:
-        from shoestring.hardware.device_words import parse_devices
-
-        return parse_devices(texts), load_constants()
-    from shoestring.hardware.devices import detect_devices
-    from shoestring.hardware.memory_speed import measure_memory_speed
-
-    constants = load_constants(_calibration_path())
-    if constants.here is not None and constants.here.machine != _machine_title():
-        _say(f"the calibration is of another machine, {constants.here.machine}: it is left aside")
-        constants = load_constants()
-    if constants.here is not None:
-        return detect_devices(say=_say), constants
-    _say("measuring how fast memory is read, a second; for better figures: plan --calibrate")
-    speed = measure_memory_speed()
-    return detect_devices(say=_say, ram_bytes_per_s=speed.read_bytes_per_s), constants
-
-
 def _plan(
     found: Found,
     settings: Settings,
@@ -182,6 +181,7 @@ def _plan(
     constants: SpeedConstants,
     *,
     context: int | None,
+    prompt_tokens: int | None,
     **by_hand: Any,
 ) -> Plan:
     from dataclasses import replace
@@ -196,15 +196,27 @@ def _plan(
         raise BadValueError(
             f"--context {context}: {found.name} was trained for {trained} tokens; give at most that"
         )
+    if prompt_tokens is None:
+        prompt_tokens = min(USUAL_PROMPT, settings.context)
+    if not 1 <= prompt_tokens <= settings.context:
+        raise BadValueError(
+            f"--prompt-tokens {prompt_tokens}: give 1 to {settings.context}, the context"
+        )
     asked = Ask(
-        model=found.name, outline=found.outline, settings=settings, devices=devices, **by_hand
+        model=found.name,
+        outline=found.outline,
+        settings=settings,
+        devices=devices,
+        prompt_tokens=prompt_tokens,
+        **by_hand,
     )
     return make_plan(asked, constants)
 
 
 def _show(made: Plan, found: Found, *, explain: bool, picture: Path | None, as_json: bool) -> None:
     from shoestring.errors import BadValueError
-    from shoestring.report.planning import plan_json, plan_text
+    from shoestring.report.plan_text import plan_text
+    from shoestring.report.planning import plan_json
 
     if as_json:
         click.echo(json.dumps(plan_json(made, found.path)))
@@ -214,10 +226,29 @@ def _show(made: Plan, found: Found, *, explain: bool, picture: Path | None, as_j
         from shoestring.report.plan_figure import memory_figure
         from shoestring.report.style import save_figure
 
-        for path in save_figure(memory_figure(made), picture):
-            _say(f"wrote {path}")
+        try:
+            for path in save_figure(memory_figure(made), picture):
+                _say(f"wrote {path}")
+        except OSError as error:
+            raise BadValueError(f"--picture {picture}: {error.strerror}; name another") from error
     if not as_json:
         click.echo(plan_text(made, found.path, explain=explain))
+        if explain and found.path is not None:
+            click.echo(f"\n{_loading(found.path)}")
+
+
+def _loading(path: Path) -> str:
+    """Say how long the file takes to be read, as fast as its disk is now."""
+    from shoestring.hardware.disk_speed import measure_disk_speed
+
+    speed = measure_disk_speed(path)
+    if speed.bytes_per_s is None:
+        return f"loading: {speed.missing}"
+    size_bytes = path.stat().st_size
+    return (
+        f"loading: {size_bytes / speed.bytes_per_s:.1f} s if nothing of the file is in memory, "
+        f"at {speed.bytes_per_s / 1e9:.2f} GB/s as its disk was just now"
+    )
 
 
 def _choose(
@@ -256,51 +287,6 @@ def _choose(
     if not as_json:
         table = choices_table(choices, fitting, wish, SHOWN)
         click.echo(f"{table.title}\n\n{plain_text(table)}")
-
-
-def _calibrate(engine: str) -> None:
-    """Run the calibration's models one after the other, and keep what was fitted."""
-    from shoestring.engines.discovery import find_program
-    from shoestring.measure.speed_trials import CALIBRATION, measure_speed
-    from shoestring.models.outline import outline_of_shape
-    from shoestring.plan.memory import Settings
-    from shoestring.plan.speed_constants import load_constants, save_calibration
-    from shoestring.plan.speed_here import Measured, fit_here
-
-    if engine == "auto":
-        engine = "embedded" if find_program("llama-server") is None else "llama-server"
-    trials = [measure_speed(shape, engine=engine, say=_say) for shape in CALIBRATION]
-    rows = [
-        Measured(
-            trial.shape, outline_of_shape(trial.shape), Settings(context=trial.prompt_tokens + 64),
-            trial.prompt_tokens, trial.decode_tokens_per_s, trial.prefill_tokens_per_s,
-        )
-        for trial in trials
-    ]  # fmt: skip
-    for trial in trials:
-        _say(
-            f"{trial.shape:26} decode {trial.decode_tokens_per_s:7.1f} tokens/s   "
-            f"prefill {trial.prefill_tokens_per_s:7.1f} tokens/s"
-        )
-    today = f"{datetime.now(UTC):%Y-%m-%d}"
-    fit = fit_here(rows, load_constants().processor, _machine_title(), today)
-    save_calibration(fit, _calibration_path())
-    _say(f"kept in {_calibration_path()}")
-
-
-def _calibration_path() -> Path:
-    from shoestring.paths import cache_dir
-    from shoestring.plan.speed_constants import HERE_NAME
-
-    return cache_dir() / HERE_NAME
-
-
-def _machine_title() -> str:
-    from shoestring.hardware.machine import describe_machine
-    from shoestring.plan.machines import machine_of
-
-    machine = machine_of(describe_machine())
-    return "an unknown machine" if machine is None else machine.title
 
 
 def _say(line: str) -> None:

@@ -8,20 +8,10 @@ the same rows as ours.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from shoestring.errors import BadRunError
-from shoestring.hardware.cards import find_card
-from shoestring.models.outline import outline_of_shape
-from shoestring.plan.current_models import count_parameters
-from shoestring.plan.note_policies import (
-    BITS_PER_WEIGHT,
-    PublishedSpeed,
-    error_of_size,
-    judge_speeds,
-)
-from shoestring.plan.published_speeds import judged_rows, published_rows, samples_of
+from shoestring.plan.published_speeds import judged_rows, samples_of
 from shoestring.plan.speed_fit import DECODE_NOISE, PRIORS, leave_out
 from shoestring.plan.speed_published import decode_times, describe_errors, judge_baseline
 from shoestring.report.drawing import Drawing
@@ -35,8 +25,6 @@ if TYPE_CHECKING:
     from shoestring.plan.planner import Plan
 
 GIBIBYTE: Final = 1 << 30
-NOTED: Final = ("llama-3.1-8b", "llama-2-13b")
-"""Shapes on which the note's sizes are tried: of its own nominal sizes."""
 
 
 def read_figures(folder: Path, name: str) -> dict[str, Any] | None:
@@ -55,51 +43,6 @@ def read_figures(folder: Path, name: str) -> dict[str, Any] | None:
     if not isinstance(found, dict) or found.get("benchmark") != name:
         raise BadRunError(f"{path} is no result of {name}: run the benchmark again")
     return found
-
-
-def note_sizes_table() -> Table:
-    """Return what the note expects of weights, beside their true bytes."""
-    columns = (
-        Column("model", "Shape"),
-        Column("quantisation", "Quantisation"),
-        Column("note_bits", "Bits a weight, note"),
-        Column("bits", "Bits a weight, tensors"),
-        Column("weights_bytes", "Weights (GiB)", 1 / GIBIBYTE),
-        Column("error", "The note is off by (%)", 100.0),
-    )
-    rows = []
-    for shape in NOTED:
-        parameters = count_parameters(shape)[0]
-        for quantisation, bits in BITS_PER_WEIGHT.items():
-            weights = outline_of_shape(f"{shape}:{quantisation}").file_bytes
-            error = error_of_size(parameters, quantisation, weights)
-            rows.append((shape, quantisation, bits, 8 * weights / parameters, weights, error))
-    return Table("plan_note_sizes", "The note's sizes and the true ones", columns, tuple(rows))
-
-
-def note_tiers_table() -> Table:
-    """Return how often the note's expected speeds hold on published rows."""
-    judged = judge_speeds(_published())
-    columns = (
-        Column("tier", "The note recommends"),
-        Column("expected", "and expects (tokens/s)"),
-        Column("rows", "Published rows"),
-        Column("within", "Within"),
-        Column("slower", "Slower"),
-        Column("faster", "Faster"),
-    )
-    rows = []
-    for tier in dict.fromkeys(one.tier for one in judged):
-        found = Counter(one.verdict for one in judged if one.tier is tier)
-        low, high = tier.tokens_per_s
-        rows.append(
-            (f"{tier.model_size} {tier.quantisation}", f"{low:g} to {high:g}", found.total(),
-             found["within"], found["slower"], found["faster"])
-        )  # fmt: skip
-    return Table(
-        "plan_note_tiers", "The note's expected speeds on published rows", columns, tuple(rows),
-        "No published row belongs to a tier of the note.",
-    )  # fmt: skip
 
 
 def speed_errors() -> tuple[Table, Drawing]:
@@ -159,12 +102,12 @@ def here_table(figures: Mapping[str, Any] | None) -> Table:
         Column("shape", "Shape"),
         Column("decode_tokens_per_s", "Measured decode (tokens/s)"),
         Column("decode_error", "Predicted from all others, off by (%)", 100.0),
-        Column("decode_error_five", "Predicted from a calibration, off by (%)", 100.0),
+        Column("decode_error_calibration", "Predicted from a calibration, off by (%)", 100.0),
         Column("prefill_tokens_per_s", "Measured prefill (tokens/s)"),
         Column("prefill_error", "Predicted from all others, off by (%)", 100.0),
     )
     rows = tuple(
-        (row["shape"], row["decode_tokens_per_s"], said["decode"], said["decode_from_five"],
+        (row["shape"], row["decode_tokens_per_s"], said["decode"], said["decode_from_calibration"],
          row["prefill_tokens_per_s"], said["prefill"])
         for row in here["rows"]
         for said in (here["errors"][row["shape"]],)
@@ -211,28 +154,6 @@ def ways_table(plan: Plan, others: Mapping[str, Plan]) -> Table:
         if split is not None
     )  # fmt: skip
     return Table("plan_ways", "Ways to lay it out", columns, table, "; ".join(plan.rejected))
-
-
-def _published() -> list[PublishedSpeed]:
-    """Return the published rows of single GPUs whose memory is known, as the note's tiers ask."""
-    found = []
-    for row in published_rows():
-        card = find_card(row["device"])
-        if card is None or card.kind != "gpu" or card.memory_bytes is None:
-            continue
-        if "[suspect" in row["source"] or not (row["params_b"] and row["tg128"]):
-            continue
-        found.append(
-            PublishedSpeed(
-                device=row["device"],
-                gpu_gib=card.memory_bytes / GIBIBYTE,
-                ram_gib=None,
-                parameters=float(row["params_b"]) * 1e9,
-                quantisation=row["quant"].lower(),
-                tokens_per_s=float(row["tg128"]),
-            )
-        )
-    return found
 
 
 def _errors_row(name: str, errors: list[float]) -> tuple[str | int | float, ...]:

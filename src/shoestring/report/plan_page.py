@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 from shoestring.engines.outlines import find_model
 from shoestring.errors import BadValueError
 from shoestring.hardware.device_words import parse_devices, spell
-from shoestring.hardware.devices import detect_devices
-from shoestring.hardware.memory_speed import measure_memory_speed
 from shoestring.models.outline import outline_of_shape
 from shoestring.plan.choosing import choose
 from shoestring.plan.memory import Settings
 from shoestring.plan.planner import Ask, make_plan
 from shoestring.plan.speed_constants import load_constants
 from shoestring.report import plan_evidence as evidence
+from shoestring.report import plan_note
 from shoestring.report.display import (
     PAGE_MIME,
     Shown,
@@ -28,6 +27,7 @@ from shoestring.report.display import (
 )
 from shoestring.report.drawing import Drawing
 from shoestring.report.plan_figure import memory_figure
+from shoestring.report.plan_machine import find_devices
 from shoestring.report.planning import choices_table, commands, speed_table
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class PlanPage:
         self._context, self._wish = context, wish
         self._measured = Path(measured) if measured else None
         self._said: list[str] = []
-        self._devices = self._look(devices)
-        self._constants = load_constants()
+        named = [part.strip() for part in devices.split(",") if part.strip()]
+        self._devices, self._constants = find_devices(named, self._said.append)
 
     def devices(self) -> Shown:
         """Show what there is to plan for, and where its figures are from."""
@@ -108,11 +108,15 @@ class PlanPage:
 
     def note_sizes(self) -> Shown:
         """Show the note's sizes beside the true ones."""
-        return show_table(evidence.note_sizes_table())
+        return show_table(plan_note.note_sizes_table())
 
     def note_tiers(self) -> Shown:
         """Show how often the note's expected speeds hold."""
-        return show_table(evidence.note_tiers_table())
+        return show_table(plan_note.note_tiers_table())
+
+    def note_choice(self) -> Shown:
+        """Show what the note would take on machines of several sizes, and what fits."""
+        return show_table(plan_note.note_choice_table())
 
     def speed_errors(self) -> Shown:
         """Show how far speeds are off on devices that were left out."""
@@ -178,15 +182,7 @@ class PlanPage:
             devices=devices,
             **by_hand,
         )
-        return make_plan(asked, self._constants)
-
-    def _look(self, texts: str) -> tuple[Device, ...]:
-        named = [part.strip() for part in texts.split(",") if part.strip()]
-        if named:
-            return parse_devices(named)
-        speed = measure_memory_speed()
-        self._said.append(speed.how)
-        return detect_devices(say=self._said.append, ram_bytes_per_s=speed.read_bytes_per_s)
+        return make_plan(asked, load_constants())
 
     def _figures(self, name: str) -> dict[str, Any] | None:
         return None if self._measured is None else evidence.read_figures(self._measured, name)

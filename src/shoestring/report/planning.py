@@ -1,4 +1,4 @@
-"""A plan for readers: as JSON, as text for a terminal, and as launch lines."""
+"""A plan for readers and programs: as JSON, as tables, and as launch lines."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ from typing import TYPE_CHECKING, Any, Final
 from shoestring.engines.launch_lines import LaunchModel, launch_lines
 from shoestring.engines.offload import Offload
 from shoestring.plan.alternatives import count_gpu_layers
+from shoestring.plan.speed_constants import load_constants
 from shoestring.report.tabular import Column, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from shoestring.engines.offload import Backend
     from shoestring.plan.choosing import Choice
     from shoestring.plan.planner import Placed, Plan
     from shoestring.plan.speed import Interval
 
 GIBIBYTE: Final = 1 << 30
-BAR: Final = 48
-"""Characters of a whole memory in a terminal."""
-PARTS: Final = (("weights", "#"), ("kv_cache", "="), ("compute", "+"), ("other", "-"))
-"""Of a memory, and how a terminal draws them."""
 PROMPT_CACHE_BYTES: Final = 8 * GIBIBYTE
 """What llama-server keeps at most of earlier prompts, where it is not told otherwise."""
+BACKENDS: Final[Mapping[str, Backend]] = {
+    "nvidia": "cuda",
+    "apple": "metal",
+    "amd": "vulkan",
+    "intel": "vulkan",
+}
+"""By maker; None where nobody knows the card."""
 PEER_ENDPOINT: Final = "peer{}:50052"
 """Stands for the address of a peer: the user's own."""
 
@@ -46,7 +51,7 @@ def plan_json(plan: Plan, path: Path | None) -> dict[str, Any]:
         "cache_type_v": plan.ask.settings.cache_type_v,
         "gpu_layers": _gpu_layers(plan),
         "experts_in_ram": plan.split.expert_layers if plan.split else None,
-        "placements": [_placement_json(placed) for placed in plan.placed],
+        "placements": [placement_json(placed) for placed in plan.placed],
         "all_in_ram": {
             "reserved_bytes": plan.demand.reserved_bytes,
             "resident_bytes": plan.demand.resident_bytes,
@@ -69,7 +74,6 @@ def plan_json(plan: Plan, path: Path | None) -> dict[str, Any]:
                 "fits": way.split.fits,
                 "layers": [list(run) for run in way.split.runs],
                 "token_s": way.split.token_s if plan.no_speed is None else None,
-                "reason": way.reason,
             }
             for way in plan.alternatives
         ],
@@ -83,15 +87,21 @@ def choices_json(choices: list[Choice]) -> list[dict[str, Any]]:
     return [
         {
             "model": choice.option.model,
-            "released": choice.model.released,
-            "licence": choice.model.licence,
-            "uses": list(choice.model.uses),
+            "models": [
+                {
+                    "title": one.title,
+                    "released": one.released,
+                    "licence": one.licence,
+                    "uses": list(one.uses),
+                }
+                for one in choice.models
+            ],
             "quantisation": choice.option.quantisation,
             "context": choice.option.context,
             "memory_bytes": choice.option.memory_bytes,
             "gpu_layers": _gpu_layers(choice.plan),
             "batch": choice.plan.ask.settings.batch,
-            "decode_tokens_per_s": interval_json(choice.option.decode_tokens_per_s),
+            "decode_filled_tokens_per_s": interval_json(choice.option.decode_tokens_per_s),
             "effective_parameters": choice.option.quality.effective_parameters,
             "perplexity_ratio": choice.option.quality.perplexity_ratio,
             "quality_basis": choice.option.quality.basis,
@@ -118,24 +128,25 @@ def commands(plan: Plan, path: Path | None) -> dict[str, str]:
 
 
 def offload_of(plan: Plan) -> Offload:
-    """Return what a plan that fits decides, as engines need it."""
+    """Return what a plan that fits decides, as engines need it; a peer without a part is none."""
     assert plan.split is not None
     split, settings = plan.split, plan.ask.settings
-    cards = range(1, len(plan.problem.places))
-    counts = [
-        split.runs[index][1] - split.runs[index][0] + (index == split.output) for index in cards
+    parts = [
+        (placed, placed.layers[1] - placed.layers[0] + (index == split.output))
+        for index, placed in enumerate(plan.placed)
+        if index > 0
     ]
-    peers = [placed for placed in plan.placed if placed.device and placed.device.kind == "peer"]
-    several = len(counts) > 1 and any(counts)
+    parts = [(one, n) for one, n in parts if n or one.device is None or one.device.kind != "peer"]
+    counts = [n for _, n in parts]
+    peers = [one for one, _ in parts if one.device is not None and one.device.kind == "peer"]
     host = plan.placed[0]
     left = plan.problem.host.room_bytes - host.total_bytes if host.device else 0
     return Offload(
         # 0 layers alone would not keep llama.cpp off a GPU: it sends large batches there.
-        devices=() if counts else ("none",),
-        # Left to itself the server fills 8 GiB of RAM with what it keeps of earlier prompts.
-        prompt_cache_bytes=min(PROMPT_CACHE_BYTES, left),
+        devices=() if any(counts) else ("none",),
+        backend=_backend(plan),
         gpu_layers=count_gpu_layers(plan.problem, split),
-        tensor_split=tuple(map(float, counts)) if several else None,
+        tensor_split=tuple(map(float, counts)) if len(counts) > 1 and any(counts) else None,
         experts_in_ram=split.expert_layers,
         cache_type_k=settings.cache_type_k,
         cache_type_v=settings.cache_type_v,
@@ -143,34 +154,10 @@ def offload_of(plan: Plan) -> Offload:
         rpc=tuple(PEER_ENDPOINT.format(number + 1) for number in range(len(peers))),
         batch=settings.batch,
         ubatch=settings.ubatch,
+        # Left to itself the server fills 8 GiB of RAM with what it keeps of earlier prompts.
+        prompt_cache_bytes=min(PROMPT_CACHE_BYTES, max(0, left)),
         fit=False,
     )
-
-
-def plan_text(plan: Plan, path: Path | None, *, explain: bool) -> str:
-    """Return a plan for a terminal of 100 characters.
-
-    Args:
-        plan: that fits.
-        path: of the model's file.
-        explain: draw where the memory goes, and say why each other way is no better.
-    """
-    settings = plan.ask.settings
-    each = f" for each of {settings.parallel} requests" if settings.parallel > 1 else ""
-    lines = [f"{plan.ask.model} at a context of {settings.context:,} tokens{each}", ""]
-    lines += [_placement_line(plan, placed) for placed in plan.placed]
-    if plan.split is not None and plan.split.expert_layers:
-        lines.append(f"experts of the first {plan.split.expert_layers} layers stay in RAM")
-    if all(first == end for first, end in (placed.layers for placed in plan.placed[1:])):
-        lines.append(
-            f"{'':24} at its peak {_gib(plan.demand.resident_bytes)} with the copies that a "
-            f"processor makes, {_gib(plan.demand.reserved_bytes)} reserved"
-        )
-    lines += ["", *_speed_lines(plan)]
-    if explain:
-        lines += ["", *_picture(plan), "", *_reasons(plan)]
-    lines += ["", *(_command_lines(commands(plan, path), explain=explain))]
-    return "\n".join(lines)
 
 
 def choices_table(choices: Sequence[Choice], fitting: int, wish: str, most: int) -> Table:
@@ -179,9 +166,10 @@ def choices_table(choices: Sequence[Choice], fitting: int, wish: str, most: int)
         Column("model", "Model"),
         Column("quantisation", "Quantisation"),
         Column("context", "Context"),
+        Column("batch", "Batch"),
         Column("memory_bytes", "Memory (GiB)", 1 / GIBIBYTE),
         Column("gpu_layers", "GPU layers"),
-        Column("decode_tokens_per_s", "Decode (tokens/s)"),
+        Column("decode_filled_tokens_per_s", "Decode, context full (tokens/s)"),
         Column("low", "at least"),
         Column("high", "at most"),
         Column("perplexity_ratio", "Perplexity ratio"),
@@ -189,11 +177,12 @@ def choices_table(choices: Sequence[Choice], fitting: int, wish: str, most: int)
     )
     rows = tuple(
         (
-            choice.option.model, choice.option.quantisation, choice.option.context,
+            ", ".join(one.title for one in choice.models), choice.option.quantisation,
+            choice.option.context, choice.plan.ask.settings.batch,
             choice.option.memory_bytes,
             _gpu_layers(choice.plan),
             *_three(choice.option.decode_tokens_per_s), choice.option.quality.perplexity_ratio,
-            ", ".join(choice.model.uses),
+            ", ".join(choice.uses),
         )
         for choice in choices[:most]
     )  # fmt: skip
@@ -218,13 +207,27 @@ def speed_table(plan: Plan) -> Table:
         ()
         if predicted is None
         else (
-            ("decode (tokens/s)", *_three(predicted.decode_tokens_per_s)),
+            ("decode, context empty (tokens/s)", *_three(predicted.decode_tokens_per_s)),
+            ("decode, context full (tokens/s)", *_three(plan.filled_tokens_per_s)),
             ("prefill (tokens/s)", *_three(predicted.prefill_tokens_per_s)),
             (f"TTFT for {plan.ask.prompt_tokens} tokens (s)", *_three(predicted.ttft_s)),
         )
     )
     title = "Predicted; between the bounds lie four of five devices that the fit has not seen"
     return Table("plan_speed", title, columns, rows, plan.no_speed or "; ".join(plan.rejected))
+
+
+def _backend(plan: Plan) -> Backend | None:
+    """Return what computes on the cards of a plan; of several makers, what all of them have."""
+    vendors = load_constants().vendors
+    makers = {
+        vendors.get(placed.device.generation or "")
+        for placed in plan.placed
+        if placed.device is not None and placed.device.kind == "gpu"
+    }
+    if len(makers) > 1:
+        return "vulkan"
+    return BACKENDS.get(next(iter(makers), None) or "")
 
 
 def _gpu_layers(plan: Plan) -> int | None:
@@ -235,7 +238,8 @@ def _three(interval: Interval | None) -> tuple[float | None, float | None, float
     return (None, None, None) if interval is None else (interval.value, interval.low, interval.high)
 
 
-def _placement_json(placed: Placed) -> dict[str, Any]:
+def placement_json(placed: Placed) -> dict[str, Any]:
+    """Return what one device holds; layers are the first and the last, both included."""
     first, end = placed.layers
     return {
         "device": placed.name,
@@ -252,86 +256,5 @@ def _placement_json(placed: Placed) -> dict[str, Any]:
     }
 
 
-def _placement_line(plan: Plan, placed: Placed) -> str:
-    first, end = placed.layers
-    parts = []
-    if placed is plan.placed[0]:
-        parts.append("embedding")
-    if end > first:
-        parts.append(f"layers {first} to {end - 1}")
-    if placed.output:
-        parts.append("output")
-    free = "" if placed.free_bytes is None else f" of {_gib(placed.free_bytes)} free"
-    holds = ", ".join(parts) or "nothing"
-    return f"{_name(placed):24} {holds:34} {_gib(placed.total_bytes)}{free}"
-
-
-def _name(placed: Placed) -> str:
-    if placed.device is None:
-        return "RAM (not given)"
-    return "RAM" if placed.device.kind == "cpu" else placed.name
-
-
-def _speed_lines(plan: Plan) -> list[str]:
-    predicted = plan.predicted
-    if predicted is None:
-        return [f"speed: not predicted: {plan.no_speed}"]
-    return [
-        f"decode   {_range(predicted.decode_tokens_per_s)} tokens/s",
-        f"prefill  {_range(predicted.prefill_tokens_per_s)} tokens/s",
-        f"TTFT     {_range(predicted.ttft_s)} s for a prompt of {plan.ask.prompt_tokens} tokens",
-        "in brackets what four of five devices lie between; predicted, not measured",
-    ]
-
-
-def _picture(plan: Plan) -> list[str]:
-    lines = [
-        "where the memory goes: # weights, = KV cache, + buffers, - program, . free, ! too much"
-    ]
-    for placed in plan.placed:
-        whole = placed.free_bytes or placed.total_bytes
-        memory = _placement_json(placed)["memory_bytes"]
-        bar, done = "", 0
-        for name, mark in PARTS:
-            done += memory[name]
-            bar += mark * (round(BAR * done / whole) - len(bar))
-        over = "!" * max(0, len(bar) - BAR)
-        lines.append(f"{_name(placed):24} |{bar[:BAR].ljust(BAR, '.')}|{over}")
-    return lines
-
-
-def _reasons(plan: Plan) -> list[str]:
-    lines = [f"no better: {reason}" for reason in plan.rejected]
-    if plan.predicted is not None:
-        lines += [f"fitted on: {part}" for part in plan.predicted.fitted_on.split("; ")]
-    lines += [
-        f"{placed.device.name}: {placed.device.source}" for placed in plan.placed if placed.device
-    ]
-    return lines
-
-
-def _command_lines(lines: dict[str, str], *, explain: bool) -> list[str]:
-    shown = lines if explain else {"llama-server": lines["llama-server"]}
-    return [line for name, text in shown.items() for line in (f"{name}:", *_indent(text))]
-
-
-def _indent(text: str) -> list[str]:
-    return [f"  {line}" for line in text.splitlines()]
-
-
 def _placeholder(plan: Plan) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", plan.ask.model.partition(":")[2]) + ".gguf"
-
-
-def _range(interval: Interval | None) -> str:
-    if interval is None:
-        return "?"
-    return f"{_short(interval.value)} ({_short(interval.low)} to {_short(interval.high)})"
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"  # noqa: PLR2004 - three digits
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIBIBYTE:.2f} GiB"
