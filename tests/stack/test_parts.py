@@ -23,6 +23,7 @@ from shoestring.stack.gpu_use import judge_gpu_use, require_gpu
 from shoestring.stack.logs import rotate
 from shoestring.stack.node import Node, Service, Wanted
 from shoestring.stack.ollama_settings import CONTEXT_TOKENS, ollama_environment
+from shoestring.stack.open_webui import environment as webui_files
 from shoestring.stack.open_webui.settings import open_webui_environment
 from shoestring.stack.ports import choose_port
 from shoestring.stack.readiness import name_in_ollama
@@ -342,3 +343,18 @@ def test_up_without_installing_names_what_is_missing(tmp_path, monkeypatch):
 
     assert isinstance(result.exception, MissingError)
     assert "Ollama is not installed" in str(result.exception)
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(tmp_path):
+    """Its Python is a link to a version that somebody removed: nothing of it would start."""
+    folder = webui_files.environment_folder(tmp_path)
+    (folder / "bin").mkdir(parents=True)
+    (folder / webui_files.NOTE).write_text(json.dumps(webui_files._note()))
+    (folder / "bin" / "open-webui").touch()
+    python = tmp_path / "python3"
+    python.touch()
+    (folder / "bin" / "python").symlink_to(python)
+
+    assert webui_files.is_installed(tmp_path)
+    python.unlink()
+    assert not webui_files.is_installed(tmp_path)

@@ -69,13 +69,15 @@ def environment_folder(cache: Path) -> Path:
 
 
 def is_installed(cache: Path) -> bool:
-    """Whether the environment is there, made to its end, of this very lock."""
+    """Whether the environment is there, made to its end, of this very lock, with its Python."""
     folder = environment_folder(cache)
     try:
         note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return False
-    return note == _note() and (folder / "bin" / "open-webui").is_file()
+    # Its Python is a link: whoever removes or hides that version leaves a program without one.
+    programs = [folder / "bin" / name for name in ("python", "open-webui")]
+    return note == _note() and all(program.is_file() for program in programs)
 
 
 def _make(folder: Path) -> None:
