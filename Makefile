@@ -75,6 +75,7 @@ bench: engines ## All campaigns: clock, faults, costs, agreement, shapes, node, 
 	@$(BIN)/python benchmarks/node_faults.py
 	@$(BIN)/python benchmarks/planner_split.py
 	@$(BIN)/python benchmarks/planner_memory.py
+	@$(BIN)/python benchmarks/planner_promise.py
 	@$(BIN)/python benchmarks/planner_speed.py --measure
 
 kaggle: $(STAMP) ## Write the self-contained Kaggle notebook into dist/kaggle/
