@@ -173,6 +173,8 @@ def _draw_speeds(by_driver: Mapping[str, list[tuple[float, float]]]) -> Drawing:
             axes.plot(speeds, [100 * error for error in errors], label=driver, **style)
         axes.axhline(0, linewidth=0.8)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
         axes.set_xlabel("published decode (tokens/s)")
         axes.set_ylabel("predicted speed is off by (%)")
         axes.set_title("Each point is a device that the fit has not seen")

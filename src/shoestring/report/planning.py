@@ -177,7 +177,7 @@ def choices_table(choices: Sequence[Choice], fitting: int, wish: str, most: int)
     )
     rows = tuple(
         (
-            ", ".join(one.title for one in choice.models), choice.option.quantisation,
+            _titles(choice), choice.option.quantisation,
             choice.option.context, choice.plan.ask.settings.batch,
             choice.option.memory_bytes,
             _gpu_layers(choice.plan),
@@ -189,7 +189,8 @@ def choices_table(choices: Sequence[Choice], fitting: int, wish: str, most: int)
     shown = f"; the first {most}" if most < len(choices) else ""
     title = (
         f"{len(choices)} of {fitting} combinations that fit and are fast enough are beaten by no "
-        f"other in speed, quality (a proxy) and context; sorted by {wish}{shown}"
+        f"other in speed, quality (a proxy) and context; sorted by {wish}{shown}; (+N): as many "
+        "others of the same shape, which --json names"
     )
     return Table("plan_choices", title, columns, rows, "No model of the catalogue fits.")
 
@@ -232,6 +233,12 @@ def _backend(plan: Plan) -> Backend | None:
 
 def _gpu_layers(plan: Plan) -> int | None:
     return None if plan.split is None else count_gpu_layers(plan.problem, plan.split)
+
+
+def _titles(choice: Choice) -> str:
+    """Name the newest model, and how many share its shape."""
+    others = len(choice.models) - 1
+    return f"{choice.models[0].title} (+{others})" if others else choice.models[0].title
 
 
 def _three(interval: Interval | None) -> tuple[float | None, float | None, float | None]:
