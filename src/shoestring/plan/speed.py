@@ -28,6 +28,7 @@ from shoestring.plan.speed_terms import (
     output_prefix,
     prefill_terms,
     work_of,
+    works_by_layer,
 )
 
 if TYPE_CHECKING:
@@ -162,13 +163,11 @@ def rates(
         flash = settings.flash_attention
         return add_up(prefill_terms(chip, work, batch=batch, flash_attention=flash), values)
 
-    numbers = range(shape.layers)
-    layers = [work_of(outline, (f"blk.{number}.",), layers=1) for number in numbers]
-    experts = [work_of(outline, (f"blk.{number}.",), only_experts=True) for number in numbers]
-    seen = [_seen(shape, number, depth_tokens) for number in numbers]
+    layers, experts = works_by_layer(outline)
+    seen = [_seen(shape, number, depth_tokens) for number in range(shape.layers)]
     # Constants of prompts were fitted on FITTED_PROMPT tokens: what those look at is in them.
     more = max(0, prompt_tokens - FITTED_PROMPT) // 2
-    before = [_seen(shape, number, more) for number in numbers]
+    before = [_seen(shape, number, more) for number in range(shape.layers)]
     output_s = decode(work_of(outline, (output_prefix(outline),), choices=shape.vocabulary))
     activation_bytes = 2 * shape.width * ACTIVATION_BYTES  # there and back
     moved_s = activation_bytes / device.link_bytes_per_s if device.link_bytes_per_s else 0.0

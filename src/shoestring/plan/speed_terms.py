@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from shoestring.models.outline import Outline, TensorSize
+    from shoestring.models.shapes import Shape
 
 LAUNCH_S = 1e-5
 """A layer's worth of kernel launches, as a unit."""
@@ -190,12 +191,7 @@ def add_up(terms: Iterable[Term], constants: Constants) -> float:
 
 
 def work_of(
-    outline: Outline,
-    prefixes: tuple[str, ...],
-    *,
-    layers: int = 0,
-    choices: int = 0,
-    only_experts: bool = False,
+    outline: Outline, prefixes: tuple[str, ...], *, layers: int = 0, choices: int = 0
 ) -> Work:
     """Say what one token needs of the tensors of some names.
 
@@ -204,17 +200,32 @@ def work_of(
         prefixes: of the tensors' names.
         layers: how many layers they are.
         choices: as in :class:`Work`.
-        only_experts: leave out what every token uses.
     """
+    some = [tensor for tensor in outline.tensors if tensor.name.startswith(prefixes)]
+    return _work(outline.shape, some, layers=layers, choices=choices)
+
+
+def works_by_layer(outline: Outline) -> tuple[list[Work], list[Work]]:
+    """Say what one token needs of each layer, and of that what the experts take."""
     shape = outline.shape
+    parts: list[list[TensorSize]] = [[] for _ in range(shape.layers)]
+    for tensor in outline.tensors:
+        if tensor.name.startswith("blk."):
+            parts[int(tensor.name.split(".", 2)[1])].append(tensor)
+    return (
+        [_work(shape, part, layers=1) for part in parts],
+        [_work(shape, [tensor for tensor in part if is_expert(tensor)]) for part in parts],
+    )
+
+
+def _work(
+    shape: Shape, tensors: Iterable[TensorSize], *, layers: int = 0, choices: int = 0
+) -> Work:
     blocks: dict[str, Block] = {}
     held_bytes = 0.0
-    for tensor in outline.tensors:
-        expert = is_expert(tensor)
-        if not tensor.name.startswith(prefixes) or (only_experts and not expert):
-            continue
+    for tensor in tensors:
         held_bytes += tensor.data_bytes
-        share = shape.experts_used / shape.experts if expert and shape.experts else 1.0
+        share = shape.experts_used / shape.experts if is_expert(tensor) and shape.experts else 1.0
         done = blocks.get(tensor.type_name, Block(0.0, 0.0))
         blocks[tensor.type_name] = Block(
             done.read_bytes + share * tensor.data_bytes,
