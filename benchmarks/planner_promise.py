@@ -28,7 +28,6 @@ from planner_truth import request
 
 from results import write_result
 from shoestring.engines.discovery import find_program
-from shoestring.engines.launch import Launched, free_port
 from shoestring.engines.llama_server import server_words
 from shoestring.errors import EngineLostError
 from shoestring.hardware.cgroups import groups
@@ -39,6 +38,7 @@ from shoestring.plan.planner import Ask, make_plan
 from shoestring.plan.row import MARGIN
 from shoestring.plan.speed_constants import load_constants
 from shoestring.report.planning import offload_of
+from shoestring.testing.live_server import live_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,36 +126,21 @@ def ask_server(plan: Plan, case: Case, path: Path, group: Path) -> str | None:
     import requests
 
     program = find_program("llama-server")
-    port = free_port()
-    words = server_words(
-        str(program), str(path), port, context=CONTEXT, parallel=1, offload=offload_of(plan)
-    )
-    address = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryDirectory() as folder, requests.Session() as session:
-        session.trust_env = False
 
-        def ready() -> bool:
-            try:
-                return session.get(f"{address}/health", timeout=LIMIT_S).ok
-            except requests.ConnectionError:
-                return False
-
-        server = Launched(
-            "llama-server",
-            # The server has to be in the group before its first page.
-            ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(group), *words],
-            environment={},
-            log_path=Path(folder) / "log",
+    def command(port: int) -> list[str]:
+        words = server_words(
+            str(program), str(path), port, context=CONTEXT, parallel=1, offload=offload_of(plan)
         )
+        # The server has to be in the group before its first page.
+        return ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(group), *words]
+
+    with tempfile.TemporaryDirectory() as folder:
         try:
-            server.wait_until(ready, LIMIT_S)
-            asked = request(case) | {"n_predict": SPARE_TOKENS // 2}
-            answer = session.post(f"{address}/completion", json=asked, timeout=LIMIT_S)
-            answer.raise_for_status()
+            log = Path(folder) / "log"
+            with live_server(command, log_path=log, limit_s=LIMIT_S) as server:
+                server.complete(request(case) | {"n_predict": SPARE_TOKENS // 2})
         except (EngineLostError, requests.RequestException) as error:
             return type(error).__name__ + ": " + str(error).split(";")[0]
-        finally:
-            server.stop()
     return None
 
 

@@ -62,10 +62,10 @@ BARS = {
     "here_from_calibration_median": 0.08,
 }  # fmt: skip
 SHAPES = (
-    *CALIBRATION, "qwen2.5-0.5b:q8_0", "qwen3-0.6b:q4_0", "qwen3-0.6b:q6_k",
-    "qwen3-0.6b:f16", "gemma-3-1b:q4_0", "llama-3.2-1b:q4_k_m", "llama-3.2-1b:q5_k_m",
-    "tinyllama-1.1b:q3_k_m", "qwen2.5-1.5b:q4_k_m", "tinyllama-1.1b:f16", "qwen3-1.7b:q8_0",
-    "llama-3.2-3b:q4_k_m", "qwen2.5-3b:q5_k_m", "phi-3-mini:q4_k_m",
+    *CALIBRATION, "tinyllama-1.1b/8:q4_k_m", "qwen2.5-0.5b:q8_0", "qwen3-0.6b:q4_0",
+    "qwen3-0.6b:f16", "gemma-3-1b:q4_0", "llama-3.2-1b:q5_k_m", "tinyllama-1.1b:q3_k_m",
+    "qwen2.5-1.5b:q4_k_m", "tinyllama-1.1b:f16", "qwen3-1.7b:q8_0", "llama-3.2-3b:q4_k_m",
+    "qwen2.5-3b:q5_k_m", "phi-3-mini:q4_k_m",
 )  # fmt: skip
 
 

@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from planner_cases import ANSWER_TOKENS
 
-from shoestring.engines.launch import Launched, free_port
 from shoestring.engines.llama_log import buffer_report
 from shoestring.errors import MissingError
 from shoestring.hardware.cores import usable_cores
+from shoestring.testing.live_server import live_server
 
 if TYPE_CHECKING:
     from planner_cases import Case
 
-LIMIT_S = 600.0
 WORDS = range(300, 30_000)
 """Tokens that are ordinary ones in every vocabulary of the list."""
 SEED = 6
@@ -61,38 +60,22 @@ def measure(case: Case, program: Path, model: Path) -> dict[str, Any]:
         MissingError: its log names no buffer.
         requests.RequestException: it did not answer.
     """
-    import requests
 
-    address = f"http://127.0.0.1:{(port := free_port())}"
-    with tempfile.TemporaryDirectory() as folder, requests.Session() as session:
-        session.trust_env = False
+    def command(port: int) -> list[str]:
+        return [
+            str(program), "--model", str(model), "--host", "127.0.0.1", "--port", str(port),
+            *list_flags(case), *SERVER_FLAGS,
+        ]  # fmt: skip
+
+    with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
-        server = Launched(
-            "llama-server",
-            [str(program), "--model", str(model), "--host", "127.0.0.1", "--port", str(port),
-             *list_flags(case), *SERVER_FLAGS],
-            environment=ENVIRONMENT,
-            log_path=log,
-        )  # fmt: skip
-
-        def ready() -> bool:
-            try:
-                return session.get(f"{address}/health", timeout=LIMIT_S).ok
-            except requests.ConnectionError:
-                return False
-
-        try:
-            server.wait_until(ready, LIMIT_S)
+        with live_server(command, environment=ENVIRONMENT, log_path=log) as server:
             loaded = read_memory(server.pid)
-            answer = session.post(f"{address}/completion", json=request(case), timeout=LIMIT_S)
-            answer.raise_for_status()
+            said = server.complete(request(case))
             held = read_memory(server.pid)
-        finally:
-            server.stop()
         buffers = buffer_report(log.read_text(encoding="utf-8", errors="replace"))
     if not buffers:
         raise MissingError(f"no line of {program}'s log names a buffer: see engines/llama_log.py")
-    said = answer.json()
     return {
         "reserved_bytes": sum(buffers.values()),
         "resident_bytes": held["VmHWM"],

@@ -29,6 +29,7 @@ COMMANDS = {
     "down": ("shoestring.stack.cli", "End what `up` started."),
     "engines": ("shoestring.engines.cli", "Install the real engines, pinned; list them."),
     "feasibility": ("shoestring.report.cli", "Which models run on which machine; measure it here."),
+    "keys": ("shoestring.gateway.keys_cli", "Make, list and revoke the keys of the gateway."),
     "models": ("shoestring.models.cli", "Show, fetch and describe models."),
     "notebook": ("shoestring.report.cli", "Run a notebook with checked parameters, make its HTML."),
     "plan": (
@@ -36,8 +37,10 @@ COMMANDS = {
         "Say what fits, where each layer goes, how fast; choose a model.",
     ),
     "report": ("shoestring.report.cli", "Turn a run into numbers, figures, tables and HTML."),
+    "quantise": ("shoestring.quality.cli", "Turn an F16 or BF16 model into any smaller type."),
     "run": ("shoestring.measure.cli", "Measure a model with a suite, and keep every raw event."),
     "screenshots": ("shoestring.stack.cli", "Take the pictures that prove a node."),
+    "serve": ("shoestring.gateway.cli", "Serve engines to others: keys, limits, a dashboard."),
     "status": (
         "shoestring.stack.cli",
         "Show the node: what runs, since when, how often restarted.",

@@ -28,6 +28,7 @@ def test_what_is_chosen_fits_and_is_sorted_by_the_wish():
     assert good[0].option.model.endswith("8B")
     assert {one.option for one in fast} == {one.option for one in good}
     assert all(one.plan.fits for one in fast)
+    assert not any(one.plan.alternatives for one in fast)  # nobody reads them
 
 
 def test_models_of_one_shape_are_named_together():

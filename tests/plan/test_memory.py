@@ -5,11 +5,9 @@ from dataclasses import replace
 from operator import truediv
 
 import pytest
-import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shoestring.engines.launch import Launched, free_port
 from shoestring.engines.llama_log import buffer_report
 from shoestring.errors import BadValueError
 from shoestring.hardware.processes import peak_resident_bytes
@@ -21,9 +19,9 @@ from shoestring.plan.candidates import CANDIDATES
 from shoestring.plan.kv_cache import cache_by_layer, checkpoint_bytes
 from shoestring.plan.memory import REPACKED_BY, Settings, describe_demand, is_repacked
 from shoestring.testing.engines import need_program
+from shoestring.testing.live_server import live_server
 
 MEBIBYTE = 1 << 20
-LIMIT_S = 300.0
 
 
 def fit_params(name, context, folder) -> list[int]:
@@ -147,31 +145,20 @@ def serve_once(name, asked, folder):
     program = need_program("llama-server")
     path, log = folder / "model.gguf", folder / "log.txt"
     make_file(name, describe_shape(name), path, progress=lambda *_: None)
-    address = f"http://127.0.0.1:{(port := free_port())}"
-    words = [
-        str(program), "--model", str(path), "--port", str(port), "--threads", str(asked.threads),
-        "--ctx-size", str(asked.context * asked.parallel), "--parallel", str(asked.parallel),
-        "--cache-type-k", asked.cache_type_k, "--cache-type-v", asked.cache_type_v,
-        "--flash-attn", "on", "--cache-ram", "0", "--verbosity", "4", "--offline",
-    ]  # fmt: skip
-    server = Launched("llama-server", words, environment={}, log_path=log)
-    with requests.Session() as session:
-        session.trust_env = False
 
-        def ready():
-            try:
-                return session.get(f"{address}/health", timeout=LIMIT_S).ok
-            except requests.ConnectionError:
-                return False
+    def command(port):
+        return [
+            str(program), "--model", str(path), "--port", str(port),
+            "--threads", str(asked.threads),
+            "--ctx-size", str(asked.context * asked.parallel), "--parallel", str(asked.parallel),
+            "--cache-type-k", asked.cache_type_k, "--cache-type-v", asked.cache_type_v,
+            "--flash-attn", "on", "--cache-ram", "0", "--verbosity", "4", "--offline",
+        ]  # fmt: skip
 
-        try:
-            server.wait_until(ready, LIMIT_S)
-            prompt = [300 + number % 400 for number in range(asked.filled - 16)]
-            body = {"prompt": prompt, "n_predict": 16, "ignore_eos": True}
-            session.post(f"{address}/completion", json=body, timeout=LIMIT_S).raise_for_status()
-            return sum(buffer_report(log.read_text()).values()), peak_resident_bytes(server.pid)
-        finally:
-            server.stop()
+    prompt = [300 + number % 400 for number in range(asked.filled - 16)]
+    with live_server(command, log_path=log) as server:
+        server.complete({"prompt": prompt, "n_predict": 16, "ignore_eos": True})
+        return sum(buffer_report(log.read_text()).values()), peak_resident_bytes(server.pid)
 
 
 @pytest.mark.parametrize(

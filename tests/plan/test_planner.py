@@ -174,6 +174,19 @@ def test_the_first_token_takes_no_less_than_any_other():
     assert times[0].ttft_s.value < times[1].ttft_s.value < times[2].ttft_s.value / 8
 
 
+def test_a_card_in_a_known_slot_computes_the_prompts_of_what_is_in_ram():
+    """The first token comes sooner, every other one does not; the split is the same."""
+    unknown = plan("qwen2.5-32b:q4_k_m", "rtx 3060", "ram:64GiB:40GB/s")
+    ram, card = unknown.ask.devices[::-1]
+    slot = replace(card, link_bytes_per_s=16e9)
+    known = make_plan(replace(unknown.ask, devices=(slot, ram)), load_constants())
+
+    assert known.split.runs == unknown.split.runs
+    assert known.predicted.ttft_s.value < unknown.predicted.ttft_s.value / 2
+    told, same = (one.predicted.decode_tokens_per_s.value for one in (known, unknown))
+    assert told == pytest.approx(same, rel=0.001)
+
+
 def test_a_full_context_is_slower_than_an_empty_one():
     """The cache is read for each token."""
     made = plan("llama-3.1-8b:q4_k_m", "rtx 3090", "ram:8GiB:20GB/s", context=32_768)
@@ -190,6 +203,15 @@ def test_each_processor_rearranges_its_own_types():
 
     assert sum(arm.repacked_bytes) > 0.5 * arm.file_bytes
     assert sum(x86.repacked_bytes) == 0
+
+
+def test_other_ways_can_be_left_out():
+    """The plan is the same without them."""
+    made = plan("qwen2.5-32b:q4_k_m", *NOTE)
+    alone = make_plan(made.ask, load_constants(), alternatives=False)
+
+    assert made.alternatives
+    assert alone == replace(made, alternatives=(), rejected=())
 
 
 def test_shares_for_other_devices_are_refused():

@@ -164,6 +164,92 @@ def test_experts_may_be_computed_by_the_host():
     assert not any(rates(SMALL, device(), CONSTANTS, ASKED).decode_expert_s)
 
 
+SLOT = 16e9
+RAM = device(name="cpu", kind="cpu", bandwidth_bytes_per_s=50e9, compute_flops=None,
+             generation=None)  # fmt: skip
+
+
+def split(outline, card, *, layers, prompt_tokens=512, ram=RAM, settings=ASKED, **asked):
+    """Predict a model of which so many layers are in RAM, the rest and the output on a card."""
+    host, gpu = (
+        rates(outline, one, CONSTANTS, settings, prompt_tokens=prompt_tokens) for one in (ram, card)
+    )
+    parts = [
+        Part(host, 0, layers, host=bool(asked)),
+        Part(gpu, layers, outline.shape.layers, output=True),
+    ]
+    return predict(parts, prompt_tokens=prompt_tokens, **asked)
+
+
+def held(outline, layers, word="blk."):
+    """Return the bytes of the first layers' tensors that have a word in their names."""
+    firsts = tuple(f"blk.{number}." for number in range(layers))
+    return sum(
+        one.data_bytes
+        for one in outline.tensors
+        if one.name.startswith(firsts) and word in one.name
+    )
+
+
+def test_a_batch_of_a_prompt_is_computed_by_the_card_with_weights_from_ram():
+    """All layers in the card's time, and those in RAM are copied once for each 512 tokens."""
+    card = device(link_bytes_per_s=SLOT)
+    of = rates(SMALL, card, CONSTANTS, ASKED)
+    said = split(SMALL, card, layers=6)
+
+    copied_s = held(SMALL, 6) / (SLOT / 2) / 512
+    seconds = sum(of.prefill_layer_s_per_token) + of.prefill_token_s + copied_s
+    assert 1 / said.prefill_tokens_per_s.value == pytest.approx(seconds)
+
+
+def test_a_short_prompt_and_an_unknown_slot_leave_ram_to_the_processor():
+    """Fewer than 32 tokens are no batch; a rate that nobody told is not invented."""
+    known, unknown = device(link_bytes_per_s=SLOT), device()
+    host = rates(SMALL, RAM, CONSTANTS, ASKED, prompt_tokens=31)
+    short = split(SMALL, known, layers=16, prompt_tokens=31).prefill_tokens_per_s
+
+    assert 1 / short.value == pytest.approx(sum(host.prefill_layer_s_per_token))
+    slow = split(SMALL, unknown, layers=6).prefill_tokens_per_s
+    assert slow.value < split(SMALL, known, layers=6).prefill_tokens_per_s.value / 2
+
+
+def test_the_card_gets_the_batch_also_where_the_processor_is_faster():
+    """It is the engine's rule: behind a slot of one old lane a prompt waits for the copies."""
+    fast = replace(RAM, bandwidth_bytes_per_s=500e9)
+    lane, unknown = (
+        split(SMALL, device(link_bytes_per_s=link), layers=16, ram=fast).prefill_tokens_per_s
+        for link in (0.25e9, None)
+    )
+
+    assert lane.value < unknown.value
+
+
+def test_experts_in_ram_come_over_for_a_batch():
+    """Those of the first layers, all of them, though a token uses two of eight."""
+    card = device(link_bytes_per_s=SLOT)
+    of = rates(EXPERTS, card, CONSTANTS, ASKED)
+    said = split(EXPERTS, card, layers=0, expert_layers=3)
+
+    copied_s = held(EXPERTS, 3, "_exps.") / (SLOT / 2) / 512
+    seconds = sum(of.prefill_layer_s_per_token) + 4 * of.prefill_token_s + copied_s
+    assert 1 / said.prefill_tokens_per_s.value == pytest.approx(seconds)
+
+
+def test_a_published_prompt_of_layers_in_ram_lies_in_the_interval():
+    """Llama 2 7B in Q4_0 in RAM, RTX 3090 Ti, a batch of 1,024: 1,178 (ggml-org/llama.cpp#6083).
+
+    Without the copies the processor alone would be said to be several times slower.
+    """
+    ti = replace(card("RTX 3090 Ti"), link_bytes_per_s=16 * 1969.2e6)
+    ask = replace(ASKED, ubatch=1024, flash_attention=False)
+    model = outline_of_shape("llama-2-7b:q4_0")
+    said = split(model, ti, layers=32, prompt_tokens=1024, settings=ask).prefill_tokens_per_s
+
+    assert said.low < 1178 < said.high
+    alone = predicted(RAM, model).prefill_tokens_per_s
+    assert alone.value < 1178 / 3
+
+
 def test_only_experts_that_are_used_count_for_an_answer():
     """Two of eight: a token reads far less than the layer holds."""
     of = rates(EXPERTS, device(), CONSTANTS, ASKED)

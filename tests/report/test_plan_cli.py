@@ -1,6 +1,7 @@
 """``shoestring plan``, as a user types it."""
 
 import json
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner
@@ -8,6 +9,8 @@ from click.testing import CliRunner
 from shoestring.errors import UserError
 from shoestring.models.shape_names import parse_shape_name
 from shoestring.models.synthesis import lay_out, write_model
+from shoestring.plan.choosing import LEAST_TOKENS_PER_S
+from shoestring.plan.pareto import Wish
 from shoestring.report.plan_cli import plan
 
 MODEL = "llama-3.2-1b:q4_k_m"
@@ -99,6 +102,14 @@ def test_a_cut_file_is_refused(tmp_path):
     path.write_bytes(b"GGUF\x03\x00\x00\x00" + b"\x00" * 8)
 
     assert "cut.gguf" in run(f"file:{path}", "--device", "t4")
+
+
+def test_the_commands_wishes_and_least_speed_are_the_plans():
+    """The literals in the command line, which imports nothing of the plan, are its constants."""
+    options = {one.name: one for one in plan.params}
+
+    assert tuple(options["wish"].type.choices) == get_args(Wish)
+    assert options["least_speed"].default == LEAST_TOKENS_PER_S
 
 
 def test_choosing_lists_what_no_other_beats():

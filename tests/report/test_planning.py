@@ -89,12 +89,23 @@ def test_the_json_holds_what_scripts_rely_on():
     assert {"value", "low", "high"} == set(said["predicted"]["decode_tokens_per_s"])
 
 
+def test_the_json_has_each_speed_that_the_text_shows():
+    """Decoding with the context full is slower than from an empty one, and stands beside it."""
+    made = plan("llama-3.1-8b:q4_k_m", "t4", "ram:12GiB:20GB/s")
+    said = plan_json(made, None)["predicted"]
+
+    filled, empty = said["decode_filled_tokens_per_s"], said["decode_tokens_per_s"]
+    assert filled["value"] == made.filled_tokens_per_s.value < empty["value"]
+    assert filled["low"] < filled["value"] < filled["high"]
+
+
 def test_what_does_not_fit_has_no_commands():
     """A plan without a place has its reason, and nulls."""
     said = plan_json(plan("llama-3.1-70b:q4_k_m", "t4"), None)
 
     assert (said["fits"], said["commands"], said["placements"]) == (False, {}, [])
     assert said["predicted"]["decode_tokens_per_s"] is None
+    assert said["predicted"]["decode_filled_tokens_per_s"] is None
     assert "at least" in said["rejected"][0]
 
 

@@ -82,6 +82,10 @@ class HttpEngine(ABC):
         """None: the server is not ours to see."""
         return None
 
+    def address(self) -> tuple[str, str | None]:
+        """Return the server's base URL and the key that it takes, for whoever asks it beside us."""
+        return self._address.url, self._api_key or None
+
     @property
     @abstractmethod
     def options(self) -> dict[str, Any]:

@@ -210,6 +210,9 @@ class Engine(Protocol):
     def options(self) -> dict[str, Any]:
         """The settings that bear on speed and memory, for the run's record."""
 
+    def address(self) -> tuple[str, str | None]:
+        """Return the base URL and the key of its server, for whoever asks it beside us."""
+
     def start(self) -> None:
         """Start the engine, or check that it is there. Raises MissingError where it is not."""
 

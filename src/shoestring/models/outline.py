@@ -84,17 +84,27 @@ def outline_of_shape(name: str) -> Outline:
     Raises:
         BadModelError: the name is unknown, or its ``config.json`` cannot be used.
     """
-    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-
     parsed = parse_shape_name(name)
     shape = load_shape(parsed)
+    return Outline(shape, parsed.quant, tensors_of_shape(shape, parsed.quant))
+
+
+def tensors_of_shape(shape: Shape, quant: str) -> tuple[TensorSize, ...]:
+    """Return the tensors of a synthetic model, in the order of its file.
+
+    Args:
+        shape: the dimensions.
+        quant: one of :data:`shoestring.models.quantising.BASE_TYPES`.
+    """
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
     tensors = []
-    for tensor, dimensions in list_tensors(shape):
-        kind = choose_type(tensor, dimensions[0], len(dimensions), shape, parsed.quant)
+    for name, dimensions in list_tensors(shape):
+        kind = choose_type(name, dimensions[0], len(dimensions), shape, quant)
         elements, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
         data_bytes = math.prod(dimensions) // elements * block_bytes
-        tensors.append(TensorSize(tensor, kind, dimensions, data_bytes))
-    return Outline(shape, parsed.quant, tuple(tensors))
+        tensors.append(TensorSize(name, kind, dimensions, data_bytes))
+    return tuple(tensors)
 
 
 def outline_of_header(header: Header) -> Outline:

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 
 from shoestring.models.facts import facts_of
 from shoestring.models.header import ALIGNMENT_BYTES, ARRAY, MAGIC, STRING, UINT32, parse_header
-from shoestring.models.layouts import list_keys, list_tensors, rope_factors
-from shoestring.models.quantising import BASE_TYPES, BLOCK, FLOATS, choose_type
+from shoestring.models.layouts import list_keys, rope_factors
+from shoestring.models.outline import tensors_of_shape
+from shoestring.models.quantising import BASE_TYPES, BLOCK, FLOATS
 from shoestring.models.shape_names import load_shape, parse_shape_name
 from shoestring.models.vocabulary import BEGIN, END, UNKNOWN, build_vocabulary
 
@@ -125,22 +126,17 @@ def write_model(
 
 def _tensor_infos(shape: Shape, quant: str) -> tuple[list[bytes], int]:
     """Return the tensors' entries in the header, and what their data take with padding."""
-    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+    from gguf.constants import GGMLQuantizationType
 
     infos, offset = [], 0
-    for name, dimensions in list_tensors(shape):
-        kind = GGMLQuantizationType[choose_type(name, dimensions[0], len(dimensions), shape, quant)]
-        block_elements, block_bytes = GGML_QUANT_SIZES[kind]
+    for tensor in tensors_of_shape(shape, quant):
+        dimensions = tensor.dimensions
         infos.append(
-            _string(name)
+            _string(tensor.name)
             + struct.pack(f"<I{len(dimensions)}Q", len(dimensions), *dimensions)
-            + struct.pack("<IQ", kind.value, offset)
+            + struct.pack("<IQ", GGMLQuantizationType[tensor.type_name].value, offset)
         )
-        data_bytes = block_bytes
-        for number in dimensions:
-            data_bytes *= number
-        data_bytes //= block_elements
-        offset += data_bytes + -data_bytes % ALIGNMENT_BYTES
+        offset += tensor.data_bytes + -tensor.data_bytes % ALIGNMENT_BYTES
     return infos, offset
 
 

@@ -113,7 +113,7 @@ def _plans(
             settings=replace(settings, context=context),
             devices=devices,
         )
-        plan = make_plan(asked, constants)
+        plan = make_plan(asked, constants, alternatives=False)
         if not plan.fits:
             return
         yield plan

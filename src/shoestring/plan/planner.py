@@ -108,7 +108,7 @@ class Plan:
         filled_tokens_per_s: of decoding where the context is full; nobody published how far such
             a prediction is off, and its interval is that of an empty one.
         no_speed: why there is no prediction of speed.
-        alternatives: other ways, with the reason why they are no better.
+        alternatives: other ways, with the reason why they are no better; empty where nobody asked.
         rejected: a line each: what is no better than the best, and why; where nothing fits, the
             least that would do.
     """
@@ -130,8 +130,13 @@ class Plan:
         return self.split is not None and self.split.fits
 
 
-def make_plan(ask: Ask, constants: SpeedConstants) -> Plan:
+def make_plan(ask: Ask, constants: SpeedConstants, *, alternatives: bool = True) -> Plan:
     """Lay a model over devices so that a token takes the least time.
+
+    Args:
+        ask: what is to be planned.
+        constants: of speed.
+        alternatives: whether other ways are scored beside the best.
 
     Raises:
         BadValueError: no engine takes the settings, the layers or the shares.
@@ -146,7 +151,7 @@ def make_plan(ask: Ask, constants: SpeedConstants) -> Plan:
     if ask.shares is not None:
         chosen, ways = _by_hand(ask.shares, ask.gpu_layers, problem, best)
     elif best is not None:
-        chosen, ways = best, list_alternatives(problem, best)
+        chosen, ways = best, list_alternatives(problem, best) if alternatives else []
     else:
         return Plan(ask, demand, problem, None, (), None, None, None, (), (why_not(problem),))
     no_speed = _why_no_speed(row, chosen)

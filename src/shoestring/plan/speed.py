@@ -7,7 +7,8 @@ uses of several, one after the other, as llama.cpp runs them::
     first token     = prompt tokens * seconds a token of the prompt + the output once
 
 The constants were fitted on published rows (:mod:`shoestring.plan.speed_published`), or on this
-machine (:mod:`shoestring.plan.speed_here`); the law is in :mod:`shoestring.plan.speed_terms`. An
+machine (:mod:`shoestring.plan.speed_here`); the law is in :mod:`shoestring.plan.speed_terms`, and
+what a card does in prompts for layers that lie in RAM in :mod:`shoestring.plan.speed_sent`. An
 interval covers four of five devices that the fit had not seen. What has no bandwidth has no
 prediction: none is invented.
 """
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from shoestring.plan.kv_cache import bytes_of_token, is_local
 from shoestring.plan.speed_chips import chip_of, fitted_on
+from shoestring.plan.speed_sent import copy_times, send
 from shoestring.plan.speed_terms import (
     Block,
     Work,
@@ -94,6 +96,9 @@ class Rates:
         decode_spread: half-width of the interval, as a logarithm.
         prefill_spread: likewise.
         fitted_on: for readers.
+        in_ram: whether its weights lie in RAM, from where a card may take them.
+        copy_layer_s_per_token: of a prompt, if a layer's weights come here from RAM; empty: none.
+        copy_expert_s_per_token: if those of its experts do.
     """
 
     device: str
@@ -108,6 +113,9 @@ class Rates:
     decode_spread: float
     prefill_spread: float
     fitted_on: str
+    in_ram: bool
+    copy_layer_s_per_token: tuple[float, ...]
+    copy_expert_s_per_token: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -192,6 +200,9 @@ def rates(
             fit.spread(fit.prefill_spread, chip.driver, chip.generation), guessed
         ),
         fitted_on=f"{device.name}: {fitted_on(fit, chip)}",
+        in_ram=device.kind == "cpu",
+        copy_layer_s_per_token=copy_times(layers, device, batch),
+        copy_expert_s_per_token=copy_times(experts, device, batch),
     )
 
 
@@ -208,10 +219,11 @@ def predict(
     used = [part for part in parts if part.end > part.first or part.output or part.host]
     assert expert_layers == 0 or any(part.host for part in used), "no part computes the experts"
     decode = [_decode_s(part, expert_layers) for part in used]
-    prefill = [_prefill_s(part, expert_layers) for part in used]
+    at_prompts = send(used)
+    prefill = [_prefill_s(part, expert_layers) for part in at_prompts]
     last_s = math.fsum(part.rates.prefill_output_s for part in used if part.output)
     decode_width = _width(decode, [part.rates.decode_spread for part in used])
-    prefill_width = _width(prefill, [part.rates.prefill_spread for part in used])
+    prefill_width = _width(prefill, [part.rates.prefill_spread for part in at_prompts])
     return Prediction(
         decode_tokens_per_s=_interval(1 / math.fsum(decode), decode_width),
         prefill_tokens_per_s=_interval(1 / math.fsum(prefill), prefill_width),

@@ -6,8 +6,8 @@ models measured here say more. Each type of weights gets a time of its own for e
 not run is taken to cost the mean of what was, and what published rows say of the difference between
 types.
 
-Five or six models of different types are enough: one of many small layers tells the cost of a
-layer, a Gemma that of a large vocabulary, one each of Q4_0, Q4_K with Q6_K, Q8_0 and F16 the rest.
+Six or seven models of different types are enough: one of many small layers tells the cost of a
+layer, a Gemma that of a large vocabulary, one each of Q4_0, Q4_K, Q6_K, Q8_0 and F16 the rest.
 """
 
 from __future__ import annotations

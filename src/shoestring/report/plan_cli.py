@@ -58,7 +58,7 @@ TYPES = "f16, q8_0, q4_0 and others of llama.cpp"
 @click.option("--tensor-split", metavar="A,B,...", help="Your own shares of them, to be judged.")
 @click.option("--explain", is_flag=True, help="Draw the memory, and say why not otherwise.")
 @click.option("--picture", type=FILE, help="Draw the memory into FILE.svg and FILE.pdf.")
-@click.option("--calibrate", is_flag=True, help="First measure this processor, about a minute.")
+@click.option("--calibrate", is_flag=True, help="First measure this processor, two minutes.")
 @click.option(
     "--engine",
     type=click.Choice(["auto", "embedded", "llama-server"]),

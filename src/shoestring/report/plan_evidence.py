@@ -8,7 +8,7 @@ the same rows as ours.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from shoestring.errors import BadRunError
 from shoestring.plan.published_speeds import judged_rows, samples_of
@@ -17,14 +17,13 @@ from shoestring.plan.speed_published import decode_times, describe_errors, judge
 from shoestring.report.drawing import Drawing
 from shoestring.report.style import PAGE_IN, new_figure, series_styles, styled
 from shoestring.report.tabular import Column, Table
+from shoestring.report.units import GIBIBYTE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from shoestring.plan.planner import Plan
-
-GIBIBYTE: Final = 1 << 30
 
 
 def read_figures(folder: Path, name: str) -> dict[str, Any] | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from shoestring.report.style import GRID, INK, PAGE_IN, SERIES, new_figure, styled
+from shoestring.report.units import GIBIBYTE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from shoestring.plan.planner import Placed, Plan
 
-GIBIBYTE: Final = 1 << 30
 _BAR_IN: Final = 0.42
 _PARTS: Final = (
     ("weights_bytes", "weights", SERIES[0], ""),

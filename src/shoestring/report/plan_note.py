@@ -23,13 +23,13 @@ from shoestring.plan.planner import Ask, make_plan
 from shoestring.plan.published_speeds import published_rows
 from shoestring.plan.speed_constants import load_constants
 from shoestring.report.tabular import Column, Table
+from shoestring.report.units import GIBIBYTE
 
 if TYPE_CHECKING:
     from shoestring.hardware.devices import Device
     from shoestring.plan.note_policies import Variant
     from shoestring.plan.speed_constants import SpeedConstants
 
-GIBIBYTE: Final = 1 << 30
 NOTE_CARDS_GIB: Final = (4, 6, 8, 12, 16, 24)
 NOTE_CONTEXT: Final = 4096
 NOMINAL_SHAPES: Final = {"7b": "mistral-7b", "13b": "llama-2-13b", "34b": "yi-34b"}
@@ -124,7 +124,7 @@ def _fits(variant: Variant, card: Device, constants: SpeedConstants) -> bool:
     asked = Ask(
         model=shape, outline=outline, settings=Settings(context=NOTE_CONTEXT), devices=(card,)
     )
-    return make_plan(asked, constants).fits
+    return make_plan(asked, constants, alternatives=False).fits
 
 
 def _short(variant: Variant) -> str:

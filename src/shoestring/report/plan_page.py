@@ -6,7 +6,7 @@ import html
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from shoestring.engines.outlines import find_model
 from shoestring.errors import BadValueError
@@ -14,6 +14,7 @@ from shoestring.hardware.device_words import parse_devices, spell
 from shoestring.models.outline import outline_of_shape
 from shoestring.plan.choosing import choose
 from shoestring.plan.memory import Settings
+from shoestring.plan.pareto import Wish
 from shoestring.plan.planner import Ask, make_plan
 from shoestring.plan.speed_constants import load_constants
 from shoestring.report import plan_evidence as evidence
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from shoestring.hardware.devices import Device
     from shoestring.plan.planner import Plan
 
-WISHES: Final = ("speed", "quality", "context")
 SHOWN: Final = 20
 """Rows of a choice."""
 NOTE_DEVICES: Final = ("gtx 1050 ti", "rtx 2080", "gtx 1060 6GB", "ram:64GiB:68GB/s")
@@ -60,8 +60,8 @@ class PlanPage:
     """
 
     def __init__(self, model: str, *, devices: str, context: int, wish: Any, measured: str) -> None:
-        if wish not in WISHES:
-            raise BadValueError(f"wish {wish!r}: give one of {', '.join(WISHES)}")
+        if wish not in get_args(Wish):
+            raise BadValueError(f"wish {wish!r}: give one of {', '.join(get_args(Wish))}")
         self._found = find_model(model)
         self._context, self._wish = context, wish
         self._measured = Path(measured) if measured else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from shoestring.report.planning import commands, placement_json
+from shoestring.report.planning import commands
+from shoestring.report.units import GIBIBYTE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -12,10 +13,14 @@ if TYPE_CHECKING:
     from shoestring.plan.planner import Placed, Plan
     from shoestring.plan.speed import Interval
 
-GIBIBYTE: Final = 1 << 30
 BAR: Final = 48
 """Characters of a whole memory."""
-PARTS: Final = (("weights", "#"), ("kv_cache", "="), ("compute", "+"), ("other", "-"))
+PARTS: Final = (
+    ("weights_bytes", "#"),
+    ("cache_bytes", "="),
+    ("compute_bytes", "+"),
+    ("other_bytes", "-"),
+)
 """Of a memory, and how they are drawn."""
 
 
@@ -84,10 +89,9 @@ def _picture(plan: Plan) -> list[str]:
     ]
     for placed in plan.placed:
         whole = placed.free_bytes or placed.total_bytes
-        memory = placement_json(placed)["memory_bytes"]
         bar, done = "", 0
-        for name, mark in PARTS:
-            done += memory[name]
+        for attribute, mark in PARTS:
+            done += getattr(placed, attribute)
             bar += mark * (round(BAR * done / whole) - len(bar))
         over = "!" * max(0, len(bar) - BAR)
         lines.append(f"{_name(placed):24} |{bar[:BAR].ljust(BAR, '.')}|{over}")

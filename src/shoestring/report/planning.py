@@ -10,6 +10,7 @@ from shoestring.engines.offload import Offload
 from shoestring.plan.alternatives import count_gpu_layers
 from shoestring.plan.speed_constants import load_constants
 from shoestring.report.tabular import Column, Table
+from shoestring.report.units import GIBIBYTE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from shoestring.plan.planner import Placed, Plan
     from shoestring.plan.speed import Interval
 
-GIBIBYTE: Final = 1 << 30
 PROMPT_CACHE_BYTES: Final = 8 * GIBIBYTE
 """What llama-server keeps at most of earlier prompts, where it is not told otherwise."""
 BACKENDS: Final[Mapping[str, Backend]] = {
@@ -51,7 +51,7 @@ def plan_json(plan: Plan, path: Path | None) -> dict[str, Any]:
         "cache_type_v": plan.ask.settings.cache_type_v,
         "gpu_layers": _gpu_layers(plan),
         "experts_in_ram": plan.split.expert_layers if plan.split else None,
-        "placements": [placement_json(placed) for placed in plan.placed],
+        "placements": [_placement_json(placed) for placed in plan.placed],
         "all_in_ram": {
             "reserved_bytes": plan.demand.reserved_bytes,
             "resident_bytes": plan.demand.resident_bytes,
@@ -60,6 +60,7 @@ def plan_json(plan: Plan, path: Path | None) -> dict[str, Any]:
             "decode_tokens_per_s": interval_json(
                 predicted.decode_tokens_per_s if predicted else None
             ),
+            "decode_filled_tokens_per_s": interval_json(plan.filled_tokens_per_s),
             "prefill_tokens_per_s": interval_json(
                 predicted.prefill_tokens_per_s if predicted else None
             ),
@@ -245,7 +246,7 @@ def _three(interval: Interval | None) -> tuple[float | None, float | None, float
     return (None, None, None) if interval is None else (interval.value, interval.low, interval.high)
 
 
-def placement_json(placed: Placed) -> dict[str, Any]:
+def _placement_json(placed: Placed) -> dict[str, Any]:
     """Return what one device holds; layers are the first and the last, both included."""
     first, end = placed.layers
     return {

@@ -11,6 +11,7 @@ from typing import Final
 MISSING: Final = "\N{EM DASH}"
 SPACE: Final = "\N{NO-BREAK SPACE}"  # between a number and its unit
 NARROW_SPACE: Final = "\N{NARROW NO-BREAK SPACE}"  # between thousands
+GIBIBYTE: Final = 1 << 30  # memories are made in powers of two, and told so
 _THOUSAND: Final = 1000
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from shoestring.engines.launch import Launched, free_port
 from shoestring.hardware.cores import usable_cores
+from shoestring.testing.live_server import live_server
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 CONTEXT = 512
-LIMIT_S = 600.0
 PROMPT = "The quick brown fox jumps over the lazy dog."
 
 
@@ -29,31 +28,14 @@ def decode_greedily(program: Path, model: Path, tokens: int) -> dict[str, Any]:
     Raises:
         EngineLostError: the server did not take the model.
     """
-    import requests
 
-    address = f"127.0.0.1:{(port := free_port())}"
-    server = Launched(
-        "llama-server",
-        [str(program), "-m", str(model), "--port", str(port), "-c", str(CONTEXT),
-         "-t", str(usable_cores()), "-np", "1", "--no-warmup"],
-        environment={},
-        log_path=None,
-    )  # fmt: skip
-    with requests.Session() as session:
-        session.trust_env = False
+    def command(port: int) -> list[str]:
+        return [
+            str(program), "-m", str(model), "--port", str(port), "-c", str(CONTEXT),
+            "-t", str(usable_cores()), "-np", "1", "--no-warmup",
+        ]  # fmt: skip
 
-        def ready() -> bool:
-            try:
-                return session.get(f"http://{address}/health", timeout=LIMIT_S).ok
-            except requests.ConnectionError:
-                return False
-
-        try:
-            server.wait_until(ready, LIMIT_S)
-            asked = {"prompt": PROMPT, "n_predict": tokens, "temperature": 0, "return_tokens": True}
-            answer = session.post(f"http://{address}/completion", json=asked, timeout=LIMIT_S)
-            answer.raise_for_status()
-            said: dict[str, Any] = answer.json()
-            return said
-        finally:
-            server.stop()
+    with live_server(command) as server:
+        return server.complete(
+            {"prompt": PROMPT, "n_predict": tokens, "temperature": 0, "return_tokens": True}
+        )

@@ -1,0 +1,107 @@
+"""The client's side of one request: what is sent to it, and whether it is still there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from shoestring.gateway.errors import Refusal
+
+ABORT = "shoestring.abort"
+"""Where the server puts what drops a connection without waiting for its reader."""
+SAFE_HEADERS = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+}
+
+
+class ClientStalledError(Exception):
+    """The client has not read for too long; its connection is gone."""
+
+
+class Client:
+    """One client waiting for one answer.
+
+    Args:
+        scope: of the request.
+        receive: tells when the client leaves.
+        send: takes the answer.
+        stall_s: longest time that a client may not read.
+
+    Attributes:
+        headers: of the answer; they can be added to until it starts.
+        started: a byte of the answer has gone out.
+        status: that was sent; 0 before.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, stall_s: float) -> None:
+        self._abort = scope.get(ABORT)
+        self._receive = receive
+        self._send = send
+        self._stall_s = stall_s
+        self.headers = dict(SAFE_HEADERS)
+        self.started = False
+        self.status = 0
+        self._ended = False
+
+    async def gone(self) -> None:
+        """Return when the client has left before the end."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if self._ended:  # the server says the same once all has been sent
+            await asyncio.Event().wait()
+
+    async def start(self, status: int, content_type: str, size_bytes: int | None = None) -> None:
+        """Send the head."""
+        self.started, self.status = True, status
+        headers = {**self.headers, "content-type": content_type}
+        if size_bytes is not None:
+            headers["content-length"] = str(size_bytes)
+        pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await self._write({"type": "http.response.start", "status": status, "headers": pairs})
+
+    async def part(self, data: bytes) -> None:
+        """Send a part of the body.
+
+        Raises:
+            ClientStalledError: it does not read; its connection has been dropped.
+        """
+        await self._write({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self) -> None:
+        """Send the end of the body."""
+        self._ended = True
+        await self._write({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def whole(self, status: int, content_type: str, data: bytes) -> None:
+        """Send an answer in one piece."""
+        await self.start(status, content_type, len(data))
+        self._ended = True
+        await self._write({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def refuse(self, refusal: Refusal, body: dict[str, Any]) -> None:
+        """Send a refusal."""
+        self.headers.update(refusal.headers | retry_after(refusal))
+        data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        await self.whole(refusal.status, "application/json", data)
+
+    async def _write(self, message: dict[str, Any]) -> None:
+        try:
+            async with asyncio.timeout(self._stall_s):
+                await self._send(message)
+        except TimeoutError:
+            if self._abort is not None:
+                self._abort()
+            raise ClientStalledError("the client did not read") from None
+
+
+def retry_after(refusal: Refusal) -> dict[str, str]:
+    """Return the header that says when to ask again, if that is known."""
+    if refusal.retry_after_s is None:
+        return {}
+    return {"retry-after": str(max(1, math.ceil(refusal.retry_after_s)))}

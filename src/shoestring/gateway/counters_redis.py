@@ -1,0 +1,299 @@
+"""The book of counters that all replicas share, in Redis, and what each does while it is gone.
+
+Each question is one script (:mod:`counters_scripts`), so two replicas cannot both take the last
+place. While Redis is gone, hangs, loads or cannot write, each replica admits its share of each
+limit out of its own copy (:mod:`counters_memory`). Back again, Redis is told what this replica
+admitted in the last minute, what runs and what was spent; it counts nothing twice, for each
+request has a mark there, and what each replica spent a field of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import structlog
+
+from shoestring.gateway.counters import NEVER
+from shoestring.gateway.counters_memory import MemoryCounters
+from shoestring.gateway.counters_scripts import (
+    ADMIT,
+    BEAT,
+    RESTORE,
+    RUNNING_BELIEVED_S,
+    SETTLE,
+    asked,
+    heard,
+    names,
+    running_in,
+    settled,
+)
+from shoestring.gateway.redis_line import PATIENCE_S, RedisLine, RedisLostError
+from shoestring.gateway.tallies import DAY_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from shoestring.gateway.counters import Ask, Budget, State, Verdict
+    from shoestring.gateway.counters_memory import Held
+
+BEAT_S: Final = 2.0
+BELIEVED_S: Final = 10.0  # a replica, after its last beat
+RETRY_S: Final = 0.25
+REPLAYED_AT_ONCE: Final = 100
+LOG = structlog.get_logger()
+
+
+class RedisCounters:
+    """The common book; an asynchronous context manager, inside of which this replica is counted.
+
+    Args:
+        url: of Redis.
+        prefix: of all names there; the same for all replicas.
+        replicas: how many there are, as long as Redis has not told.
+        own: this replica's own book.
+        patience_s: the longest that a request waits for Redis.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "shoestring",
+        replicas: int = 1,
+        own: MemoryCounters | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._line = RedisLine(url, patience_s=patience_s)
+        self._prefix = prefix
+        self._own = own or MemoryCounters()
+        self._replica = secrets.token_hex(8)
+        self._replicas = replicas
+        self._state: State = "lost"
+        self._was_there = False
+        self._said_lost = False
+        self._others_until_s: float | None = None
+        self._turned = asyncio.Condition()
+        self._wake = asyncio.Event()
+        self._missed: set[str] = set()  # admitted or ended here since the replay began
+        self._void: list[Ask] = []  # refused here, but perhaps admitted there
+        self._life: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._look()
+        self._life = asyncio.create_task(self._live())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._life is not None
+        self._life.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._life
+        if self._state == "ok":
+            with suppress(RedisLostError):  # then it forgets us after a while
+                await self._line.ask("ZREM", f"{self._prefix}:replicas", self._replica)
+        await self._line.close()
+
+    def state(self) -> State:
+        """Return ``ok``, or ``lost`` while each replica counts for itself."""
+        return self._state
+
+    def replicas(self) -> int:
+        """Return how many replicas lived when Redis was last seen."""
+        return self._replicas
+
+    async def wait_for(self, state: State) -> None:
+        """Wait until Redis is lost, or back."""
+        async with self._turned:
+            await self._turned.wait_for(lambda: self._state == state)
+
+    async def admit(self, ask: Ask) -> Verdict:
+        """Count a request unless a limit is in the way."""
+        in_doubt = False
+        if self._state == "ok":
+            try:
+                reply = await self._line.run(
+                    ADMIT, names(self._prefix, ask), asked(ask, self._replica)
+                )
+            except RedisLostError as error:
+                self._lose(error)
+                in_doubt = True
+            except asyncio.CancelledError:
+                self._take_back(ask)
+                raise
+            else:
+                return self._heard(ask, reply)
+        verdict = self._own.decide(ask, self._replicas)
+        if verdict.refused is None:
+            self._missed.add(ask.id)
+        elif in_doubt:
+            self._void.append(ask)
+        return verdict
+
+    async def settle(self, ask: Ask, tokens: int) -> None:
+        """Free what a request held, and count the tokens that it used."""
+        if not self._own.finish(ask.id, tokens):
+            return
+        if self._state == "ok":
+            try:
+                await self._settle(ask, tokens)
+            except RedisLostError as error:
+                self._lose(error)
+            else:
+                return
+        self._missed.add(ask.id)
+
+    async def budget_used(self, budget: Budget) -> int:
+        """Return the tokens of a budget that are used or set aside, as far as is known."""
+        if self._state == "ok":
+            try:
+                used = await self._line.ask("HGET", self._budget(budget.name), "sum")
+            except RedisLostError as error:
+                self._lose(error)
+            else:
+                return int(used or 0)
+        return await self._own.budget_used(budget)
+
+    def _heard(self, ask: Ask, reply: list[Any]) -> Verdict:
+        verdict, used = heard(ask, reply)
+        if verdict.refused is None:
+            self._own.note(ask)
+            if self._state == "lost":
+                self._missed.add(ask.id)
+        self._own.saw(ask, used)
+        return verdict
+
+    def _settle(self, ask: Ask, tokens: int) -> asyncio.Future[Any]:
+        return self._line.run(SETTLE, names(self._prefix, ask), settled(ask, tokens, self._replica))
+
+    def _take_back(self, ask: Ask) -> None:
+        """Free what nobody waits for any more; it may have been admitted meanwhile."""
+
+        def note(answer: asyncio.Future[Any]) -> None:
+            if answer.cancelled() or answer.exception():
+                self._void.append(ask)
+
+        self._settle(ask, 0).add_done_callback(note)
+
+    def _lose(self, error: RedisLostError) -> None:
+        if not self._said_lost:
+            LOG.warning("redis_lost", why=str(error), replicas=self._replicas)
+            self._said_lost = True
+        if self._state == "ok":
+            self._state = "lost"
+            self._wake.set()
+
+    async def _live(self) -> None:
+        """Say that we live, renew what runs, and look whether a lost Redis is back; for ever."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_S if self._state == "ok" else RETRY_S):
+                    await self._wake.wait()
+            self._wake.clear()
+            await self._tell()
+            await self._look()
+            await self._tell()
+
+    async def _tell(self) -> None:
+        async with self._turned:
+            self._turned.notify_all()
+
+    async def _look(self) -> None:
+        try:
+            if self._state == "ok":
+                await self._beat()
+            else:
+                await self._come_back()
+        except RedisLostError as error:
+            self._others_until_s = None
+            self._lose(error)
+
+    async def _beat(self) -> None:
+        known, self._replicas = await self._say_alive()
+        if not known:
+            raise RedisLostError("Redis forgot this replica: it was emptied, or we were stopped")
+
+    async def _come_back(self) -> None:
+        for script in (ADMIT, SETTLE, BEAT, RESTORE):
+            await self._line.ask("SCRIPT", "LOAD", script.text)
+        await self._replay(self._own.held())
+        _, living = await self._say_alive()
+        if self._awaits_others(living):
+            return
+        self._replicas = living
+        while missed := self._missed:
+            await self._replay([held for held in self._own.held() if held.ask.id in missed])
+        self._state, self._was_there, self._said_lost = "ok", True, False
+        self._others_until_s = None
+        LOG.info("redis_back", replicas=self._replicas)
+
+    def _awaits_others(self, living: int) -> bool:
+        """Whether Redis may still miss what other replicas admitted: then our share holds on."""
+        now_s = self._own.now_s()
+        if self._others_until_s is None:
+            self._others_until_s = now_s + BELIEVED_S
+        return self._was_there and living < self._replicas and now_s < self._others_until_s
+
+    async def _replay(self, held: list[Held]) -> None:
+        """Tell Redis what it may have missed; what it knows changes nothing."""
+        self._missed = set()
+        held.sort(key=lambda one: one.at_s)
+        void = len(self._void)
+        await asyncio.gather(
+            *(
+                self._line.run(
+                    SETTLE, names(self._prefix, ask), settled(replace(ask, budget=None), 0, "")
+                )
+                for ask in self._void[:void]
+            )
+        )
+        del self._void[:void]
+        for first in range(0, len(held), REPLAYED_AT_ONCE):
+            await asyncio.gather(
+                *(
+                    call
+                    for one in held[first : first + REPLAYED_AT_ONCE]
+                    for call in self._retell(one)
+                )
+            )
+        await asyncio.gather(*self._retell_budgets())
+
+    def _retell(self, held: Held) -> Iterator[asyncio.Future[Any]]:
+        now_s, keys = self._own.now_s(), names(self._prefix, held.ask)
+        yield self._line.run(ADMIT, keys, asked(held.ask, self._replica, now_s - held.at_s))
+        if held.settled_s is not None:
+            ended = settled(held.ask, held.used_tokens, "", now_s - held.settled_s)
+            yield self._line.run(SETTLE, keys, ended)
+
+    def _retell_budgets(self) -> Iterator[asyncio.Future[Any]]:
+        for spent in self._own.spent():
+            if spent.left_s > 0:
+                keep_s = -1 if spent.left_s == NEVER else math.ceil(spent.left_s + DAY_S)
+                args = (self._replica, spent.tokens, keep_s)
+                yield self._line.run(RESTORE, [self._budget(spent.name)], args)
+
+    async def _say_alive(self) -> tuple[bool, int]:
+        running = [
+            (name, held.ask.id)
+            for held in self._own.held()
+            if held.settled_s is None
+            for name in running_in(self._prefix, held.ask)
+        ]
+        keys = [f"{self._prefix}:replicas", *(name for name, _ in running)]
+        args: list[str | float] = [self._replica, BELIEVED_S, RUNNING_BELIEVED_S]
+        args += [request for _, request in running]
+        known, living = await self._line.run(BEAT, keys, args)
+        return bool(known), int(living)
+
+    def _budget(self, name: str) -> str:
+        return f"{self._prefix}:budget:{name}"

@@ -1,0 +1,99 @@
+"""The HTTP server: uvicorn's, with bounds on how slow and how large a request's head may be.
+
+uvicorn waits for ever for the rest of a head and keeps all of it, and closes a connection only
+when its reader has taken what was written. Here a head has a time and a size, and a connection
+whose client does not read can be dropped at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from shoestring.gateway.client import ABORT
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection; the bounds are set by :func:`bounded_protocol`."""
+
+    head_timeout_s: ClassVar[float]
+    max_head_bytes: ClassVar[int]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        self._head_bytes = 0
+        self._in_head = True
+        self._patience = self.loop.call_later(self.head_timeout_s, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        self._patience.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what belongs to a head."""
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > self.max_head_bytes:
+            self._drop()
+
+    def on_message_begin(self) -> None:
+        """A head begins: by now it has a time to end."""
+        super().on_message_begin()
+        self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
+        if not self._in_head:
+            self._in_head, self._head_bytes = True, 0
+            self._patience.cancel()
+            self._patience = self.loop.call_later(self.head_timeout_s, self._too_slow)
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        self._in_head = False
+        self._patience.cancel()
+        if sum(len(name) + len(value) for name, value in self.headers) > self.max_head_bytes:
+            self._drop()
+            return
+        super().on_headers_complete()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection; one that still has unread bytes is dropped."""
+        if self.transport.get_write_buffer_size():
+            self._drop()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _too_slow(self) -> None:
+        if not self.transport.is_closing():
+            self._drop()
+
+    def _drop(self) -> None:
+        self.transport.abort()
+
+
+def bounded_protocol(head_timeout_s: float, max_head_bytes: int) -> type[BoundedProtocol]:
+    """Return the protocol with its bounds."""
+    bounds = {"head_timeout_s": head_timeout_s, "max_head_bytes": max_head_bytes}
+    return type("BoundedProtocol", (BoundedProtocol,), bounds)
+
+
+def server_options(protocol: type[HttpToolsProtocol], connections: int) -> dict[str, Any]:
+    """Return uvicorn's settings: no header that names it, no log of its own, no websockets."""
+    return {
+        "http": protocol,
+        "ws": "none",
+        "loop": "uvloop",
+        "limit_concurrency": connections,
+        "timeout_keep_alive": 15,
+        "backlog": 2048,
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "proxy_headers": False,
+        "lifespan": "on",
+    }

@@ -1,0 +1,1 @@
+"""What does a quantisation cost: make it, and see what became of the model."""

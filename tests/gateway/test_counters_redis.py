@@ -1,0 +1,467 @@
+"""Replicas on one Redis keep limits together; without it each keeps its share, and none waits."""
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from limits.aio.storage import RedisStorage
+from redis import Redis
+
+from shoestring.gateway.counters import Ask, Budget
+from shoestring.gateway.counters_memory import MemoryCounters
+from shoestring.gateway.counters_redis import RedisCounters
+from shoestring.gateway.redis_line import RedisLostError
+from shoestring.testing.redis_server import RedisServer, running_redis
+
+LIMITS = {"requests_per_minute": 40, "tokens_per_minute": 400, "concurrent": 40,
+          "address_requests_per_minute": 40, "address_concurrent": 40}  # fmt: skip
+UNHURRIED_S = 20.0  # where it is no matter how long Redis takes on a busy machine
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """A Redis for the whole file; each test begins with an empty one."""
+    with running_redis() as running:
+        yield running
+
+
+@pytest.fixture
+def redis(server: RedisServer) -> Iterator[Redis]:
+    """A client that sees what lies there."""
+    with Redis.from_url(server.url, decode_responses=True) as client:
+        client.flushall()
+        yield client
+
+
+def ask(**fields: Any) -> Ask:
+    """A request with no limits but those that are named."""
+    return Ask(**{"id": secrets.token_hex(8), "key": "k", "address": "a", "tokens": 10, **fields})
+
+
+def budget(limit: int) -> Budget:
+    """A budget whose period runs for a while."""
+    return Budget("k:2026-11", limit, 1000.0)
+
+
+def with_replicas(
+    server: RedisServer,
+    count: int,
+    work: Callable[..., Coroutine[Any, Any, Any]],
+    *,
+    patience_s: float = UNHURRIED_S,
+) -> Any:
+    """Run something with that many replicas that know of each other."""
+
+    async def run() -> Any:
+        async with AsyncExitStack() as stack:
+            replicas = [RedisCounters(server.url, patience_s=patience_s) for _ in range(count)]
+            for replica in replicas:
+                await stack.enter_async_context(replica)
+            for replica in replicas:
+                await replica._beat()
+                assert (replica.state(), replica.replicas()) == ("ok", count)
+            return await work(*replicas)
+
+    return asyncio.run(run())
+
+
+def contents(redis: Redis) -> dict[str, Any]:
+    """All that lies there, but for the time that it is kept and who is alive."""
+    names = [name for name in redis.scan_iter() if not name.endswith(":replicas")]
+    return {name: redis.dump(name) for name in names}
+
+
+async def count_admitted(replicas: tuple[RedisCounters, ...], asks: list[Ask]) -> int:
+    """Ask all at once, by turns."""
+    calls = (replicas[n % len(replicas)].admit(one) for n, one in enumerate(asks))
+    return sum(verdict.refused is None for verdict in await asyncio.gather(*calls))
+
+
+@pytest.mark.parametrize(
+    ("fields", "most"),
+    [
+        ({"requests_per_minute": 60}, 60),
+        ({"tokens_per_minute": 705}, 70),
+        ({"concurrent": 30}, 30),
+        ({"budget": budget(509)}, 50),
+        ({"address_requests_per_minute": 45}, 45),
+        ({"address_concurrent": 35}, 35),
+    ],
+)
+@pytest.mark.usefixtures("redis")
+def test_two_replicas_never_exceed_a_limit(server: RedisServer, fields: dict, most: int):
+    """200 ask two replicas at once: exactly as many are admitted as the limit says."""
+
+    async def work(*replicas: RedisCounters) -> int:
+        return await count_admitted(replicas, [ask(**fields) for _ in range(200)])
+
+    assert with_replicas(server, 2, work) == most
+
+
+def test_a_refused_request_changes_nothing(server: RedisServer, redis: Redis):
+    """Whichever limit refuses, Redis holds what it held before, to the byte."""
+    full = {"requests_per_minute": 1, "tokens_per_minute": 15, "concurrent": 1,
+            "budget": budget(15), "address_requests_per_minute": 1,
+            "address_concurrent": 1}  # fmt: skip
+    wide = {name: 1000 for name in full if name != "budget"} | {"budget": budget(1000)}
+
+    async def work(replica: RedisCounters) -> None:
+        await replica.admit(ask(**wide))
+        before = contents(redis)
+        for name, limit in full.items():
+            verdict = await replica.admit(ask(**{**wide, name: limit}))
+            assert verdict.refused is not None
+            assert contents(redis) == before
+
+    with_replicas(server, 1, work)
+
+
+@pytest.mark.usefixtures("redis")
+def test_redis_and_memory_decide_alike(server: RedisServer):
+    """The same requests get the same verdicts, waits and headers from either book."""
+    shuffler = random.Random(3)
+    own = MemoryCounters()
+
+    async def work(replica: RedisCounters) -> None:
+        running: list[Ask] = []
+        for _ in range(300):
+            if running and shuffler.random() < 0.4:
+                one = running.pop(shuffler.randrange(len(running)))
+                used = shuffler.choice([0, one.tokens, 30])
+                await replica.settle(one, used)
+                own.finish(one.id, used)
+                continue
+            one = ask(
+                key=shuffler.choice("kl"), tokens=shuffler.choice([0, 5, 20, 500]),
+                requests_per_minute=30, tokens_per_minute=300, concurrent=4,
+                budget=Budget("k:p", 900, 77.0), address_requests_per_minute=50,
+                address_concurrent=6,
+            )  # fmt: skip
+            theirs, ours = await replica.admit(one), own.decide(one)
+            assert theirs.refused == ours.refused
+            assert theirs.wait_s == pytest.approx(ours.wait_s, abs=5)
+            for rate, expected in ((theirs.requests, ours.requests), (theirs.tokens, ours.tokens)):
+                assert (rate.limit, rate.remaining) == (expected.limit, expected.remaining)
+                assert rate.reset_s == pytest.approx(expected.reset_s, abs=5)
+            if ours.refused is None:
+                running.append(one)
+
+    with_replicas(server, 1, work)
+
+
+@pytest.mark.usefixtures("redis")
+def test_limits_reads_the_windows(server: RedisServer):
+    """What lies in Redis for requests is a moving window of `limits`; it counts the same."""
+    storage = RedisStorage(server.url, implementation="redispy", key_prefix="shoestring")
+
+    async def work(replica: RedisCounters) -> None:
+        for _ in range(7):
+            await replica.admit(ask(requests_per_minute=10))
+        _, count = await storage.get_moving_window("hits:key:k", 10, 60)
+        assert count == 7
+        assert all([await storage.acquire_entry("hits:key:k", 10, 60) for _ in range(3)])
+        assert (await replica.admit(ask(requests_per_minute=10))).refused == "rate_limit"
+        await storage.bridge.storage.aclose()
+
+    with_replicas(server, 1, work)
+
+
+def test_settling_twice_gives_back_once(server: RedisServer, redis: Redis):
+    """Neither the same replica nor a repeated command refunds again."""
+
+    async def work(replica: RedisCounters) -> None:
+        one = ask(tokens=100, budget=budget(1000), tokens_per_minute=1000)
+        await replica.admit(one)
+        await replica.settle(one, 40)
+        after = contents(redis)
+        await replica.settle(one, 0)
+        await replica._settle(one, 0)
+        assert contents(redis) == after
+        assert await replica.budget_used(budget(1000)) == 40
+
+    with_replicas(server, 1, work)
+
+
+def test_a_dead_replica_frees_its_places_and_a_living_one_keeps_them(
+    server: RedisServer, redis: Redis
+):
+    """A beat renews what runs; what no beat renews is free when its time is over."""
+
+    async def work(replica: RedisCounters) -> None:
+        one = ask(concurrent=1)
+        await replica.admit(one)
+        redis.zadd("shoestring:running:key:k", {one.id: 1})  # long ago
+        await replica._beat()
+        assert (await replica.admit(ask(concurrent=1))).refused == "concurrency"
+        redis.zadd("shoestring:running:key:k", {one.id: 1})
+        assert (await replica.admit(ask(concurrent=1))).refused is None
+
+    with_replicas(server, 1, work)
+
+
+def test_who_leaves_while_asking_holds_nothing(server: RedisServer, redis: Redis):
+    """A client that goes away before the answer leaves no place taken and no token spent."""
+
+    async def work(replica: RedisCounters) -> None:
+        limits = {"concurrent": 5, "budget": budget(1000), "tokens_per_minute": 1000}
+        asking = [asyncio.create_task(replica.admit(ask(**limits))) for _ in range(5)]
+        await asyncio.sleep(0)
+        for task in asking:
+            task.cancel()
+        await asyncio.wait(asking)
+        assert await replica.budget_used(budget(1000)) == 0
+        assert redis.zcard("shoestring:running:key:k") == 0
+        assert redis.get("shoestring:sum:k") == "0"
+
+    with_replicas(server, 1, work)
+
+
+def test_killed_and_restarted_empty(server: RedisServer, redis: Redis):
+    """Each replica admits its share; then Redis knows again what was admitted and runs."""
+    limits = {"requests_per_minute": 20, "concurrent": 100, "budget": budget(1000)}
+
+    async def work(*replicas: RedisCounters) -> None:
+        before = [ask(**limits) for _ in range(8)]
+        assert await count_admitted(replicas, before) == 8
+        server.kill()
+        assert await count_admitted(replicas, [ask(**limits) for _ in range(100)]) == 12
+        assert [replica.state() for replica in replicas] == ["lost", "lost"]
+        await replicas[0].settle(before[0], 4)
+        server.restart()
+        for replica in replicas:
+            await asyncio.wait_for(replica.wait_for("ok"), 60)
+        assert redis.llen("shoestring:hits:key:k") == 20
+        assert redis.zcard("shoestring:running:key:k") == 19
+        assert await replicas[1].budget_used(budget(1000)) == 194
+        assert (await replicas[0].admit(ask(**limits))).refused == "rate_limit"
+        window = [float(at) for at in redis.lrange("shoestring:hits:key:k", 0, -1)]
+        assert window == sorted(window, reverse=True)
+
+    with_replicas(server, 2, work)
+
+
+def test_killed_and_restarted_with_its_data():
+    """What Redis kept on disk is not counted a second time when the replicas tell it again."""
+    limits = {"requests_per_minute": 20, "concurrent": 20, "tokens_per_minute": 1000,
+              "budget": budget(1000)}  # fmt: skip
+
+    with running_redis("--appendonly", "yes", "--appendfsync", "always") as server:
+
+        async def work(replica: RedisCounters) -> None:
+            ended = ask(**limits)
+            asks = [ended, *(ask(**limits) for _ in range(4))]
+            assert await count_admitted((replica,), asks) == 5
+            await replica.settle(ended, 3)
+            server.kill()
+            assert (await replica.admit(ask(**limits))).refused is None
+            server.restart()
+            await asyncio.wait_for(replica.wait_for("ok"), 60)
+            with Redis.from_url(server.url) as redis:
+                assert redis.llen("shoestring:hits:key:k") == 6
+                assert redis.zcard("shoestring:running:key:k") == 5
+                assert redis.get("shoestring:sum:k") == b"53"
+            assert await replica.budget_used(budget(1000)) == 53
+
+        with_replicas(server, 1, work)
+
+
+def test_a_redis_that_hangs_is_left_and_told_once(server: RedisServer, redis: Redis):
+    """What was asked of it before it hung is neither lost nor counted twice."""
+
+    async def work(replica: RedisCounters) -> None:
+        limits = {"requests_per_minute": 3, "concurrent": 10, "budget": budget(1000)}
+        await replica.admit(ask(**limits))
+        server.pause()
+        try:
+            asks = [replica.admit(ask(**limits)) for _ in range(6)]
+            verdicts = await asyncio.gather(*asks)
+            assert replica.state() == "lost"
+        finally:
+            server.resume()
+        await asyncio.wait_for(replica.wait_for("ok"), 60)
+        assert sum(verdict.refused is None for verdict in verdicts) == 2
+        assert redis.llen("shoestring:hits:key:k") == 3
+        assert redis.zcard("shoestring:running:key:k") == 3
+        assert await replica.budget_used(budget(1000)) == 30
+
+    with_replicas(server, 1, work, patience_s=0.5)
+
+
+def test_refused_in_doubt_holds_nothing(server: RedisServer, redis: Redis):
+    """What is refused here, and admitted by a Redis that wakes up later, is taken back there."""
+
+    async def work(replica: RedisCounters, other: RedisCounters) -> None:
+        limits = {"concurrent": 10, "budget": budget(1000), "tokens_per_minute": 1000}
+        server.pause()
+        try:
+            admitted = await count_admitted((replica,), [ask(**limits) for _ in range(10)])
+        finally:
+            server.resume()
+        assert (admitted, replica.state()) == (5, "lost")
+        for one in (replica, other):
+            await asyncio.wait_for(one.wait_for("ok"), 60)
+        assert redis.zcard("shoestring:running:key:k") == 5
+        assert redis.get("shoestring:sum:k") == "50"
+        assert await replica.budget_used(budget(1000)) == 50
+
+    with_replicas(server, 2, work, patience_s=0.5)
+
+
+def test_what_comes_during_the_return_is_told_too(server: RedisServer, redis: Redis):
+    """A request that is admitted, and one that ends, between telling and being back."""
+
+    async def work(replica: RedisCounters) -> None:
+        limits = {"requests_per_minute": 10, "concurrent": 10}
+        first = ask(**limits)
+        await replica.admit(first)
+        told = replica._say_alive
+
+        async def tell_and_meet_more() -> Any:
+            answer = await told()
+            replica._say_alive = told
+            await replica.admit(ask(**limits))
+            await replica.settle(first, 0)
+            return answer
+
+        redis.replicaof("127.0.0.1", "9")
+        await replica.admit(ask(**limits))
+        replica._say_alive = tell_and_meet_more
+        redis.replicaof("NO", "ONE")
+        await asyncio.wait_for(replica.wait_for("ok"), 60)
+        assert redis.llen("shoestring:hits:key:k") == 3
+        assert redis.zcard("shoestring:running:key:k") == 2
+
+    with_replicas(server, 1, work)
+
+
+@pytest.mark.usefixtures("redis")
+def test_a_share_is_less_where_the_others_took_more(server: RedisServer):
+    """A replica that admitted little still knows what the last answer of Redis said of all."""
+    limits = {"requests_per_minute": 10}
+
+    async def work(*replicas: RedisCounters) -> None:
+        one, other = replicas
+        assert await count_admitted((one,), [ask(**limits) for _ in range(8)]) == 8
+        assert await count_admitted((other,), [ask(**limits)]) == 1
+        server.pause()
+        try:
+            for replica in replicas:
+                replica._lose(RedisLostError("as it hangs"))
+            more = await count_admitted(replicas, [ask(**limits) for _ in range(20)])
+        finally:
+            server.resume()
+        assert more <= 1
+
+    with_replicas(server, 2, work, patience_s=0.5)
+
+
+def test_a_replica_waits_for_what_the_others_have_to_tell(server: RedisServer, redis: Redis):
+    """Beside an emptied Redis each keeps to its share until all have told what they admitted."""
+    limits = {"requests_per_minute": 10}
+
+    async def work(*replicas: RedisCounters) -> None:
+        one, other = replicas
+        for replica in replicas:
+            replica._life.cancel()
+        assert await count_admitted(replicas, [ask(**limits) for _ in range(8)]) == 8
+        server.kill()
+        assert await count_admitted(replicas, [ask(**limits) for _ in range(8)]) == 2
+        server.restart()
+        await one._look()
+        assert one.state() == "lost"
+        assert (await one.admit(ask(**limits))).refused == "rate_limit"
+        await other._look()
+        await one._look()
+        assert [replica.state() for replica in replicas] == ["ok", "ok"]
+        assert redis.llen("shoestring:hits:key:k") == 10
+
+    with_replicas(server, 2, work)
+
+
+@pytest.mark.usefixtures("redis")
+def test_nobody_waits_longer_than_the_patience(server: RedisServer):
+    """Many wait for a Redis that hangs: the first to lose patience answers for all at once."""
+
+    async def work(replica: RedisCounters) -> None:
+        server.pause()
+        try:
+            first = asyncio.create_task(replica.admit(ask(**LIMITS)))
+            await asyncio.wait({first}, timeout=0.1)
+            later = [asyncio.create_task(replica.admit(ask(**LIMITS))) for _ in range(20)]
+            await first
+            await asyncio.sleep(0)  # they were told with it
+            await asyncio.sleep(0)
+            assert all(task.done() for task in later)
+            assert not (await replica.admit(ask(**LIMITS))).refused
+        finally:
+            server.resume()
+
+    with_replicas(server, 1, work, patience_s=0.3)
+
+
+def test_a_redis_that_cannot_write_is_lost(server: RedisServer, redis: Redis):
+    """READONLY (a fail-over) falls back and recovers by itself."""
+
+    async def work(replica: RedisCounters) -> None:
+        redis.replicaof("127.0.0.1", "9")
+        try:
+            assert (await replica.admit(ask(**LIMITS))).refused is None
+            assert replica.state() == "lost"
+        finally:
+            redis.replicaof("NO", "ONE")
+        await asyncio.wait_for(replica.wait_for("ok"), 60)
+        assert redis.llen("shoestring:hits:key:k") == 1
+
+    with_replicas(server, 1, work)
+
+
+def test_an_emptied_redis_is_filled_again(server: RedisServer, redis: Redis):
+    """FLUSHALL under way: the next beat notices, and Redis is told what it forgot."""
+
+    async def work(replica: RedisCounters) -> None:
+        await replica.admit(ask(concurrent=5, budget=budget(100)))
+        redis.flushall()
+        replica._wake.set()
+        await asyncio.wait_for(replica.wait_for("lost"), 60)
+        await asyncio.wait_for(replica.wait_for("ok"), 60)
+        assert redis.zcard("shoestring:running:key:k") == 1
+        assert await replica.budget_used(budget(100)) == 10
+
+    with_replicas(server, 1, work)
+
+
+def test_a_redis_that_loads_is_lost_from_the_start():
+    """A replica that starts beside a Redis that answers -LOADING works, on its share."""
+
+    async def work() -> None:
+        async def load(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while await reader.read(4096):
+                writer.write(b"-LOADING Redis is loading the dataset in memory\r\n" * 50)
+            writer.close()
+
+        loading = await asyncio.start_server(load, "127.0.0.1", 0)
+        async with loading:
+            port = loading.sockets[0].getsockname()[1]
+            async with RedisCounters(f"redis://127.0.0.1:{port}", replicas=2) as replica:
+                assert replica.state() == "lost"
+                verdicts = [await replica.admit(ask(requests_per_minute=4)) for _ in range(9)]
+        assert sum(verdict.refused is None for verdict in verdicts) == 2
+
+    asyncio.run(work())
+
+
+@pytest.mark.usefixtures("redis")
+def test_a_replica_that_leaves_is_not_counted(server: RedisServer):
+    """At its orderly end it takes itself off the list."""
+
+    async def work(replica: RedisCounters) -> None:
+        async with RedisCounters(server.url) as other:
+            assert other.replicas() == 2
+        await replica._beat()
+        assert replica.replicas() == 1
+
+    with_replicas(server, 1, work)
