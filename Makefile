@@ -49,11 +49,13 @@ node-down: $(STAMP) ## End what `make node` started
 setup: $(STAMP) ## Install everything for work on the project, and the pre-commit hooks
 	@$(BIN)/pre-commit install
 
-lint: $(STAMP) ## Check style, types and the order of the rooms
+lint: $(STAMP) ## Check style, types, the order of the rooms, and known vulnerabilities
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src scripts
+	@$(BIN)/python scripts/audit.py
 
 format: $(STAMP) ## Mend style where a machine can
 	@$(BIN)/ruff check --fix .
@@ -87,6 +89,9 @@ lock: $(STAMP) ## Pin every dependency with its hashes, naming no registry
 	@cd src/shoestring/stack/open_webui && $(CURDIR)/$(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --override left_out.txt \
 		--output-file requirements.lock requirements.in
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--no-annotate --constraint requirements.lock --output-file deployment/gateway/requirements.lock \
+		deployment/gateway/requirements.in
 
 clean: ## Remove the environment and what tools left; keeps the cache of models and engines
 	@rm -rf .venv .var dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

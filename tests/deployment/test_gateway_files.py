@@ -287,6 +287,7 @@ def test_networks_have_no_way_out(compose, services):
         for net in networks
     }
     assert members["counting"] == {"gateway", "redis"}
+    assert services["redis"]["networks"] == ["counting"]
     assert members["front"] == {"gateway"}
     assert members["outside"] == {"pull"}
     assert services["pull"]["profiles"] == ["pull"]

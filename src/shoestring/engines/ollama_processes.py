@@ -20,7 +20,8 @@ from shoestring.errors import BadValueError, MissingError
 
 PORTS = {"": 11434, "http": 80, "https": 443}
 """Where an ``OLLAMA_HOST`` without a port is, by its scheme."""
-UNSPECIFIED = ("0.0.0.0", "::")  # noqa: S104 - for servers: all addresses; nobody can be asked there
+UNSPECIFIED = ("0.0.0.0", "::")  # noqa: S104  # nosec B104
+"""What a server calls all of its addresses; nobody can be asked there."""
 COUNT_TIMEOUT_S = 10.0
 
 

@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 
 from shoestring.gateway.api_openai import (
@@ -17,6 +16,7 @@ from shoestring.gateway.api_openai import (
 )
 from shoestring.gateway.errors import Refusal, openai_error
 from shoestring.gateway.gate import BODY, CALLER
+from shoestring.gateway.metrics import CONTENT_TYPE
 from shoestring.gateway.questions import NoteQuestion, read_question
 from shoestring.gateway.relaying import Ask, Call
 from shoestring.gateway.streams import Used, first_choice, parse_part, used_of
@@ -50,7 +50,7 @@ def note_routes(gateway: Gateway) -> APIRouter:
     @router.get("/metrics")
     async def metrics() -> Response:
         """Give all metrics as Prometheus reads them."""
-        return Response(gateway.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+        return Response(gateway.metrics.render(), media_type=CONTENT_TYPE)
 
     @router.get("/stats")
     async def stats() -> Response:
