@@ -26,7 +26,7 @@ export MPLCONFIGDIR := $(CURDIR)/.var/matplotlib
 export JUPYTER_PLATFORM_DIRS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test engines node node-down setup lint format figures bench kaggle lock clean
+.PHONY: help reproduce test engines node node-down setup lint page format figures bench kaggle lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ lint: $(STAMP) ## Check style, types, the order of the rooms, and known vulnerab
 	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src scripts
 	@$(BIN)/python scripts/audit.py
 
+page: ## Check, test and build the gateway's dashboard anew (needs Node 20.19 or later)
+	@cd src/shoestring/gateway/dashboard && npm ci --no-audit --no-fund --silent && npm run --silent lint && npm test --silent \
+		&& npm run --silent build
+
 format: $(STAMP) ## Mend style where a machine can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -64,7 +68,7 @@ format: $(STAMP) ## Mend style where a machine can
 figures: $(STAMP) ## Rebuild the published figures, tables and HTML from the committed runs
 	@$(BIN)/shoestring report --published
 
-bench: engines ## All campaigns: clock, faults, costs, agreement, shapes, node, planner (three hours); writes results/benchmarks/
+bench: engines ## All campaigns: clock, faults, costs, agreement, shapes, node, planner, gateway (four hours); writes results/benchmarks/
 	@$(BIN)/python benchmarks/clock.py
 	@$(BIN)/python benchmarks/faults.py
 	@$(BIN)/python benchmarks/costs.py
@@ -79,6 +83,10 @@ bench: engines ## All campaigns: clock, faults, costs, agreement, shapes, node, 
 	@$(BIN)/python benchmarks/planner_memory.py
 	@$(BIN)/python benchmarks/planner_promise.py
 	@$(BIN)/python benchmarks/planner_speed.py --measure
+	@$(BIN)/python benchmarks/note_table.py
+	@$(BIN)/python benchmarks/gateway_overhead.py
+	@$(BIN)/python benchmarks/gateway_crowd.py
+	@$(BIN)/python benchmarks/gateway_campaign.py --seconds 900
 
 kaggle: $(STAMP) ## Write the self-contained Kaggle notebook into dist/kaggle/
 	@$(BIN)/python scripts/build_kaggle.py
@@ -92,6 +100,12 @@ lock: $(STAMP) ## Pin every dependency with its hashes, naming no registry
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--no-annotate --constraint requirements.lock --output-file deployment/gateway/requirements.lock \
 		deployment/gateway/requirements.in
+	@cd src/shoestring/quality && $(CURDIR)/$(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate --override converter_left_out.txt \
+		--output-file converter.lock converter.in
+	@cd benchmarks/note_service && $(CURDIR)/$(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--override ../../src/shoestring/quality/converter_left_out.txt --output-file requirements.lock requirements.in
 
 clean: ## Remove the environment and what tools left; keeps the cache of models and engines
 	@rm -rf .venv .var dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -20,7 +20,6 @@ import asyncio
 import random
 import sys
 import tempfile
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,16 +27,19 @@ from typing import TYPE_CHECKING, Any
 
 from gateway_asks import draw_ask, judge_answer
 from gateway_counts import Sightings, describe_limits
-from gateway_faults import ENDED, KILLED, Fault, Surroundings, make_faults
+from gateway_faults import ENDED, KILLED, Fault, Surroundings, make_faults, see_what_is_left
 from load import Line, Site, run
 
 from results import write_result
 from shoestring.engines.discovery import find_program
+from shoestring.engines.protocol import monotonic_ns
 
 if TYPE_CHECKING:
     from gateway_asks import Asked, Verdict
 
 MEAN_PAUSE_S = 0.25
+ASKED_WHILE_DOWN = 0.1
+"""A balancer would leave a replica alone that is down; some requests meet it all the same."""
 ANSWER_LIMIT_S = 30.0
 MEMORY_LIMIT_BYTES = 150 * 2**20
 SHOWN = 20
@@ -55,6 +57,7 @@ class Tally:
     """Sent, ended (ns), replica, and what came of what, of those that are not fine."""
     answered_ns: list[tuple[int, int]] = field(default_factory=list)
     """Sent and ended, of each right answer that came from the engine."""
+    begun_ns: int = field(default_factory=monotonic_ns)
     sightings: Sightings = field(default_factory=Sightings)
 
 
@@ -86,28 +89,31 @@ def main() -> int:
 async def campaign(
     given: argparse.Namespace, times: int, around: Surroundings
 ) -> tuple[Tally, list[Fault]]:
-    """Ask and disturb until the time is over, then let the last answers end."""
-    tally, end_s = Tally(), time.monotonic() + given.seconds
+    """Ask and disturb until the time is over and all faults are made; then see what is left."""
+    tally, over = Tally(), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         for number in range(given.clients):
             draw = random.Random(f"{given.seed}-{number}")
-            group.create_task(ask_on(draw, around, tally, end_s))
-        disturbing = group.create_task(
-            make_faults(around, random.Random(given.seed), times, given.seconds)
-        )
-    return tally, disturbing.result()
+            group.create_task(ask_on(draw, around, tally, over))
+        faults = await make_faults(around, random.Random(given.seed), times, given.seconds)
+        over.set()
+    await see_what_is_left(around)
+    return tally, faults
 
 
-async def ask_on(draw: random.Random, around: Surroundings, tally: Tally, end_s: float) -> None:
+async def ask_on(
+    draw: random.Random, around: Surroundings, tally: Tally, over: asyncio.Event
+) -> None:
     """Be one client: ask either replica over a new connection, think, ask again."""
-    while time.monotonic() < end_s:
-        replica = draw.choice(list(around.replicas))
+    while not over.is_set():
+        replica = draw.choice([name for name, one in around.replicas.items()
+                               if one.is_up or draw.random() < ASKED_WHILE_DOWN])  # fmt: skip
         asked = draw_ask(draw)
         site = Site(around.replicas[replica].base_url, around.secrets.get(asked.key))
         request = site.post(asked.path, asked.body)
         if asked.method == "GET":
             request = site.get(asked.path)
-        line, begun_ns = Line(site), time.monotonic_ns()
+        line, begun_ns = Line(site), monotonic_ns()
         answer = await line.ask(request, limit_s=ANSWER_LIMIT_S, leave_after=asked.leave_after)
         line.close()
         verdict, end_ns = judge_answer(asked, answer), answer.exchange.end_ns
@@ -134,7 +140,7 @@ def describe(tally: Tally, faults: list[Fault], around: Surroundings) -> dict[st
         else:
             resets[reason] += 1
     redis_away = [(fault.from_ns, fault.to_ns) for fault in faults if fault.kind == "redis killed"]
-    limits = describe_limits(tally.sightings.by_key(around.log), redis_away)
+    limits = describe_limits(tally.sightings.by_key(around.log), redis_away, tally.begun_ns)
     memory = {name: replica.peak_bytes() for name, replica in around.replicas.items()}
     shown = [
         f"{asked.kind} at {replica}: {verdict.outcome}, {verdict.detail}"
@@ -147,7 +153,7 @@ def describe(tally: Tally, faults: list[Fault], around: Surroundings) -> dict[st
         "cache_hits": tally.hits,
         "reset": dict(resets),
         "limits": limits,
-        "faults": [fault.describe(tally.answered_ns) for fault in faults],
+        "faults": [fault.describe(tally.begun_ns, tally.answered_ns) for fault in faults],
         "peak_memory_bytes": memory,
         "left_over": around.left_over,
     }

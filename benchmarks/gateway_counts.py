@@ -73,40 +73,51 @@ class Sightings:
 
 
 def describe_limits(
-    seen: dict[str, list[Sighting]], outages: Sequence[Span]
+    seen: dict[str, list[Sighting]], outages: Sequence[Span], origin_ns: int
 ) -> dict[str, dict[str, Any]]:
-    """Return for each limit the most that was let through, and by how much that is too much.
+    """Return for each limit the most that was let through, and whether that is too much.
 
-    ``most_redis_up`` leaves out the windows that touch an outage of Redis or the minute after it.
     One request too many is allowed; of tokens, those of one request.
+
+    Args:
+        seen: by key.
+        outages: of Redis. ``most_redis_up`` leaves out the windows that touch one of them or the
+            minute after it.
+        origin_ns: from when ``most_from_s`` runs, the beginning of the window with the most.
     """
-    minute_ns, away = int(MINUTE_S * 1e9), [(a, b + int(MINUTE_S * 1e9)) for a, b in outages]
-    window_ns = minute_ns - int(JITTER_S * 1e9)
-    requests = [(s.received_ns, 1) for s in seen["requests"]]
-    tokens = [(s.received_ns, s.tokens) for s in seen["tokens"]]
+    window_ns = int((MINUTE_S - JITTER_S) * 1e9)
+    requests = _window_sums([(s.received_ns, 1) for s in seen["requests"]], window_ns)
+    tokens = _window_sums([(s.received_ns, s.tokens) for s in seen["tokens"]], window_ns)
+    limits = {
+        "requests a minute": (REQUESTS_A_MINUTE, 1, requests, window_ns),
+        "tokens a minute": (TOKENS_A_MINUTE, MOST_TOKENS_A_REQUEST, tokens, window_ns),
+        "at once": (AT_ONCE, 1, _at_once(seen["concurrent"]), 0),
+    }
     return {
-        "requests a minute": _limit(
-            REQUESTS_A_MINUTE, 1, _window_sums(requests, window_ns), window_ns, away
-        ),
-        "tokens a minute": _limit(
-            TOKENS_A_MINUTE, MOST_TOKENS_A_REQUEST, _window_sums(tokens, window_ns), window_ns, away
-        ),
-        "at once": _limit(AT_ONCE, 1, _at_once(seen["concurrent"]), 0, away),
+        name: _limit(limit, allowed, sums, span_ns, outages, origin_ns)
+        for name, (limit, allowed, sums, span_ns) in limits.items()
     }
 
 
 def _limit(
-    limit: int, allowed: int, sums: list[tuple[int, int]], window_ns: int, away: Sequence[Span]
+    limit: int,
+    allowed: int,
+    sums: list[tuple[int, int]],
+    window_ns: int,
+    outages: Sequence[Span],
+    origin_ns: int,
 ) -> dict[str, Any]:
+    minute_ns = int(MINUTE_S * 1e9)
     undisturbed = [
         total
         for begun_ns, total in sums
-        if not any(begun_ns < end and begun_ns + window_ns > start for start, end in away)
+        if not any(begun_ns < to + minute_ns and begun_ns + window_ns > at for at, to in outages)
     ]
-    most = max((total for _, total in sums), default=None)
+    from_ns, most = max(sums, key=lambda one: one[1], default=(None, None))
     return {
         "limit": limit,
         "most": most,
+        "most_from_s": None if from_ns is None else (from_ns - origin_ns) / 1e9,
         "most_redis_up": max(undisturbed, default=None),
         "allowed_above": allowed,
         "kept": None if most is None else most <= limit + allowed,

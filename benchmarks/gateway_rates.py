@@ -1,5 +1,7 @@
 """How much passes through a gateway: tokens before a real engine, answers out of its cache.
 
+Cached is what the known-truth server lists: an unlisted model has no digest, and so no answer of
+it is ever kept.
 ``gateway_overhead.py`` runs both beside TTFT and says what is counted how.
 """
 
@@ -24,6 +26,7 @@ from shoestring.hardware.cores import usable_cores
 from shoestring.models.fetch import resolve_model
 from shoestring.paths import cache_dir
 from shoestring.truth.process import running_server
+from shoestring.truth.schedule import EXAMPLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,10 +35,12 @@ if TYPE_CHECKING:
     from load import Answer
 
 SLOTS, OUTPUT_TOKENS, REQUESTS_A_SLOT = 4, 96, 2
-CACHED_MODEL = "truth-ttft5-itl1-n16"
+REAL_LIMIT_S = 600.0
 CACHED_CONCURRENCY = 8
 QUESTIONS = 16
-WORDS = "".join(f"w{number} " for number in range(16))
+FILLS = 8
+CACHED_TOKENS = 16
+WORDS = "".join(f"w{number} " for number in range(CACHED_TOKENS))
 KINDS = {"answers": False, "streams": True}
 Figures = dict[str, Any]
 
@@ -54,7 +59,11 @@ def measure_throughput(blocks: int, names: Sequence[str], model: str, folder: Pa
             note(f"throughput, block {block + 1}: {name}")
             for size in (SLOTS, SLOTS * REQUESTS_A_SLOT):  # the first do not count
                 asks = [real_request(sites[name], served, draw) for _ in range(size)]
-                answers = run(closed_loop(sites[name], asks.__getitem__, range(size), SLOTS))
+                answers = run(
+                    closed_loop(
+                        sites[name], asks.__getitem__, range(size), SLOTS, limit_s=REAL_LIMIT_S
+                    )
+                )
             seen[name].append(tokens_per_s(name, answers))
     return {
         "model": model,
@@ -96,10 +105,10 @@ def measure_cached(
     log = folder / "truth-cached.jsonl"
     with (
         running_server(log=log) as truth,
-        gateways(names, folder, truth.base_url, CACHED_MODEL, cache=True) as servers,
+        gateways(names, folder, truth.base_url, EXAMPLE, cache=True) as servers,
     ):
         for name, server in servers.items():
-            fill(name, server.site)
+            fill(name, server.site, log)
         for kind, block, name in (
             (k, b, n) for k in KINDS for b, n in turns(blocks, list(servers))
         ):
@@ -139,19 +148,28 @@ def ask_cached(site: Site, seconds: float, *, stream: bool) -> tuple[list[Answer
     return answers, took_s, (time.process_time() - used_s) / took_s
 
 
-def fill(name: str, site: Site) -> None:
-    """Ask each question once in each way, so that both ways are in the cache."""
-    for stream in KINDS.values():
-        asks = [site.post(CHAT, cached_question(n, stream=stream)) for n in range(QUESTIONS)]
-        for answer in run(closed_loop(site, asks.__getitem__, range(QUESTIONS), 1)):
-            if text_of(answer, stream=stream) != WORDS:
-                raise SystemExit(f"{name}: {answer.exchange.failure or answer.body[:300]!r}")
+def fill(name: str, site: Site, log: Path) -> None:
+    """Ask each question in each way until the engine is asked none of them any more.
+
+    A gateway that has just started may not know yet which weights its engine serves.
+    """
+    for _ in range(FILLS):
+        before = count_lines(log)
+        for stream in KINDS.values():
+            asks = [site.post(CHAT, cached_question(n, stream=stream)) for n in range(QUESTIONS)]
+            for answer in run(closed_loop(site, asks.__getitem__, range(QUESTIONS), 1)):
+                if text_of(answer, stream=stream) != WORDS:
+                    said = answer.exchange.failure or answer.body[:300]
+                    raise SystemExit(f"{name}: {said!r}")
+        if count_lines(log) == before:
+            return
+    raise SystemExit(f"{name}: after {FILLS} times its cache still lacks some of the questions")
 
 
 def cached_question(number: int, *, stream: bool) -> Figures:
     """Return one of the deterministic questions."""
     text = f"question {number}"
-    return {**question(CACHED_MODEL, text, stream=stream), "temperature": 0, "seed": 1}
+    return {**question(EXAMPLE, text, stream=stream), "temperature": 0, "max_tokens": CACHED_TOKENS}
 
 
 def text_of(answer: Answer, *, stream: bool) -> str | None:

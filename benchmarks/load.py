@@ -259,7 +259,12 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def closed_loop(
-    site: Site, request_of: Callable[[int], bytes], numbers: Iterable[int], concurrency: int
+    site: Site,
+    request_of: Callable[[int], bytes],
+    numbers: Iterable[int],
+    concurrency: int,
+    *,
+    limit_s: float = ANSWER_LIMIT_S,
 ) -> list[Answer]:
     """Ask for each number, so many at a time, each over a connection of its own.
 
@@ -271,7 +276,7 @@ async def closed_loop(
 
     async def work(line: Line) -> None:
         for number in turns:
-            answers.append(await line.ask(request_of(number)))
+            answers.append(await line.ask(request_of(number), limit_s=limit_s))
             with suppress(OSError):  # the next ask says so
                 await line.open()
 

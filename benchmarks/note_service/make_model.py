@@ -31,7 +31,12 @@ def main(config_path: Path, folder: Path) -> None:
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="t0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="t0", bos_token="t1", eos_token="t2", pad_token="t2"
+        tokenizer_object=tokenizer,
+        unk_token="t0",
+        bos_token="t1",
+        eos_token="t2",
+        pad_token="t2",
+        model_input_names=["input_ids", "attention_mask"],
     ).save_pretrained(folder)
 
 

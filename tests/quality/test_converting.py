@@ -1,6 +1,7 @@
 """Safetensors: what is refused at a look, and a tiny LLaMA that llama.cpp's converter takes."""
 
 import json
+import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -24,19 +25,21 @@ from shoestring.quality.converting import (
 )
 from shoestring.quality.making import Wish, make
 
-MAKE_LLAMA = """
+MAKE_LLAMAS = """
 import sys, torch, sentencepiece as spm
 from transformers import LlamaConfig, LlamaForCausalLM
-folder, dtype = sys.argv[1], getattr(torch, sys.argv[2])
 config = LlamaConfig(
     hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=2, vocab_size=300, max_position_embeddings=128)
-torch.manual_seed(0)
-LlamaForCausalLM(config).to(dtype).save_pretrained(folder, safe_serialization=True)
 words = ["the quick brown fox jumps over the lazy dog", "pack my box with five dozen jugs"] * 50
-spm.SentencePieceTrainer.train(
-    sentence_iterator=iter(words), model_prefix=f"{folder}/tokenizer", vocab_size=300,
-    model_type="bpe", byte_fallback=True, minloglevel=2, hard_vocab_limit=False)
+for dtype in ("float32", "bfloat16", "float16"):
+    folder = f"{sys.argv[1]}/{dtype}"
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).to(getattr(torch, dtype))
+    model.save_pretrained(folder, safe_serialization=True)
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(words), model_prefix=f"{folder}/tokenizer", vocab_size=300,
+        model_type="bpe", byte_fallback=True, minloglevel=2, hard_vocab_limit=False)
 """
 
 
@@ -153,28 +156,23 @@ def test_any_bytes_are_a_model_or_a_mistake(tmp_path_factory, data):
 
 
 @pytest.fixture(scope="session")
-def llama(tmp_path_factory):
-    """Make a tiny LLaMA in the converter's environment, which has all that this needs."""
+def llamas(tmp_path_factory):
+    """A tiny LLaMA in three types, made in the converter's environment, which has what it takes."""
     if not is_installed(cache_dir()):
         pytest.skip(
             f"llama.cpp's converter is not in {converter_folder(cache_dir())}: it comes with "
             "`shoestring quantise FOLDER TYPE` (gigabytes, so no test brings it)"
         )
     python, _ = install_converter(cache_dir(), print)
-
-    def made(dtype: str) -> Path:
-        folder = tmp_path_factory.mktemp("checkpoint") / "tiny-llama"
-        folder.mkdir()
-        subprocess.run([python, "-c", MAKE_LLAMA, folder, dtype], check=True, capture_output=True)
-        return folder
-
-    return made
+    folder = tmp_path_factory.mktemp("llamas")
+    subprocess.run([python, "-c", MAKE_LLAMAS, folder], check=True, capture_output=True)
+    return folder
 
 
 @pytest.mark.usefixtures("quantiser")
-def test_a_real_checkpoint_becomes_a_real_quantisation(llama, tmp_path):
+def test_a_real_checkpoint_becomes_a_real_quantisation(llamas, tmp_path):
     """Safetensors in, Q4_K_M out, by llama.cpp's own converter and quantiser; nothing is left."""
-    folder, said = llama("bfloat16"), []
+    folder, said = llamas / "bfloat16", []
     out = tmp_path / "made.gguf"
 
     made = make(Wish(str(folder), "q4_k_m", out), cache=cache_dir(), bar=ProgressBar,
@@ -189,9 +187,9 @@ def test_a_real_checkpoint_becomes_a_real_quantisation(llama, tmp_path):
     assert said == []
 
 
-def test_a_conversion_keeps_every_bit(llama, tmp_path):
+def test_a_conversion_keeps_every_bit(llamas, tmp_path):
     """F32 weights are the same numbers in the GGUF file."""
-    folder, out = llama("float32"), tmp_path / "made.gguf"
+    folder, out = llamas / "float32", tmp_path / "made.gguf"
 
     convert(read_checkpoint(folder), out, cache=cache_dir(), say=print, progress=ignore_progress)
 
@@ -203,9 +201,9 @@ def test_a_conversion_keeps_every_bit(llama, tmp_path):
 
 
 @pytest.mark.usefixtures("quantiser")
-def test_a_model_that_the_converter_does_not_know_is_one_line(llama, tmp_path):
+def test_a_model_that_the_converter_does_not_know_is_one_line(llamas, tmp_path):
     """Its own last word is in the line, and nothing is left."""
-    folder = llama("float16")
+    folder = shutil.copytree(llamas / "float16", tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"architectures": ["NoSuchModel"]}))
 
@@ -213,4 +211,4 @@ def test_a_model_that_the_converter_does_not_know_is_one_line(llama, tmp_path):
         make(Wish(str(folder), "q8_0", tmp_path / "made.gguf"), cache=cache_dir(),
              bar=ProgressBar, say=print)  # fmt: skip
 
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [folder]

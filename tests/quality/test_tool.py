@@ -8,7 +8,7 @@ from shoestring.quality.tool import Kind, read_kinds
 HELP = """
 usage: llama-quantize [--help] model-f32.gguf [model-quant.gguf] type [nthreads]
   --pure
-                                      disable k-quant mixtures
+                                      WARNING: this can reduce quality
  allowed quantization types
    2  or  Q4_0    :  4.34G, +0.4685 ppl @ Llama-3-8B
   15  or  Q4_K    : alias for Q4_K_M

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
@@ -19,7 +18,15 @@ from shoestring.gateway.gate import BODY, CALLER
 from shoestring.gateway.metrics import CONTENT_TYPE
 from shoestring.gateway.questions import NoteQuestion, read_question
 from shoestring.gateway.relaying import Ask, Call
-from shoestring.gateway.streams import Used, first_choice, parse_part, used_of
+from shoestring.gateway.streams import (
+    BrokenStreamError,
+    Used,
+    dump_json,
+    first_choice,
+    parse_answer,
+    text_of,
+    used_of,
+)
 
 if TYPE_CHECKING:
     from shoestring.gateway.routing import Route
@@ -72,19 +79,20 @@ def _ask(gateway: Gateway, question: NoteQuestion, model: str) -> Ask:
     began = gateway.clock()
 
     def told(data: bytes) -> tuple[bytes, Used]:
-        answer = parse_part(data)
-        used = used_of(answer.get("usage") or {})
+        answer = parse_answer(data)
+        used = used_of(answer.get("usage"))
         choice = first_choice(answer)
-        return json.dumps(
+        if not choice:
+            raise BrokenStreamError("it has no choices")
+        return dump_json(
             {
-                "generated_text": choice.get("text", ""),
+                "generated_text": text_of(choice.get("text")),
                 "model": model,
                 "input_tokens": used.input_tokens,
                 "output_tokens": used.output_tokens,
                 "inference_time_s": gateway.clock() - began,
-            },
-            ensure_ascii=False,
-        ).encode(), used
+            }
+        ), used
 
     def call(route: Route) -> Call:
         return Call("/v1/completions", {**body, "model": route.model}, None, told)

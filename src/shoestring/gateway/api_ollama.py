@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from shoestring.gateway.api_openai import as_it_is, body_schema, check_answer, count_prompt
+from shoestring.gateway.api_openai import body_schema, check_answer, count_prompt
 from shoestring.gateway.errors import Refusal, ollama_error
 from shoestring.gateway.gate import BODY, CALLER
 from shoestring.gateway.questions import (
@@ -24,7 +24,16 @@ from shoestring.gateway.questions import (
     read_question,
 )
 from shoestring.gateway.relaying import Ask, Call
-from shoestring.gateway.streams import LineStream, Used, parse_part, used_of
+from shoestring.gateway.streams import (
+    BrokenStreamError,
+    LineStream,
+    Used,
+    dict_of,
+    dump_json,
+    list_of,
+    parse_answer,
+    used_of,
+)
 from shoestring.gateway.translating import OllamaAnswer, answer_from_openai, question_for_openai
 
 if TYPE_CHECKING:
@@ -77,7 +86,7 @@ def ollama_routes(gateway: Gateway) -> APIRouter:
             raise Refusal(400, "bad_value", "model: give a name")
         gateway.router.routes(name, request.scope[CALLER].key)
         return JSONResponse(
-            {**_tag(gateway, name), "model_info": {}, "capabilities": ["completion"]}
+            {"model_info": {}, "capabilities": ["completion"], **_tag(gateway, name)}
         )
 
     @router.get("/version")
@@ -161,25 +170,28 @@ def _plain(gateway: Gateway, route: Route, sent: dict[str, Any]) -> dict[str, An
 
 
 def _own_answer(data: bytes) -> tuple[bytes, Used]:
-    return data, used_of(parse_part(data))
+    return data, used_of(parse_answer(data))
 
 
 def _translated(data: bytes, way: Way, model: str) -> tuple[bytes, Used]:
-    answer, used = answer_from_openai(parse_part(data), way, model)
-    return json.dumps(answer, ensure_ascii=False).encode(), used
+    answer, used = answer_from_openai(parse_answer(data), way, model)
+    return dump_json(answer), used
 
 
 def _vectors(data: bytes, model: str) -> tuple[bytes, Used]:
-    _, used = as_it_is(data)
-    answer = parse_part(data)
-    vectors = [one.get("embedding") for one in answer.get("data") or ()]
+    answer = parse_answer(data)
+    used = used_of(answer.get("usage"))
+    vectors = [dict_of(one).get("embedding") for one in list_of(answer.get("data"))]
+    if not vectors or not all(isinstance(vector, list) for vector in vectors):
+        raise BrokenStreamError("it has no vectors")
     told = {"model": model, "embeddings": vectors, "prompt_eval_count": used.input_tokens}
-    return json.dumps(told).encode(), used
+    return dump_json(told), used
 
 
 def _tag(gateway: Gateway, name: str) -> dict[str, Any]:
     """Return a model as Ollama lists it; facts only where an Ollama tells them."""
     told = gateway.router.details(name)
-    kept = {key: told[key] for key in ("modified_at", "size", "digest", "details") if key in told}
+    known = ("modified_at", "size", "digest", "details", "capabilities")
+    kept = {key: told[key] for key in known if key in told}
     unknown = {"modified_at": "1970-01-01T00:00:00Z", "size": 0, "digest": "", "details": {}}
     return {"name": name, "model": name, **unknown, **kept}

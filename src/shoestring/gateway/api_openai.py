@@ -23,7 +23,7 @@ from shoestring.gateway.questions import (
     text_bytes,
 )
 from shoestring.gateway.relaying import Ask, Call
-from shoestring.gateway.streams import EventStream, Used, parse_part, used_of
+from shoestring.gateway.streams import EventStream, Used, parse_answer, used_of
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -143,9 +143,7 @@ def embeddings_ask(gateway: Gateway, question: EmbeddingsQuestion, sent: dict[st
 
 def as_it_is(data: bytes) -> tuple[bytes, Used]:
     """Pass a whole answer on, and tell its tokens."""
-    usage = parse_part(data).get("usage")
-    used = used_of(usage) if isinstance(usage, dict) else Used()
-    return data, used
+    return data, used_of(parse_answer(data).get("usage"))
 
 
 def count_prompt(gateway: Gateway, prompt: Any) -> int:

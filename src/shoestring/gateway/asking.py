@@ -68,6 +68,10 @@ class Answer(Response):
         gone = asyncio.create_task(client.gone())
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            if not self._gateway.draining:
+                raise
+            # The process ends: that this answer is cut is no error of the application.
         finally:
             for task in (work, gone):
                 task.cancel()

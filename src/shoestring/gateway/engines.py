@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import secrets
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ import aiohttp
 
 from shoestring.gateway.plain_text import PlainText, marks_of_template
 from shoestring.gateway.queueing import Slots
+from shoestring.gateway.streams import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -30,6 +32,10 @@ State = Literal["unknown", "healthy", "down"]
 LOOK_TIMEOUT_S = 5.0
 MAX_LOOK_BYTES = 8 * 2**20
 CONNECT_TIMEOUT_S = 5.0
+_NO_LOOK = (
+    aiohttp.ClientError, TimeoutError, OSError, ValueError, LookupError, TypeError, AttributeError,
+)  # fmt: skip
+"""What a look ends with where no engine is; the last of them where one says odd things."""
 
 
 class EngineDownError(Exception):
@@ -78,7 +84,7 @@ class EngineLink:
         self.memory_bytes: int | None = None
         self.last_error: str | None = None
         self._session = session
-        self._starts = 0
+        self._life = ""
         self._timeout = aiohttp.ClientTimeout(
             total=None, connect=CONNECT_TIMEOUT_S, sock_read=settings.idle_s
         )
@@ -97,14 +103,15 @@ class EngineLink:
 
     async def look(self) -> None:
         """Ask for its models; what goes wrong is its state, not an error."""
+        if self.state != "healthy":
+            self._life = secrets.token_hex(8)
         try:
             async with asyncio.timeout(LOOK_TIMEOUT_S):
                 found = await self._ask_models()
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError) as error:
+        except _NO_LOOK as error:
             self.went_down(f"{type(error).__name__}: {error}")
             return
         if self.state != "healthy":
-            self._starts += 1
             self._turn("healthy")
             self.last_error = None
         allowed = self.settings.models
@@ -127,11 +134,16 @@ class EngineLink:
         """
         try:
             response = await self._session.post(
-                self.settings.url + path, json=body, headers=self._headers, timeout=self._timeout
+                self.settings.url + path,
+                json=body,
+                headers=self._headers,
+                timeout=self._timeout,
+                allow_redirects=False,
             )
         except (aiohttp.ClientError, OSError) as error:
             self.went_down(f"{type(error).__name__}: {error}")
             raise EngineDownError(f"{self.name}: {type(error).__name__}") from error
+        _end_with_connection(response)
         try:
             yield response
         finally:
@@ -176,23 +188,28 @@ class EngineLink:
         if self.settings.digest is not None:
             return self.settings.digest
         facts = {name: value for name, value in model.items() if name != "created"}
-        text = json.dumps([facts, self._starts, self.since_utc], sort_keys=True, default=str)
+        text = json.dumps([facts, self._life], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
     async def _get(self, path: str) -> dict[str, Any]:
-        async with self._session.get(self.settings.url + path, headers=self._headers) as reply:
+        url = self.settings.url + path
+        async with self._session.get(url, headers=self._headers, allow_redirects=False) as reply:
             return await self._read(reply)
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         url = self.settings.url + path
-        async with self._session.post(url, json=body, headers=self._headers) as reply:
+        async with self._session.post(
+            url, json=body, headers=self._headers, allow_redirects=False
+        ) as reply:
             return await self._read(reply)
 
     async def _read(self, reply: aiohttp.ClientResponse) -> dict[str, Any]:
         if reply.status != HTTPStatus.OK:
             raise ValueError(f"{reply.url.path} answered HTTP {reply.status}")
         data = await read_bounded(reply, MAX_LOOK_BYTES)
-        value = json.loads(data)
+        value = parse_json(data)
+        # Clients are shown parts of it, so it must be JSON again, of whole characters.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
         if not isinstance(value, dict):
             raise ValueError(f"{reply.url.path} answered no JSON object")  # noqa: TRY004
         return value
@@ -215,6 +232,28 @@ async def read_bounded(reply: aiohttp.ClientResponse, limit_bytes: int) -> bytes
             raise ValueError(f"{reply.url.path} answered more than {limit_bytes} bytes")
         parts.append(part)
     return b"".join(parts)
+
+
+def _end_with_connection(response: aiohttp.ClientResponse) -> None:
+    """Let whoever reads the body know when the connection is gone.
+
+    aiohttp 3.14 forgets a body, and the clock that bounds its silence, when what stands for the
+    length of a chunk is no number: its reader would wait for ever.
+    """
+    protocol = response.connection.protocol if response.connection is not None else None
+    if protocol is None or response.content.is_eof():
+        return  # all of it is here
+
+    def end(lost: asyncio.Future[None] | None = None) -> None:
+        if lost is not None and not lost.cancelled():
+            lost.exception()  # seen; the body's own is what counts
+        if not response.content.is_eof() and response.content.exception() is None:
+            response.content.set_exception(aiohttp.ClientPayloadError("the connection is gone"))
+
+    if protocol.closed is None:
+        end()
+    else:
+        protocol.closed.add_done_callback(end)
 
 
 def open_session() -> aiohttp.ClientSession:

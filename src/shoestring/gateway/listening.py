@@ -95,5 +95,5 @@ def server_options(protocol: type[HttpToolsProtocol], connections: int) -> dict[
         "log_config": None,
         "server_header": False,
         "proxy_headers": False,
-        "lifespan": "on",
+        "lifespan": "off",
     }

@@ -8,9 +8,10 @@ characters are refused here, since no engine reads them.
 from __future__ import annotations
 
 import json
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from shoestring.gateway.errors import Refusal
 
@@ -70,11 +71,27 @@ class OllamaQuestion(Question):
     stream: bool | None = None
     options: dict[str, Any] | None = None
 
+    @field_validator("options")
+    @classmethod
+    def _length_counted(cls, options: dict[str, Any] | None) -> dict[str, Any] | None:
+        longest = (options or {}).get("num_predict")
+        # Ollama takes 1e9 for a length, too, so a number of another kind would pass uncounted.
+        if longest is not None and type(longest) is not int:
+            raise ValueError("num_predict: give a whole number")
+        return options
+
 
 class OllamaChat(OllamaQuestion):
     """``POST /api/chat``."""
 
     messages: Annotated[list[dict[str, Any]], Field(max_length=MAX_MESSAGES)] = []
+
+    @field_validator("messages")
+    @classmethod
+    def _pictures_listed(cls, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if not all(isinstance(message.get("images") or [], list) for message in messages):
+            raise ValueError("images: give a list")
+        return messages
 
 
 class OllamaGenerate(OllamaQuestion):
@@ -128,7 +145,8 @@ def read_question(body: bytes, kind: type[Asked]) -> tuple[Asked, dict[str, Any]
         return kind.model_validate(sent), sent
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"][:2]) or "body"
+        named = ".".join(str(part) for part in first["loc"][:2])[:80] or "body"
+        where = "".join(filter(str.isprintable, named))  # a client's own word may be in it
         value = first.get("input")
         given = f" (got {value!r:.60})" if isinstance(value, str | int | float) else ""
         raise Refusal(400, "bad_value", f"{where}: {first['msg']}{given}") from error
@@ -139,7 +157,7 @@ def text_bytes(value: Any) -> int:
     if isinstance(value, str):
         return len(value) if value.isascii() else len(value.encode())
     if isinstance(value, list):
-        if value and isinstance(value[0], int):
+        if value and set(map(type, value)) == {int}:
             return BYTES_PER_TOKEN * len(value)  # tokens already
         return sum(map(text_bytes, value))
     if isinstance(value, dict):
@@ -149,7 +167,7 @@ def text_bytes(value: Any) -> int:
 
 def _parse(body: bytes) -> dict[str, Any]:
     try:
-        sent = json.loads(body, parse_constant=_no_number)
+        sent = json.loads(body.decode(), parse_constant=_no_number, parse_float=_finite)
         # Halves of surrogate pairs are JSON, but no text.
         json.dumps(sent, ensure_ascii=False).encode() if b"\\u" in body else None
     except (ValueError, RecursionError) as error:
@@ -171,7 +189,12 @@ def _check_names(sent: Mapping[str, Any], known: Iterable[str]) -> None:
     for name in sent:
         meant = plain.get(name.casefold(), name)
         if name != meant:
-            raise Refusal(400, "bad_value", f"{name[:40]!r}: write it as {meant}")
+            raise Refusal(400, "bad_value", f"{name[:40]!r}: write it as {meant[:40]!r}")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if isfinite(number) else _no_number(text)
 
 
 def _no_number(text: str) -> float:

@@ -6,7 +6,6 @@ the stream, so that no answer is ever short in silence.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +14,7 @@ import aiohttp
 
 from shoestring.gateway.engines import EngineDownError, read_bounded
 from shoestring.gateway.errors import Refusal
-from shoestring.gateway.streams import BrokenStreamError, Used, error_text
+from shoestring.gateway.streams import BrokenStreamError, Used, error_text, parse_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -219,11 +218,13 @@ class Relay:
                 if not sink.started:
                     await sink.start(HTTPStatus.OK, stream.content_type)
                 await sink.part(out)
-            if stream.complete:
+            if stream.ended:
                 break
         tally.used = stream.used
         if stream.failure is not None:
             raise Refusal(502, "engine_error", f"the engine failed: {stream.failure}")
+        if stream.broken is not None:
+            raise _cut(stream.broken)
         if not stream.complete:
             raise _cut("it ended before its last event")
         await sink.end()
@@ -233,8 +234,8 @@ async def _engine_refusal(reply: aiohttp.ClientResponse) -> Refusal:
     """Return what the client is told of an engine's own refusal."""
     try:
         data = await read_bounded(reply, ERROR_BYTES)
-        said = error_text(json.loads(data).get("error", ""))
-    except (ValueError, AttributeError, aiohttp.ClientError):
+        said = error_text(parse_part(data).get("error", ""))
+    except (ValueError, BrokenStreamError, aiohttp.ClientError):
         said = ""  # an engine's error page says nothing that a client could use
     if reply.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         return Refusal(502, "engine_key", "the engine does not take the gateway's key")

@@ -151,16 +151,15 @@ class Gateway:
             return Refusal(503, "draining", "this gateway is ending: ask again", 1.0)
         return Refusal(504, "deadline", "the request's time is over")
 
-    def drain(self) -> None:
+    def drain(self, within_s: float) -> None:
         """Take no new work, and give what runs only so much longer."""
-        if self.draining:
-            return
         self.draining = True
-        end = asyncio.get_running_loop().time() + self.settings.server.drain_s
-        for limit in list(self._limits):
+        end = asyncio.get_running_loop().time() + within_s
+        for limit in self._limits:
             when = limit.when()
-            limit.reschedule(end if when is None else min(when, end))
-        log.info("draining", requests=self.active, drain_s=self.settings.server.drain_s)
+            if not limit.expired():  # else it is being ended already
+                limit.reschedule(end if when is None else min(when, end))
+        log.info("draining", requests=self.active, drain_s=within_s)
 
     def plain_messages(self, route: Route, messages: list[Any]) -> list[Any]:
         """Return messages whose control tokens are as the settings want them.

@@ -64,7 +64,7 @@ async def _serve(
         loop.add_signal_handler(signal.SIGHUP, gateway.reload)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _end, gateway, server)
-        listener.listen(settings.server.connections)
+        _listen(listener, settings.server.connections)
         ready(_address(listener))
         await server.serve(sockets=[listener])
 
@@ -81,7 +81,7 @@ class _Server(uvicorn.Server):
 def _end(gateway: Gateway, server: uvicorn.Server) -> None:
     """Let what runs end; asked twice, end at once."""
     server.force_exit = gateway.draining
-    gateway.drain()
+    gateway.drain(0.0 if gateway.draining else gateway.settings.server.drain_s)
     server.should_exit = True
 
 
@@ -93,8 +93,21 @@ def _listener(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except (OSError, OverflowError) as error:
         listener.close()
-        raise BadValueError(f"cannot listen on {host} port {port}: {error}") from error
+        raise _cannot_listen(host, port, error) from error
     return listener
+
+
+def _listen(listener: socket.socket, connections: int) -> None:
+    """Take connections from now on; two that start at once may both be bound."""
+    host, port = listener.getsockname()[:2]
+    try:
+        listener.listen(connections)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
+
+
+def _cannot_listen(host: str, port: int, error: Exception) -> BadValueError:
+    return BadValueError(f"cannot listen on {host} port {port}: {error}")
 
 
 def _address(listener: socket.socket) -> str:

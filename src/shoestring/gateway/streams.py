@@ -12,10 +12,14 @@ import json
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from shoestring.gateway.errors import Refusal
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_PART_BYTES = 2**20
+MAX_COUNT = 10**9
+"""Of tokens; what an engine says beyond it is no count."""
 DONE = b"[DONE]"
 
 
@@ -38,6 +42,7 @@ class Stream(ABC):
         complete: its end has been seen; a stream that stops before is broken.
         used: tokens, once the engine told them.
         failure: what the engine said went wrong in the middle, or None.
+        broken: how what came is not what was promised, or None.
     """
 
     content_type: ClassVar[str]
@@ -48,34 +53,52 @@ class Stream(ABC):
         self.complete = False
         self.used = Used()
         self.failure: str | None = None
+        self.broken: str | None = None
         self._rest = b""
 
-    def feed(self, data: bytes) -> bytes:
-        """Take what arrived and return what goes on to the client, cut at a border.
+    @property
+    def ended(self) -> bool:
+        """Nothing that comes now belongs to the answer."""
+        return self.complete or self.failure is not None or self.broken is not None
 
-        Raises:
-            BrokenStreamError: a part is no JSON or too long.
-        """
+    def feed(self, data: bytes) -> bytes:
+        """Take what arrived and return what goes on to the client, cut at a border."""
         if self._rest:
             data = self._rest + data
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n")
-        end = data.rfind(self._border)
-        if end < 0:
-            return self._keep(data)
-        end += len(self._border)
-        self._keep(data[end:])
-        return self._pass(data[:end])
+        whole, border, self._rest = data.rpartition(self._border)
+        told = self._pass(whole + border) if border else b""
+        if not self.ended and len(self._rest) > MAX_PART_BYTES:
+            self.broken = f"a part of the answer is over {MAX_PART_BYTES} bytes"
+        return told
+
+    def _pass(self, parts: bytes) -> bytes:
+        """Look at whole parts and return what goes on, up to the end or to what is wrong."""
+        if not self._matters(parts):
+            return parts
+        told = []
+        try:
+            for part in parts.split(self._border):
+                if self.ended:
+                    break
+                if part.strip():
+                    told.append(self._tell(part) if self._matters(part) else part + self._border)
+        except BrokenStreamError as error:
+            self.broken = str(error)
+        return b"".join(told)
 
     @abstractmethod
-    def _pass(self, parts: bytes) -> bytes:
-        """Look at whole parts and return what goes on."""
+    def _matters(self, data: bytes) -> bool:
+        """Whether it may hold what has to be seen."""
 
-    def _keep(self, rest: bytes) -> bytes:
-        if len(rest) > MAX_PART_BYTES:
-            raise BrokenStreamError(f"a part of the answer is over {MAX_PART_BYTES} bytes")
-        self._rest = rest
-        return b""
+    @abstractmethod
+    def _tell(self, part: bytes) -> bytes:
+        """Look at one part and return what goes on of it.
+
+        Raises:
+            BrokenStreamError: it is not what it should be.
+        """
 
 
 class EventStream(Stream):
@@ -92,31 +115,21 @@ class EventStream(Stream):
         super().__init__()
         self._keep_usage = keep_usage
 
-    def _pass(self, parts: bytes) -> bytes:
-        if (
-            self.answered
-            and b'"usage"' not in parts
-            and DONE not in parts
-            and b'"error"' not in parts
-        ):
-            return parts
-        return b"".join(event + b"\n\n" for event in parts.split(b"\n\n") if self._goes_on(event))
+    def _matters(self, data: bytes) -> bool:
+        return not self.answered or b'"usage"' in data or DONE in data or b'"error"' in data
 
-    def _goes_on(self, event: bytes) -> bool:
-        payload = payload_of(event)
-        if not payload:
-            return bool(event.strip())
-        if payload == DONE:
-            self.complete = True
-            return True
-        return self._look(parse_part(payload))
+    def _tell(self, part: bytes) -> bytes:
+        payload = payload_of(part)
+        self.complete = payload == DONE
+        goes_on = not payload or self.complete or self._look(parse_part(payload))
+        return part + self._border if goes_on else b""
 
     def _look(self, part: dict[str, Any]) -> bool:
         """Take from a part what is ours to know, and say whether it goes on."""
         if part.get("error"):
             self.failure = error_text(part["error"])
             return False  # told in our own words, once
-        choices = part.get("choices") or []
+        choices = list_of(part.get("choices"))
         self.answered = self.answered or any(map(has_words, choices))
         if isinstance(part.get("usage"), dict):
             self.used = used_of(part["usage"])
@@ -130,12 +143,12 @@ class LineStream(Stream):
     content_type = "application/x-ndjson"
     _border = b"\n"
 
-    def _pass(self, parts: bytes) -> bytes:
-        ends = b'"done":true' in parts or b'"done": true' in parts
-        if self.answered and not ends and b'"error"' not in parts:
-            return parts
-        lines = [line for line in parts.split(b"\n") if line.strip()]
-        return b"".join(line + b"\n" for line in lines if self._look(parse_part(line)))
+    def _matters(self, data: bytes) -> bool:
+        ends = b'"done":true' in data or b'"done": true' in data
+        return not self.answered or ends or b'"error"' in data
+
+    def _tell(self, part: bytes) -> bytes:
+        return part + self._border if self._look(parse_part(part)) else b""
 
     def _look(self, part: dict[str, Any]) -> bool:
         """Take from a line what is ours to know, and say whether it goes on."""
@@ -168,12 +181,65 @@ def parse_part(payload: bytes) -> dict[str, Any]:
         BrokenStreamError: it is no JSON object.
     """
     try:
-        part = json.loads(payload)
-    except (ValueError, RecursionError) as error:
+        part = parse_json(payload)
+    except ValueError as error:
         raise BrokenStreamError(f"the engine sent no JSON: {payload[:80]!r}") from error
     if not isinstance(part, dict):
         raise BrokenStreamError(f"the engine sent no JSON object: {payload[:80]!r}")
     return part
+
+
+def parse_answer(data: bytes) -> dict[str, Any]:
+    """Read a whole answer.
+
+    Raises:
+        BrokenStreamError: it is no JSON object.
+        Refusal: it is an error, whatever its status said.
+    """
+    answer = parse_part(data)
+    if answer.get("error"):
+        raise Refusal(502, "engine_error", f"the engine failed: {error_text(answer['error'])}")
+    return answer
+
+
+def parse_json(text: bytes | str) -> Any:
+    """Read what an engine sent.
+
+    Raises:
+        ValueError: it is no JSON, has a number that JSON has not, or is too deep.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError("too deep") from error
+
+
+def dump_json(value: Mapping[str, Any]) -> bytes:
+    """Write what was made of an engine's answer; halves of characters become question marks.
+
+    Raises:
+        BrokenStreamError: it holds a number that JSON has not, or is too deep.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (ValueError, RecursionError) as error:
+        raise BrokenStreamError(f"the engine sent what is no JSON: {error}") from error
+    return text.encode("utf-8", "replace")
+
+
+def list_of(value: Any) -> list[Any]:
+    """Return a list as it is; empty: it is none."""
+    return value if isinstance(value, list) else []
+
+
+def dict_of(value: Any) -> dict[str, Any]:
+    """Return an object as it is; empty: it is none."""
+    return value if isinstance(value, dict) else {}
+
+
+def text_of(value: Any) -> str:
+    """Return a text as it is; empty: it is none."""
+    return value if isinstance(value, str) else ""
 
 
 def has_words(choice: Any) -> bool:
@@ -190,12 +256,12 @@ def has_words(choice: Any) -> bool:
 
 def first_choice(answer: Mapping[str, Any]) -> dict[str, Any]:
     """Return the first of an answer's choices; empty: it has none."""
-    choice = next(iter(answer.get("choices") or []), None)
-    return choice if isinstance(choice, dict) else {}
+    return dict_of(next(iter(list_of(answer.get("choices"))), None))
 
 
-def used_of(counts: dict[str, Any]) -> Used:
+def used_of(usage: Any) -> Used:
     """Return the tokens that a usage object of OpenAI or a last line of Ollama names."""
+    counts = dict_of(usage)
     return Used(
         _count(counts.get("prompt_tokens", counts.get("prompt_eval_count"))),
         _count(counts.get("completion_tokens", counts.get("eval_count"))),
@@ -205,9 +271,13 @@ def used_of(counts: dict[str, Any]) -> Used:
 def error_text(error: Any) -> str:
     """Return the message of an error as engines put it: a text, or an object with one."""
     text = error.get("message", error) if isinstance(error, dict) else error
-    return str(text)[:500]
+    return str(text).encode("utf-8", "replace").decode()[:500]
 
 
 def _count(value: Any) -> int | None:
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    return value if whole else None
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and 0 <= value <= MAX_COUNT else None
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON")

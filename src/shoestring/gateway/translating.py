@@ -7,17 +7,22 @@ Sources: ``docs/api.md`` of Ollama, the API reference of OpenAI, the README of l
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from shoestring.gateway.streams import (
     DONE,
+    BrokenStreamError,
     EventStream,
     Used,
+    dict_of,
+    dump_json,
     first_choice,
+    list_of,
+    parse_json,
     parse_part,
     payload_of,
+    text_of,
     used_of,
 )
 
@@ -40,13 +45,17 @@ OPTIONS: Mapping[str, str] = {
     "frequency_penalty": "frequency_penalty",
 }
 """Ollama's options and what OpenAI's API and llama.cpp call them."""
+MAX_MS = 1e12
+"""Of a duration; what an engine says beyond it is none."""
 
 
 def question_for_openai(asked: Mapping[str, Any], way: Way, model: str) -> dict[str, Any]:
     """Return the body for ``/v1/chat/completions`` or, with ``raw``, ``/v1/completions``."""
-    body: dict[str, Any] = {"model": model, "stream": asked.get("stream", True)}
+    body: dict[str, Any] = {"model": model, "stream": asked.get("stream") is not False}
     options = asked.get("options") or {}
-    body |= {theirs: options[ours] for ours, theirs in OPTIONS.items() if ours in options}
+    body |= {
+        theirs: options[ours] for ours, theirs in OPTIONS.items() if options.get(ours) is not None
+    }
     if body.get("max_tokens", 1) < 1:  # Ollama's -1 and -2: until the model or the context ends
         del body["max_tokens"]
     if asked.get("format") == "json":
@@ -99,10 +108,12 @@ class OllamaAnswer(EventStream):
         self._finish = "stop"
         self._timings: dict[str, Any] = {}
 
-    def _pass(self, parts: bytes) -> bytes:
-        return b"".join(
-            self._line(payload) for event in parts.split(b"\n\n") if (payload := payload_of(event))
-        )
+    def _matters(self, data: bytes) -> bool:  # noqa: ARG002 - every part is told anew
+        return True
+
+    def _tell(self, part: bytes) -> bytes:
+        payload = payload_of(part)
+        return self._line(payload) if payload else b""
 
     def _line(self, payload: bytes) -> bytes:
         if payload == DONE:
@@ -111,12 +122,10 @@ class OllamaAnswer(EventStream):
         part = parse_part(payload)
         if not self._look(part) and self.failure is not None:
             return b""
-        self._timings = part.get("timings") or self._timings
+        self._timings = dict_of(part.get("timings")) or self._timings
         choice = first_choice(part)
-        self._finish = choice.get("finish_reason") or self._finish
-        said = choice.get("delta") or choice
-        words = said.get("content") or said.get("text") or ""
-        thought = said.get("reasoning_content") or said.get("reasoning") or ""
+        self._finish = text_of(choice.get("finish_reason")) or self._finish
+        words, thought = _said(dict_of(choice.get("delta")) or choice)
         if not words and not thought:
             return b""
         return _dump(_told(self._way, self._model, words, thought) | {"done": False})
@@ -125,17 +134,22 @@ class OllamaAnswer(EventStream):
 def answer_from_openai(
     answer: Mapping[str, Any], way: Way, model: str
 ) -> tuple[dict[str, Any], Used]:
-    """Return a whole answer as Ollama gives it, and its tokens."""
+    """Return a whole answer as Ollama gives it, and its tokens.
+
+    Raises:
+        BrokenStreamError: it holds no answer.
+    """
     choice = first_choice(answer)
-    said = choice.get("message") or choice
-    words = said.get("content") or said.get("text") or ""
-    thought = said.get("reasoning_content") or said.get("reasoning") or ""
-    used = used_of(answer.get("usage") or {})
-    told = _told(way, model, words, thought)
-    if way == "chat" and said.get("tool_calls"):
-        told["message"]["tool_calls"] = [_call(call) for call in said["tool_calls"]]
-    last = last_line(way, model, choice.get("finish_reason"), used, answer.get("timings") or {})
-    return last | told, used
+    if not choice:
+        raise BrokenStreamError("it has no choices")
+    said = dict_of(choice.get("message")) or choice
+    used = used_of(answer.get("usage"))
+    told = _told(way, model, *_said(said))
+    calls = list_of(said.get("tool_calls"))
+    if way == "chat" and calls:
+        told["message"]["tool_calls"] = [_call(dict_of(call)) for call in calls]
+    finish, timings = text_of(choice.get("finish_reason")), dict_of(answer.get("timings"))
+    return last_line(way, model, finish, used, timings) | told, used
 
 
 def last_line(
@@ -164,19 +178,29 @@ def _told(way: Way, model: str, words: str, thought: str) -> dict[str, Any]:
     return {**head, "response": words, **thinking}
 
 
+def _said(said: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the words of a message or a delta, and the thought before them."""
+    words = text_of(said.get("content")) or text_of(said.get("text"))
+    return words, text_of(said.get("reasoning_content")) or text_of(said.get("reasoning"))
+
+
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     """Return a call of a tool: OpenAI's arguments are text, Ollama's an object."""
-    function = call.get("function") or {}
+    function = dict_of(call.get("function"))
+    written = text_of(function.get("arguments"))
     try:
-        arguments = json.loads(function.get("arguments") or "{}")
+        arguments = parse_json(written or "{}")
     except ValueError:
-        arguments = {"arguments": function["arguments"]}  # what the model wrote, unread
-    return {"function": {"name": function.get("name", ""), "arguments": arguments}}
+        arguments = None
+    if not isinstance(arguments, dict):
+        arguments = {"arguments": written}  # what the model wrote, unread
+    return {"function": {"name": text_of(function.get("name")), "arguments": arguments}}
 
 
 def _nanoseconds(milliseconds: Any) -> int | None:
-    return round(milliseconds * 1e6) if isinstance(milliseconds, int | float) else None
+    known = isinstance(milliseconds, int | float) and 0 <= milliseconds <= MAX_MS
+    return round(milliseconds * 1e6) if known else None
 
 
 def _dump(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return dump_json(value) + b"\n"

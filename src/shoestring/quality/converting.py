@@ -25,10 +25,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoestring.engines.install.llama_cpp import _fetch_source as fetch_source
+from shoestring.engines.install.llama_cpp import fetch_source
 from shoestring.engines.install.pins import Pin, find_pin
-from shoestring.engines.install.steps import Site
-from shoestring.engines.install.steps import _follow as follow
+from shoestring.engines.install.steps import Site, follow
 from shoestring.errors import BadModelError, MissingError
 from shoestring.models.downloads import check_space, locked, write_whole
 

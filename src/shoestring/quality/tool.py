@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from shoestring.engines.discovery import find_program
 from shoestring.engines.install.answers import ask
-from shoestring.engines.install.steps import _follow as follow
+from shoestring.engines.install.steps import follow
 from shoestring.errors import BadModelError, BadValueError, MissingError, ShoestringError
 
 if TYPE_CHECKING:
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 PROGRAM = "llama-quantize"
 KEPT_LINES = 50
+FAILED = "failed to quantize:"
 SHOWN = 160
 """Characters of what the tool said last, in an error."""
-_TYPE = re.compile(r"^ +(?:(\d+) +or +)?([A-Z][A-Z0-9_]*) *: (?:alias for (\w+))?")
+_TYPE = re.compile(r"^ +(?:(\d+) +or +)?([A-Z][A-Z0-9_]*) +: (?:alias for (\w+))?")
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,9 @@ def run_tool(
 
 
 def last_words(lines: Sequence[str] | deque[str]) -> str:
-    """Return the tool's reason: the line that tells of a failure, else the last one."""
+    """Return the tool's reason: what follows its word of failure, else an error, else the last."""
     said = [line.strip() for line in lines if line.strip()]
-    # The last such line only repeats the name of the file.
-    reasons = [line for line in said if "failed to quantize:" in line or "error" in line.lower()]
-    return ascii((reasons or said or ["nothing"])[0][:SHOWN])
+    # It may stand behind what was said of the tensor at hand, in one line.
+    reasons = [line.partition(FAILED)[2].strip() for line in said if FAILED in line]
+    errors = [line for line in said if "error" in line.lower()]
+    return ascii((reasons or errors or said[-1:] or ["nothing"])[0][:SHOWN])

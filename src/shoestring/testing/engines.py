@@ -37,22 +37,23 @@ def need_program(name: str) -> Path:
     engine = next((pin.name for pin in load_pins().values() if pin.path_of(name)), None)
     if engine is None:
         return pytest.skip(f"{name} is missing: {MENDS.get(name, 'put it on PATH')}")
-    return _end(name, f"shoestring engines install {engine}")
+    return end_test(name, f"shoestring engines install {engine}")
 
 
 def need_open_webui() -> None:
     """End the test where Open WebUI's environment is not in the cache; as :func:`need_program`."""
     if not is_installed(cache_dir()):
-        _end("Open WebUI", "shoestring up, which installs it, then shoestring down")
+        end_test("Open WebUI", "shoestring up, which installs it, then shoestring down")
 
 
 def need_chromium() -> None:
     """End the test where no Chromium is on PATH; as :func:`need_program`."""
     if not any(map(shutil.which, PROGRAMS)):
-        _end("Chromium", "apt-get install chromium")
+        end_test("Chromium", "apt-get install chromium")
 
 
-def _end(name: str, mend: str) -> NoReturn:
+def end_test(name: str, mend: str) -> NoReturn:
+    """Skip the test, or fail it where nothing may be missing."""
     import pytest
 
     if os.environ.get(REQUIRE) == "1":

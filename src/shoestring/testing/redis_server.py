@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from shoestring.engines.launch import Launched, start_on_free_port
 from shoestring.errors import EngineLostError
-from shoestring.testing.engines import _end
+from shoestring.testing.engines import end_test
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,7 +104,7 @@ class RedisServer:
 def running_redis(*options: str) -> Iterator[RedisServer]:
     """Run a Redis until the block ends; the test is skipped, or fails, where none is installed."""
     if shutil.which("redis-server") is None:
-        _end("redis-server", "apt-get install redis-server")
+        end_test("redis-server", "apt-get install redis-server")
     with tempfile.TemporaryDirectory() as folder:
         server = RedisServer(Path(folder), options)
         try:

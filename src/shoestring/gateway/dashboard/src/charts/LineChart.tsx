@@ -2,6 +2,7 @@ import { useId, useRef, useState, type KeyboardEvent, type PointerEvent } from "
 import { clock, decimal } from "../text/format";
 import { Value } from "../parts/Value";
 import { highest, timeTicks, valueAxis, type UnitFor } from "./axis";
+import { Cross } from "./Cross";
 import { Grid } from "./Grid";
 import { linePath, nearest, scale, type Frame } from "./path";
 import { useWidth } from "./useWidth";
@@ -125,20 +126,14 @@ export function LineChart({ title, unitFor, t_utc_s, lines }: Props) {
             ))
             .reverse()}
           {chosen_s !== null && last >= 0 && (
-            <g className="cross">
-              <path d={`M${x(t_utc_s[at] ?? 0)} ${frame.top}V${frame.bottom}`} />
-              {shown.map(({ line, value }, index) =>
-                value === null ? null : (
-                  <circle
-                    key={line.name}
-                    className={LOOKS[index]}
-                    cx={x(t_utc_s[at] ?? 0)}
-                    cy={y(value)}
-                    r="3.5"
-                  />
-                ),
+            <Cross
+              frame={frame}
+              x={x(t_utc_s[at] ?? 0)}
+              time={time}
+              points={shown.flatMap(({ value }, index) =>
+                value === null ? [] : [{ y: y(value), look: LOOKS[index] ?? "" }],
               )}
-            </g>
+            />
           )}
           {shown.every(({ line }) => line.values.every((value) => value === null)) && (
             <text
