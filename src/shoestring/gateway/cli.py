@@ -24,7 +24,7 @@ Examples:
   curl -H "Authorization: Bearer $KEY" http://127.0.0.1:8000/v1/models
 The dashboard is at http://127.0.0.1:8000/dashboard/ (key with --scope dashboard).
 """
-PARTS = ("aiohttp", "fastapi", "prometheus_client", "structlog", "uvicorn", "uvloop")
+PARTS = ("fastapi", "httptools", "prometheus_client", "redis", "structlog", "uvicorn", "uvloop")
 
 
 @click.command(epilog=EXAMPLES)

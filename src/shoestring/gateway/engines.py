@@ -11,29 +11,30 @@ import asyncio
 import hashlib
 import json
 import secrets
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 
-import aiohttp
-
 from shoestring.gateway.plain_text import PlainText, marks_of_template
 from shoestring.gateway.queueing import Slots
 from shoestring.gateway.streams import parse_json
+from shoestring.gateway.upstream import CutError, NoAnswerError, Server, exchange
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from shoestring.gateway.settings import EngineSettings, QueueSettings
+    from shoestring.gateway.upstream import Reply
 
 State = Literal["unknown", "healthy", "down"]
 LOOK_TIMEOUT_S = 5.0
 MAX_LOOK_BYTES = 8 * 2**20
 CONNECT_TIMEOUT_S = 5.0
 _NO_LOOK = (
-    aiohttp.ClientError, TimeoutError, OSError, ValueError, LookupError, TypeError, AttributeError,
+    NoAnswerError, CutError, TimeoutError, OSError, ValueError, LookupError, TypeError,
+    AttributeError,
 )  # fmt: skip
 """What a look ends with where no engine is; the last of them where one says odd things."""
 
@@ -63,7 +64,6 @@ class EngineLink:
     Args:
         settings: where it is and what it may do.
         queue: how many may wait.
-        session: connections are made by it.
 
     Attributes:
         slots: who is worked for and who waits.
@@ -71,9 +71,7 @@ class EngineLink:
         models: by the engine's own names.
     """
 
-    def __init__(
-        self, settings: EngineSettings, queue: QueueSettings, session: aiohttp.ClientSession
-    ) -> None:
+    def __init__(self, settings: EngineSettings, queue: QueueSettings) -> None:
         self.settings = settings
         self.slots = Slots(
             settings.slots, waiting=queue.waiting, waiting_per_key=queue.waiting_per_key
@@ -83,11 +81,8 @@ class EngineLink:
         self.models: dict[str, Served] = {}
         self.memory_bytes: int | None = None
         self.last_error: str | None = None
-        self._session = session
+        self._server = Server.of(settings.url)
         self._life = ""
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, connect=CONNECT_TIMEOUT_S, sock_read=settings.idle_s
-        )
         key = settings.key()
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
@@ -124,39 +119,35 @@ class EngineLink:
             self._turn("down")
 
     @asynccontextmanager
-    async def post(
-        self, path: str, body: Mapping[str, Any]
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def post(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Reply]:
         """Ask; leaving the block before the end ends the generation.
 
         Raises:
             EngineDownError: it refused the connection or hung up before a status.
         """
-        try:
-            response = await self._session.post(
-                self.settings.url + path,
-                json=body,
-                headers=self._headers,
-                timeout=self._timeout,
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientError, OSError) as error:
-            self.went_down(f"{type(error).__name__}: {error}")
-            raise EngineDownError(f"{self.name}: {type(error).__name__}") from error
-        _end_with_connection(response)
-        try:
-            yield response
-        finally:
-            # Closed, not released: an engine sees at once that nobody listens any more.
-            response.close()
+        asking = exchange(
+            self._server,
+            path,
+            headers=self._headers,
+            body=body,
+            connect_s=CONNECT_TIMEOUT_S,
+            idle_s=self.settings.idle_s,
+        )
+        async with AsyncExitStack() as stack:
+            try:
+                reply = await stack.enter_async_context(asking)
+            except NoAnswerError as error:
+                self.went_down(str(error))
+                raise EngineDownError(f"{self.name}: {error}") from error
+            yield reply
 
     async def _ask_models(self) -> dict[str, Served]:
         if self.kind == "ollama":
             return await self._ask_ollama()
-        listed = await self._get("/v1/models")
+        listed = await self._look_up("/v1/models")
         template = ""
         if self.kind == "llama-server":
-            template = str((await self._get("/props")).get("chat_template") or "")
+            template = str((await self._look_up("/props")).get("chat_template") or "")
         plain_text = PlainText(marks_of_template(template))
         return {
             str(model["id"]): Served(self._digest_of(model), plain_text, model)
@@ -165,8 +156,8 @@ class EngineLink:
         }
 
     async def _ask_ollama(self) -> dict[str, Served]:
-        listed = await self._get("/api/tags")
-        loaded = (await self._get("/api/ps")).get("models") or ()
+        listed = await self._look_up("/api/tags")
+        loaded = (await self._look_up("/api/ps")).get("models") or ()
         sizes = [model.get("size") or 0 for model in loaded]
         self.memory_bytes = sum(sizes) or None  # 0 is what some builds say where they do not know
         found = {}
@@ -174,7 +165,7 @@ class EngineLink:
             name, digest = str(model["name"]), str(model.get("digest", ""))
             known = self.models.get(name)
             if known is None or known.digest != digest:
-                shown = await self._post("/api/show", {"model": name})
+                shown = await self._look_up("/api/show", {"model": name})
                 marks = marks_of_template(str(shown.get("template") or ""))
                 known = Served(digest, PlainText(marks), model)
             found[name] = known
@@ -191,85 +182,27 @@ class EngineLink:
         text = json.dumps([facts, self._life], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    async def _get(self, path: str) -> dict[str, Any]:
-        url = self.settings.url + path
-        async with self._session.get(url, headers=self._headers, allow_redirects=False) as reply:
-            return await self._read(reply)
-
-    async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        url = self.settings.url + path
-        async with self._session.post(
-            url, json=body, headers=self._headers, allow_redirects=False
+    async def _look_up(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        async with exchange(
+            self._server,
+            path,
+            headers=self._headers,
+            body=body,
+            connect_s=LOOK_TIMEOUT_S,
+            idle_s=LOOK_TIMEOUT_S,
         ) as reply:
-            return await self._read(reply)
-
-    async def _read(self, reply: aiohttp.ClientResponse) -> dict[str, Any]:
-        if reply.status != HTTPStatus.OK:
-            raise ValueError(f"{reply.url.path} answered HTTP {reply.status}")
-        data = await read_bounded(reply, MAX_LOOK_BYTES)
-        value = parse_json(data)
+            if reply.status != HTTPStatus.OK:
+                raise ValueError(f"{path} answered HTTP {reply.status}")
+            value = parse_json(await reply.whole(MAX_LOOK_BYTES))
         # Clients are shown parts of it, so it must be JSON again, of whole characters.
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
         if not isinstance(value, dict):
-            raise ValueError(f"{reply.url.path} answered no JSON object")  # noqa: TRY004
+            raise ValueError(f"{path} answered no JSON object")  # noqa: TRY004
         return value
 
     def _turn(self, state: State) -> None:
         self.state = state
         self.since_utc = _now_utc()
-
-
-async def read_bounded(reply: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
-    """Read a whole body.
-
-    Raises:
-        ValueError: it is longer than allowed.
-    """
-    parts, size_bytes = [], 0
-    async for part in reply.content.iter_any():
-        size_bytes += len(part)
-        if size_bytes > limit_bytes:
-            raise ValueError(f"{reply.url.path} answered more than {limit_bytes} bytes")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _end_with_connection(response: aiohttp.ClientResponse) -> None:
-    """Let whoever reads the body know when the connection is gone.
-
-    aiohttp 3.14 forgets a body, and the clock that bounds its silence, when what stands for the
-    length of a chunk is no number: its reader would wait for ever.
-    """
-    protocol = response.connection.protocol if response.connection is not None else None
-    if protocol is None or response.content.is_eof():
-        return  # all of it is here
-
-    def end(lost: asyncio.Future[None] | None = None) -> None:
-        if lost is not None and not lost.cancelled():
-            lost.exception()  # seen; the body's own is what counts
-        if not response.content.is_eof() and response.content.exception() is None:
-            response.content.set_exception(aiohttp.ClientPayloadError("the connection is gone"))
-
-    if protocol.closed is None:
-        end()
-    else:
-        protocol.closed.add_done_callback(end)
-
-
-def open_session() -> aiohttp.ClientSession:
-    """Return what makes connections to engines: a new one for each request.
-
-    llama-server promises to keep a connection and closes it after a stream, and a request that
-    meets a closing connection is lost.
-    """
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, force_close=True, ttl_dns_cache=30),
-        timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S),
-        headers={"Accept-Encoding": "identity", "User-Agent": "shoestring-gateway"},
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=True,
-        trust_env=False,
-    )
 
 
 def _now_utc() -> str:

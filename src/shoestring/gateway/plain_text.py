@@ -29,6 +29,7 @@ FAMILIES = (
     r"<\|[A-Za-z0-9_]{1,64}>|<[A-Za-z0-9_]{1,64}\|>",  # one bar, as some templates have
 )
 _MARKS = re.compile("|".join(FAMILIES))
+_OPENING = re.compile(r"[<\[]")
 _IN_TEMPLATE = re.compile(r"<[^\s<>{}%'\"]{1,64}>|\[/?[A-Z_]{2,32}\]")
 
 
@@ -60,18 +61,33 @@ class PlainText:
 
     def plain_messages(self, messages: list[Any]) -> list[Any]:
         """Return the messages of a conversation with plain texts, whoever is said to speak."""
-        return [self._message(message) for message in messages]
+        return [self._value(message) for message in messages]
 
-    def _message(self, message: Any) -> Any:
-        if not isinstance(message, dict):
-            return message
-        return {name: self._value(name, value) for name, value in message.items()}
-
-    def _value(self, name: str, value: Any) -> Any:
+    def _value(self, value: Any) -> Any:
         if isinstance(value, str):
-            return value if name in {"url", "data", "image_url"} else self.plain(value)
+            return self.plain(value)
         if isinstance(value, list):
-            return [self._value(name, one) for one in value]
+            return self._apart([self._value(one) for one in value])
         if isinstance(value, dict):
-            return {inner: self._value(inner, one) for inner, one in value.items()}
+            return {self.plain(name): self._value(inner) for name, inner in value.items()}
         return value
+
+    def _apart(self, parts: list[Any]) -> list[Any]:
+        """Return parts whose texts make no mark together.
+
+        Templates join them, some without the blanks at their ends.
+        """
+        texts = [part["text"] for part in parts if _is_text(part)]
+        joined = "".join(texts), "".join(map(str.strip, texts))
+        if len(texts) < 2 or not any(map(self.holds_marks, joined)):  # noqa: PLR2004 - a pair
+            return parts
+        return [
+            {**part, "text": _OPENING.sub(rf"\g<0>{BREAK}", part["text"])}
+            if _is_text(part)
+            else part
+            for part in parts
+        ]
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, dict) and isinstance(part.get("text"), str)

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
-import aiohttp
-
-from shoestring.gateway.engines import EngineDownError, read_bounded
+from shoestring.gateway.engines import EngineDownError
 from shoestring.gateway.errors import Refusal
 from shoestring.gateway.streams import BrokenStreamError, Used, error_text, parse_part
+from shoestring.gateway.upstream import CutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from shoestring.gateway.activity import CacheUse, Operation
     from shoestring.gateway.routing import Route
     from shoestring.gateway.streams import Stream
+    from shoestring.gateway.upstream import Reply
 
 OVERLOADED = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
 ERROR_BYTES = 2**16
@@ -186,30 +186,30 @@ class Relay:
                     raise await _engine_refusal(reply)
                 await self._answer(reply, call, sink)
 
-    async def _answer(self, reply: aiohttp.ClientResponse, call: Call, sink: Sink) -> None:
+    async def _answer(self, reply: Reply, call: Call, sink: Sink) -> None:
         try:
             if call.stream is None:
                 await self._whole(reply, call, sink)
             else:
                 await self._parts(reply, call.stream, sink)
-        except aiohttp.ClientError as error:
+        except CutError as error:
             if not sink.started:
                 raise EngineDownError(f"the answer broke off: {error}") from error
             raise _cut(str(error)) from error
         except BrokenStreamError as error:
             raise _cut(str(error)) from error
 
-    async def _whole(self, reply: aiohttp.ClientResponse, call: Call, sink: Sink) -> None:
+    async def _whole(self, reply: Reply, call: Call, sink: Sink) -> None:
         try:
-            data = await read_bounded(reply, self._max_answer_bytes)
+            data = await reply.whole(self._max_answer_bytes)
         except ValueError as error:
             raise Refusal(502, "engine_too_long", str(error)) from error
         out, self._tally.used = call.whole(data)
         await sink.whole(HTTPStatus.OK, "application/json", out)
 
-    async def _parts(self, reply: aiohttp.ClientResponse, stream: Stream, sink: Sink) -> None:
+    async def _parts(self, reply: Reply, stream: Stream, sink: Sink) -> None:
         tally = self._tally
-        async for data in reply.content.iter_any():
+        while data := await reply.part():
             out = stream.feed(data)
             if out:
                 if tally.first is None and stream.answered:
@@ -230,12 +230,12 @@ class Relay:
         await sink.end()
 
 
-async def _engine_refusal(reply: aiohttp.ClientResponse) -> Refusal:
+async def _engine_refusal(reply: Reply) -> Refusal:
     """Return what the client is told of an engine's own refusal."""
     try:
-        data = await read_bounded(reply, ERROR_BYTES)
+        data = await reply.whole(ERROR_BYTES)
         said = error_text(parse_part(data).get("error", ""))
-    except (ValueError, BrokenStreamError, aiohttp.ClientError):
+    except (ValueError, BrokenStreamError, CutError):
         said = ""  # an engine's error page says nothing that a client could use
     if reply.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         return Refusal(502, "engine_key", "the engine does not take the gateway's key")

@@ -17,7 +17,7 @@ from shoestring.gateway.activity import Activity, Outcome
 from shoestring.gateway.asking import Answer
 from shoestring.gateway.bins import Gauges
 from shoestring.gateway.client import Client
-from shoestring.gateway.engines import EngineLink, open_session
+from shoestring.gateway.engines import EngineLink
 from shoestring.gateway.errors import Refusal
 from shoestring.gateway.flights import Flights
 from shoestring.gateway.gate import CALLER
@@ -347,11 +347,10 @@ async def open_gateway(settings: Settings, config: Path | None = None) -> AsyncI
 
     keys = KeyRing(settings.keys.file, say=say)
     async with (
-        open_session() as session,
         open_limiter(settings) as limiter,
         open_cache(settings) as cache,
     ):
-        engines = [EngineLink(one, settings.queue, session) for one in settings.engines]
+        engines = [EngineLink(one, settings.queue) for one in settings.engines]
         gateway = Gateway(
             settings, config=config, keys=keys, engines=engines, limiter=limiter, cache=cache
         )
