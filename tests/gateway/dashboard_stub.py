@@ -1,7 +1,7 @@
 """The built dashboard with made-up figures behind it, for tests of the page only.
 
 It keeps the JSON contract of the gateway's dashboard API; nothing in it is measured.
-By hand: ``python tests/gateway/dashboard_stub.py`` prints the address and the key.
+By hand: ``python -m tests.gateway.dashboard_stub`` prints the address and the key.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ left was written by anybody (RFC 7239, section 8.1, says so of its successor, to
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
@@ -50,6 +51,7 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[Networ
     return str(current)
 
 
+@lru_cache(maxsize=4096)
 def limit_address(address: str) -> str:
     """Return what limits are counted by: an IPv4 address, the /64 of an IPv6 one.
 

@@ -76,6 +76,7 @@ class Answer(Response):
             for task in (work, gone):
                 task.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
+            client.leave()
             self._gateway.note(self._ask, self._model, self._tally, self._key, self._caller)
         if not work.cancelled():
             work.result()
@@ -147,7 +148,10 @@ class Answer(Response):
                 lambda sink: relay.run(routes, sink), lambda answer: gateway.cache.put(name, answer)
             )
         )
-        answered = await self._followed(flight, client)
+        try:
+            answered = await self._followed(flight, client)
+        except Refusal as cut:
+            raise maker.refusal or cut from cut
         if not answered:
             await making
             if maker.refusal is not None:

@@ -109,6 +109,7 @@ def _started(model: str, given: dict[str, Any], stack: ExitStack) -> dict[str, A
     """Start an engine and return its settings; it ends with the gateway."""
     import os
 
+    from shoestring.engines.ollama_api import OllamaApi
     from shoestring.engines.opening import open_engine
 
     engine = stack.enter_context(
@@ -124,6 +125,11 @@ def _started(model: str, given: dict[str, Any], stack: ExitStack) -> dict[str, A
         "url": url,
         "slots": given["slots"],
     }
+    if engine.name == "ollama":  # it may have more than what was asked for
+        with OllamaApi(url) as api:
+            listed = api.listed(engine.model_id)
+        assert listed is not None, "it has just loaded it"
+        settings["models"] = [listed["name"]]
     if key:
         os.environ[OWN_ENGINE_KEY] = key
         settings["key_env"] = OWN_ENGINE_KEY

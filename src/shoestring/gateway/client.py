@@ -40,6 +40,7 @@ class Client:
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, stall_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
         self._abort = scope.get(ABORT)
         self._receive = receive
         self._send = send
@@ -48,6 +49,9 @@ class Client:
         self.started = False
         self.status = 0
         self._ended = False
+        self._writing_since: float | None = None
+        self._stalled = False
+        self._watch: asyncio.TimerHandle | None = None
 
     async def gone(self) -> None:
         """Return when the client has left before the end."""
@@ -73,16 +77,23 @@ class Client:
         """
         await self._write({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def end(self) -> None:
-        """Send the end of the body."""
+    async def end(self, data: bytes = b"") -> None:
+        """Send the last part of the body, and its end."""
         self._ended = True
-        await self._write({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._write({"type": "http.response.body", "body": data, "more_body": False})
+        self.leave()
 
     async def whole(self, status: int, content_type: str, data: bytes) -> None:
         """Send an answer in one piece."""
         await self.start(status, content_type, len(data))
         self._ended = True
         await self._write({"type": "http.response.body", "body": data, "more_body": False})
+        self.leave()
+
+    def leave(self) -> None:
+        """Watch its reading no more."""
+        if self._watch is not None:
+            self._watch.cancel()
 
     async def refuse(self, refusal: Refusal, body: dict[str, Any]) -> None:
         """Send a refusal."""
@@ -91,13 +102,26 @@ class Client:
         await self.whole(refusal.status, "application/json", data)
 
     async def _write(self, message: dict[str, Any]) -> None:
-        try:
-            async with asyncio.timeout(self._stall_s):
-                await self._send(message)
-        except TimeoutError:
-            if self._abort is not None:
-                self._abort()
-            raise ClientStalledError("the client did not read") from None
+        # One timer a request, not one a part: a part costs less than a timer.
+        if self._watch is None:
+            self._watch = self._loop.call_later(self._stall_s, self._look)
+        self._writing_since = self._loop.time()
+        await self._send(message)
+        self._writing_since = None
+        if self._stalled:
+            raise ClientStalledError("the client did not read")
+
+    def _look(self) -> None:
+        """Drop the connection if one part has waited too long; else look again when one could."""
+        now = self._loop.time()
+        since = now if self._writing_since is None else self._writing_since
+        left_s = since + self._stall_s - now
+        if left_s > 0:
+            self._watch = self._loop.call_later(left_s, self._look)
+            return
+        self._stalled = True
+        if self._abort is not None:
+            self._abort()  # ends the wait in _write
 
 
 def retry_after(refusal: Refusal) -> dict[str, str]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 State = Literal["unknown", "healthy", "down"]
 LOOK_TIMEOUT_S = 5.0
+MAX_MEMORY_BYTES = 2**50
 MAX_LOOK_BYTES = 8 * 2**20
 CONNECT_TIMEOUT_S = 5.0
 _NO_LOOK = (
@@ -158,8 +159,10 @@ class EngineLink:
     async def _ask_ollama(self) -> dict[str, Served]:
         listed = await self._look_up("/api/tags")
         loaded = (await self._look_up("/api/ps")).get("models") or ()
-        sizes = [model.get("size") or 0 for model in loaded]
-        self.memory_bytes = sum(sizes) or None  # 0 is what some builds say where they do not know
+        memory_bytes = sum(model.get("size") or 0 for model in loaded)
+        if not 0 <= memory_bytes <= MAX_MEMORY_BYTES:
+            raise ValueError("/api/ps answered sizes that no machine has")
+        self.memory_bytes = memory_bytes or None  # 0 is what some builds say where they do not know
         found = {}
         for model in listed.get("models") or ():
             name, digest = str(model["name"]), str(model.get("digest", ""))

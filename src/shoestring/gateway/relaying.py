@@ -115,8 +115,8 @@ class Sink(Protocol):
     async def part(self, data: bytes) -> None:
         """Take a part."""
 
-    async def end(self) -> None:
-        """Take the end."""
+    async def end(self, data: bytes = b"") -> None:
+        """Take the last part, and that it was the last."""
 
     async def whole(self, status: int, content_type: str, data: bytes) -> None:
         """Take an answer in one piece."""
@@ -209,25 +209,34 @@ class Relay:
 
     async def _parts(self, reply: Reply, stream: Stream, sink: Sink) -> None:
         tally = self._tally
-        while data := await reply.part():
+        last, over = b"", False
+        while not over and (data := await reply.part()):
             out = stream.feed(data)
-            if out:
-                if tally.first is None and stream.answered:
-                    tally.first = self._clock()
-                tally.parts += 1
-                if not sink.started:
-                    await sink.start(HTTPStatus.OK, stream.content_type)
+            over = stream.ended
+            if not out:
+                continue
+            if tally.first is None and stream.answered:
+                tally.first = self._clock()
+            tally.parts += 1
+            if not sink.started:
+                await sink.start(HTTPStatus.OK, stream.content_type)
+            if over:
+                last = out  # goes out with the end
+            else:
                 await sink.part(out)
-            if stream.ended:
-                break
         tally.used = stream.used
-        if stream.failure is not None:
-            raise Refusal(502, "engine_error", f"the engine failed: {stream.failure}")
-        if stream.broken is not None:
-            raise _cut(stream.broken)
-        if not stream.complete:
-            raise _cut("it ended before its last event")
-        await sink.end()
+        _check_end(stream)
+        await sink.end(last)
+
+
+def _check_end(stream: Stream) -> None:
+    """Refuse what did not come to its own end."""
+    if stream.failure is not None:
+        raise Refusal(502, "engine_error", f"the engine failed: {stream.failure}")
+    if stream.broken is not None:
+        raise _cut(stream.broken)
+    if not stream.complete:
+        raise _cut("it ended before its last event")
 
 
 async def _engine_refusal(reply: Reply) -> Refusal:

@@ -93,14 +93,14 @@ class Router:
 
     def _routes(self, name: str) -> list[tuple[Route, float]]:
         """Return the targets that a name means, each with its weight."""
-        plain, _, variant = name.partition(VARIANT_MARK)
+        plain, mark, variant = name.partition(VARIANT_MARK)
         if plain in self.aliases:
             return [
                 (Route(self.engines[one.engine], one.model, variant_of(one)), one.weight)
                 for one in self.aliases[plain].targets
-                if not variant or variant_of(one) == variant
+                if not mark or variant_of(one) == variant
             ]
-        return [] if variant else self._of_engines(name)
+        return [] if mark else self._of_engines(name)
 
     def _of_engines(self, name: str) -> list[tuple[Route, float]]:
         first, _, rest = name.partition("/")

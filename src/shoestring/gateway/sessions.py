@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from shoestring.errors import BadValueError
-from shoestring.gateway.keys import utc_now, utc_text
+from shoestring.gateway.keys import OTHERS, utc_now, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +84,12 @@ def _secret(path: Path) -> bytes:
         try:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            found = path.read_bytes()
+            with path.open("rb") as kept:
+                if os.fstat(kept.fileno()).st_mode & OTHERS:
+                    raise BadValueError(
+                        f"{path} is open to others than its owner: delete it and start again"
+                    ) from None
+                found = kept.read()
             if len(found) < hashlib.sha256().digest_size:
                 raise BadValueError(f"{path} is cut: delete it and start again") from None
             return found

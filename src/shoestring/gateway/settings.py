@@ -7,6 +7,7 @@ of Redis may come from named environment variables. Sizes are bytes, durations s
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -18,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from shoestring.errors import BadValueError
 from shoestring.paths import state_dir
 
+_PLAIN = re.compile(r"[!-~]+")
+_PASSWORD = re.compile(r"//[^/]*@")
 Kind = Literal["ollama", "llama-server", "openai"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/+-]{0,199}$")]
@@ -76,10 +79,12 @@ class EngineSettings(Section):
     @classmethod
     def _plain_url(cls, url: str) -> str:
         parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("give http://HOST:PORT")
         if parts.username or parts.password:
             raise ValueError("no password belongs in it: use key_env")
+        # The port is read here so that a wrong one is refused here.
+        known = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        if not known or parts.query or parts.fragment or not _PLAIN.fullmatch(url):
+            raise ValueError("give http://HOST:PORT")
         return url.rstrip("/").removesuffix("/v1")
 
     def key(self) -> str | None:
@@ -260,6 +265,7 @@ def make_settings(data: dict[str, Any], source: str) -> Settings:
         where = ".".join(str(part) for part in first["loc"]) or "settings"
         value = first.get("input")
         given = f" (got {value!r:.80})" if isinstance(value, str | int | float | bool) else ""
+        given = _PASSWORD.sub("//...@", given)
         said = first["msg"].removeprefix("Value error, ")
         raise BadValueError(f"{source}: {where}: {said}{given}") from error
 
@@ -268,4 +274,9 @@ def _from_environment(variable: str, setting: str) -> str:
     value = os.environ.get(variable)
     if not value:
         raise BadValueError(f"{setting} names the variable {variable}, which is not set")
+    if not _PLAIN.fullmatch(value):
+        raise BadValueError(
+            f"{setting} names the variable {variable}, which holds a blank, the end of a line, "
+            "or what is not ASCII: set it to the secret alone"
+        )
     return value

@@ -53,8 +53,10 @@ class FlightSink:
         else:
             self._chunks.clear()
 
-    async def end(self) -> None:
-        """The answer is whole."""
+    async def end(self, data: bytes = b"") -> None:
+        """Tell all the last part; the answer is whole."""
+        if data:
+            await self.part(data)
 
     async def whole(self, status: int, content_type: str, data: bytes) -> None:
         """Tell all a whole answer."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from shoestring.gateway.streams import (
     DONE,
+    MAX_PART_BYTES,
     BrokenStreamError,
     EventStream,
     Used,
@@ -45,6 +46,8 @@ OPTIONS: Mapping[str, str] = {
     "frequency_penalty": "frequency_penalty",
 }
 """Ollama's options and what OpenAI's API and llama.cpp call them."""
+MAX_CALLS = 128
+"""Of tools, in one answer."""
 MAX_MS = 1e12
 """Of a duration; what an engine says beyond it is none."""
 
@@ -107,6 +110,7 @@ class OllamaAnswer(EventStream):
         self._model = model
         self._finish = "stop"
         self._timings: dict[str, Any] = {}
+        self._calls: dict[str, dict[str, str]] = {}
 
     def _matters(self, data: bytes) -> bool:  # noqa: ARG002 - every part is told anew
         return True
@@ -118,17 +122,38 @@ class OllamaAnswer(EventStream):
     def _line(self, payload: bytes) -> bytes:
         if payload == DONE:
             self.complete = True
-            return _dump(last_line(self._way, self._model, self._finish, self.used, self._timings))
+            last = last_line(self._way, self._model, self._finish, self.used, self._timings)
+            return self._called() + _dump(last)
         part = parse_part(payload)
         if not self._look(part) and self.failure is not None:
             return b""
         self._timings = dict_of(part.get("timings")) or self._timings
         choice = first_choice(part)
         self._finish = text_of(choice.get("finish_reason")) or self._finish
-        words, thought = _said(dict_of(choice.get("delta")) or choice)
+        said = dict_of(choice.get("delta")) or choice
+        self._gather(list_of(said.get("tool_calls")))
+        words, thought = _said(said)
         if not words and not thought:
             return b""
         return _dump(_told(self._way, self._model, words, thought) | {"done": False})
+
+    def _gather(self, pieces: list[Any]) -> None:
+        """Keep calls of tools, which come in pieces; an Ollama tells them whole."""
+        for piece in map(dict_of, pieces):
+            function = dict_of(piece.get("function"))
+            call = self._calls.setdefault(str(piece.get("index")), {"name": "", "arguments": ""})
+            for name, before in call.items():
+                call[name] = before + text_of(function.get(name))
+            written = sum(len(text) for one in self._calls.values() for text in one.values())
+            if len(self._calls) > MAX_CALLS or written > MAX_PART_BYTES:
+                raise BrokenStreamError("its calls of tools are without end")
+
+    def _called(self) -> bytes:
+        if self._way != "chat" or not self._calls:
+            return b""
+        told = _told(self._way, self._model, "", "") | {"done": False}
+        told["message"]["tool_calls"] = [_call({"function": one}) for one in self._calls.values()]
+        return _dump(told)
 
 
 def answer_from_openai(

@@ -73,6 +73,9 @@ class Reply(asyncio.BufferedProtocol):
     def __init__(self, idle_s: float) -> None:
         self.status = 0
         self._idle_s = idle_s
+        self._loop = asyncio.get_running_loop()
+        self._heard = self._loop.time()
+        self._watch = self._loop.call_later(idle_s, self._look)
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._head = False
@@ -93,7 +96,7 @@ class Reply(asyncio.BufferedProtocol):
         while not self._head:
             if self._error is not None or self._ended:
                 raise NoAnswerError(self._error or "it sent nothing")
-            await self._wait(NoAnswerError)
+            await self._wait()
 
     async def part(self) -> bytes:
         """Return what has come since; empty: the answer is over.
@@ -106,7 +109,7 @@ class Reply(asyncio.BufferedProtocol):
                 raise CutError(self._error)
             if self._ended:
                 return b""
-            await self._wait(CutError)
+            await self._wait()
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
         if self._held_bytes > HELD_BYTES and self._transport is not None:
@@ -131,6 +134,7 @@ class Reply(asyncio.BufferedProtocol):
 
     def drop(self) -> None:
         """Close at once: an engine sees that nobody listens any more."""
+        self._watch.cancel()
         if self._transport is not None:
             self._transport.abort()
 
@@ -144,6 +148,7 @@ class Reply(asyncio.BufferedProtocol):
 
     def buffer_updated(self, count: int) -> None:
         """Take what was read."""
+        self._heard = self._loop.time()
         if not self._head:
             self._head_bytes += count
         try:
@@ -159,6 +164,7 @@ class Reply(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """See whether the answer was over: without a length its end is the connection's."""
+        self._watch.cancel()
         if self._head and not self._framed and error is None:
             self._ended = True
         elif not self._ended:
@@ -167,17 +173,23 @@ class Reply(asyncio.BufferedProtocol):
 
     def on_header(self, name: bytes, _value: bytes) -> None:
         """Note whether the body says its own length."""
-        if name.lower() in {b"content-length", b"transfer-encoding"}:
+        if not self._head and name.lower() in {b"content-length", b"transfer-encoding"}:
             self._framed = True
 
     def on_headers_complete(self) -> None:
         """The head is there, unless it only announces another."""
+        if self._head:
+            return  # another answer, to nothing that was asked
         status = self._parser.get_status_code()
         if status >= 200:  # noqa: PLR2004 - 1xx: more to come
             self.status, self._head = status, True
+        else:
+            self._framed = False
 
     def on_body(self, data: bytes) -> None:
         """Hold a part until it is taken."""
+        if self._ended:
+            return
         self._parts.append(data)
         self._held_bytes += len(data)
         if self._held_bytes > HELD_BYTES and self._transport is not None:
@@ -196,15 +208,19 @@ class Reply(asyncio.BufferedProtocol):
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
 
-    async def _wait(self, error: type[Exception]) -> None:
-        self._news = asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout(self._idle_s):
-                await self._news
-        except TimeoutError:
-            if self._news.done() and not self._news.cancelled():
-                return
-            raise error(f"the engine sent nothing for {self._idle_s:g} s") from None
+    async def _wait(self) -> None:
+        self._news = self._loop.create_future()
+        await self._news
+
+    def _look(self) -> None:
+        """End the answer if nothing came for too long; what waits to be taken is no silence."""
+        now = self._loop.time()
+        left_s = self._idle_s if self._held_bytes else self._heard + self._idle_s - now
+        if left_s > 0:
+            self._watch = self._loop.call_later(left_s, self._look)
+        else:
+            self._fail(f"the engine sent nothing for {self._idle_s:g} s")
+            self._wake()
 
 
 @asynccontextmanager
