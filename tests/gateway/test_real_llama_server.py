@@ -336,8 +336,7 @@ def test_two_variants_of_an_alias_are_told_apart_and_compared(
         said = web.post(chat, json=talk("hello", model), headers=before.headers)
         assert said.headers["x-shoestring-variant"] == variant
         folder = tmp_path / variant
-        asked = ("--base-url", before.url, "--model", model, "--out", str(folder),
-                 "--requests", "12")  # fmt: skip
+        asked = ("--base-url", before.url, "--model", model, "--out", str(folder))
         printed(before.key, "run", TINY, *asked)
         runs.append(str(next(folder.iterdir())))
 
@@ -347,7 +346,7 @@ def test_two_variants_of_an_alias_are_told_apart_and_compared(
         mine = [line for line in noted if line["model"] == f"{ALIAS}@{variant}"]
         chats = [line for line in mine if line["operation"] == "chat"]
         assert {line["variant"] for line in mine} == {variant}
-        assert len(chats) > 12
+        assert len(chats) > 20
         counted = (
             f'requests_total{{model="{ALIAS}@{variant}",operation="chat",status="200",'
             f'variant="{variant}"}} {len(chats)}.0'
@@ -355,7 +354,7 @@ def test_two_variants_of_an_alias_are_told_apart_and_compared(
         assert counted in metrics
 
     verdict = printed(before.key, "compare", *runs)
-    assert verdict["reason"] == "the runs differ in model"
+    assert verdict["comparable"] is True
     assert [verdict["differences"][0][side] for side in "ab"] == [f"{ALIAS}@{v}" for v in VARIANTS]
     for case in verdict["cases"]:
         judged = case["metrics"]["decode_tokens_per_s"]

@@ -161,3 +161,35 @@ def test_any_stream_is_told_in_lines_of_json(parts: list[Any]):
     """Each with a text in it, whatever the engine's parts hold."""
     for line in told([*parts, "[DONE]"]):
         assert isinstance(line["message"]["content"], str)
+
+
+def test_calls_of_tools_are_gathered_and_told_whole():
+    """Pieces of one call become one line before the last."""
+    answer, out = OllamaAnswer("chat", "m"), b""
+    pieces = [
+        {"name": "sail", "arguments": ""},
+        {"arguments": '{"to": '},
+        {"arguments": '"north"}'},
+    ]
+    for piece in pieces:
+        delta = {"tool_calls": [{"index": 0, "function": piece}]}
+        out += answer.feed(
+            b"data: " + json.dumps({"choices": [{"delta": delta}]}).encode() + b"\n\n"
+        )
+    out += answer.feed(b"data: [DONE]\n\n")
+    called, last = map(json.loads, out.splitlines())
+    assert called["message"]["tool_calls"] == [
+        {"function": {"name": "sail", "arguments": {"to": "north"}}}
+    ]
+    assert (called["done"], last["done"]) == (False, True)
+
+
+def test_calls_of_tools_in_a_dialogue_are_handed_on():
+    """OpenAI wants arguments as text, and an id that an answer of a tool names."""
+    called = {"role": "assistant", "content": "", "tool_calls": [
+        {"function": {"name": "sail", "arguments": {"to": "north"}}}]}  # fmt: skip
+    answered = {"role": "tool", "content": "done", "tool_name": "sail"}
+    body = question_for_openai({"messages": [called, answered]}, "chat", "m")
+    first, second = body["messages"]
+    assert first["tool_calls"][0]["function"] == {"name": "sail", "arguments": '{"to": "north"}'}
+    assert first["tool_calls"][0]["id"] == second["tool_call_id"]

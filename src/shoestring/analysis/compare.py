@@ -175,7 +175,18 @@ def _same_content(a: Run, b: Run, part: str) -> bool:
     hashes = {a.config[part].get("sha256"), b.config[part].get("sha256")}
     if None not in hashes:
         return len(hashes) == 1
-    return part == "model" and _interleaved(a, b)
+    return part == "model" and (_interleaved(a, b) or _variants(a, b))
+
+
+def _variants(a: Run, b: Run) -> bool:
+    """Say whether both are variants of one alias of the gateway (``ALIAS@VARIANT``).
+
+    Who names them so has set them beside each other to have them compared.
+    """
+    (alias, mark, _), (other, other_mark, _) = (
+        run.config["model"]["name"].partition("@") for run in (a, b)
+    )
+    return bool(mark and other_mark) and alias == other
 
 
 def _interleaved(a: Run, b: Run) -> bool:

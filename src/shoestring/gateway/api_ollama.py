@@ -164,8 +164,9 @@ def _plain(gateway: Gateway, route: Route, sent: dict[str, Any]) -> dict[str, An
     plain = {**sent}
     for changed in gateway.plain_messages(route, texts):
         plain |= changed
-    if "messages" in sent:
-        plain["messages"] = gateway.plain_messages(route, sent["messages"])
+    for name in ("messages", "tools"):
+        if isinstance(sent.get(name), list):  # templates write tools between the turns, too
+            plain[name] = gateway.plain_messages(route, sent[name])
     return plain
 
 

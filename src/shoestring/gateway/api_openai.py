@@ -97,8 +97,9 @@ def generating_ask(
 
     def call(route: Route) -> Call:
         body = {**sent, "model": route.model}
-        if operation == "chat":
-            body["messages"] = gateway.plain_messages(route, sent["messages"])
+        for name in ("messages", "tools", "functions") if operation == "chat" else ():
+            if isinstance(sent.get(name), list):  # templates write tools between the turns, too
+                body[name] = gateway.plain_messages(route, sent[name])
         if stream:
             # For our own counts; a client that did not ask for them does not get them.
             body["stream_options"] = {**(question.stream_options or {}), "include_usage": True}

@@ -93,9 +93,10 @@ def serve(
             settings = _settings_of(engine | {"slots": given["slots"]})
         else:
             assert model is not None
+            _check_keys(given["keys_file"])  # before a model is loaded for nobody
             settings = _settings_of(_started(model, given, stack))
         settings = _with_options(settings, given)
-        _check_keys(settings)
+        _check_keys(settings.keys.file)
         serve_until_told(settings, config, lambda url: _say_ready(url, settings, as_json=as_json))
 
 
@@ -148,14 +149,15 @@ def _with_options(settings: Settings, given: dict[str, Any]) -> Settings:
     return settings.model_copy(update=changed)
 
 
-def _check_keys(settings: Settings) -> None:
+def _check_keys(file: Path | None) -> None:
     """Say at once that nobody could ask, not with each request."""
     from shoestring.gateway.keys import read_keys
+    from shoestring.gateway.settings import KeySettings
 
-    if not read_keys(settings.keys.file):
+    file = file or KeySettings().file
+    if not read_keys(file):
         raise UserError(
-            f"{settings.keys.file} has no keys, so nobody could ask: "
-            "shoestring keys create --name NAME"
+            f"{file} has no keys, so nobody could ask: shoestring keys create --name NAME"
         )
 
 

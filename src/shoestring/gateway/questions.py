@@ -161,7 +161,9 @@ def text_bytes(value: Any) -> int:
             return BYTES_PER_TOKEN * len(value)  # tokens already
         return sum(map(text_bytes, value))
     if isinstance(value, dict):
-        return sum(text_bytes(one) for name, one in value.items() if name != "image_url")
+        return sum(
+            text_bytes(one) for name, one in value.items() if name not in {"image_url", "images"}
+        )
     return 0
 
 

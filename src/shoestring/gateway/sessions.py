@@ -10,7 +10,9 @@ import hashlib
 import hmac
 import os
 import secrets
+import tempfile
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from shoestring.errors import BadValueError
@@ -79,23 +81,21 @@ def cookie_in(headers: list[tuple[bytes, bytes]]) -> str:
 
 
 def _secret(path: Path) -> bytes:
+    """Return the secret, made by whichever replica comes first."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            with path.open("rb") as kept:
-                if os.fstat(kept.fileno()).st_mode & OTHERS:
-                    raise BadValueError(
-                        f"{path} is open to others than its owner: delete it and start again"
-                    ) from None
-                found = kept.read()
-            if len(found) < hashlib.sha256().digest_size:
-                raise BadValueError(f"{path} is cut: delete it and start again") from None
-            return found
-        with os.fdopen(file, "wb") as out:
-            made = secrets.token_bytes(32)
-            out.write(made)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name) as new:  # of mode 0600
+            new.write(secrets.token_bytes(hashlib.sha256().digest_size))
+            new.flush()
+            with suppress(FileExistsError):
+                os.link(new.name, path)  # whole or not at all
+        with path.open("rb") as kept:
+            open_to_others = os.fstat(kept.fileno()).st_mode & OTHERS
+            found = kept.read()
     except OSError as error:
         raise BadValueError(f"cannot use {path}: {error}") from error
-    return made
+    if open_to_others:
+        raise BadValueError(f"{path} is open to others than its owner: delete it and start again")
+    if len(found) < hashlib.sha256().digest_size:
+        raise BadValueError(f"{path} is cut: delete it and start again")
+    return found

@@ -80,8 +80,23 @@ def question_for_openai(asked: Mapping[str, Any], way: Way, model: str) -> dict[
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a message with its pictures as OpenAI takes them."""
+    """Return a message with its pictures and calls of tools as OpenAI takes them.
+
+    Ollama has no ids of calls: the tool's name stands for one.
+    """
     kept = {name: message[name] for name in ("role", "content") if name in message}
+    calls = [dict_of(dict_of(call).get("function")) for call in list_of(message.get("tool_calls"))]
+    if calls:
+        kept["tool_calls"] = [
+            {
+                "id": text_of(call.get("name")),
+                "type": "function",
+                "function": {**call, "arguments": dump_json(call.get("arguments") or {}).decode()},
+            }
+            for call in calls
+        ]
+    if message.get("tool_name"):
+        kept["tool_call_id"] = message["tool_name"]
     pictures = message.get("images") or []
     if pictures:
         kept["content"] = [

@@ -23,8 +23,8 @@ import httptools
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-HELD_BYTES = 2**16
-READ_BYTES = 2**16
+HELD_BYTES = 2**14
+READ_BYTES = 2**14
 HEAD_BYTES = 2**16
 _PORTS = {"http": 80, "https": 443}
 _BUFFER = memoryview(bytearray(READ_BYTES))
@@ -114,6 +114,7 @@ class Reply(asyncio.BufferedProtocol):
         self._parts.clear()
         if self._held_bytes > HELD_BYTES and self._transport is not None:
             self._transport.resume_reading()
+            self._heard = self._loop.time()  # until now it was we who did not listen
         self._held_bytes = 0
         return data
 
