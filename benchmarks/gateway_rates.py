@@ -80,7 +80,8 @@ def real_request(site: Site, model: str, draw: random.Random) -> bytes:
     """Return a question that no cache knows, whose answer has a fixed length."""
     text = f"{draw.randrange(10**6):06d} Tell a long story about a lighthouse and its keeper."
     body = {**question(model, text, stream=True), "max_tokens": OUTPUT_TOKENS}
-    return site.post(CHAT, {**body, "temperature": 0, "ignore_eos": True})
+    # llama-server promises to keep a connection and closes it after a stream, so all arms close.
+    return site.post(CHAT, {**body, "temperature": 0, "ignore_eos": True}, last=True)
 
 
 def tokens_per_s(name: str, answers: list[Answer]) -> float:

@@ -35,6 +35,9 @@ CONNECT_LIMIT_S = 10.0
 ANSWER_LIMIT_S = 60.0
 
 
+CLOSES = b"Connection: close\r\n"
+
+
 @dataclass(frozen=True)
 class Site:
     """A server, and the key that it is asked with."""
@@ -50,10 +53,11 @@ class Site:
         assert parts.port is not None
         return parts.hostname, parts.port
 
-    def post(self, path: str, body: dict[str, Any] | bytes) -> bytes:
-        """Return a request as it goes over the wire."""
+    def post(self, path: str, body: dict[str, Any] | bytes, *, last: bool = False) -> bytes:
+        """Return a request as it goes over the wire; ``last``: of its connection."""
         payload = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self._head("POST", path, len(payload)) + payload
+        head = self._head("POST", path, len(payload))
+        return (head[:-2] + CLOSES + b"\r\n" if last else head) + payload
 
     def get(self, path: str) -> bytes:
         """Return a request without a body."""
@@ -147,6 +151,8 @@ class Line:
         except ConnectionError as error:
             failure = Failure("reset", str(error))
             return Answer(wire.taken.exchange(failure), wire.taken.headers)
+        if CLOSES in request:
+            self.close()
         return Answer(wire.taken.exchange(None), wire.taken.headers)
 
     def close(self) -> None:

@@ -8,8 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from shoestring.gateway.counters import WINDOW_S, Ask, Budget, Used
+from shoestring.gateway.counters import LOST_RETRY_S, WINDOW_S, Ask, Budget
 from shoestring.gateway.counters_memory import MemoryCounters
+from shoestring.gateway.tallies import Share
 
 REQUESTS, TOKENS, RUNNING, BUDGET, ADDRESS_REQUESTS, ADDRESS_RUNNING = 5, 100, 3, 400, 7, 4
 PERIOD_S = 300.0
@@ -202,33 +203,130 @@ def test_what_is_over_is_forgotten():
     assert book.kept() == 1002  # the new requests, their key and their address
 
 
-def test_replicas_that_cannot_see_each_other_stay_within_a_limit_together():
-    """Each takes its share of what was left; one that had nothing may take one more than that."""
+class CommonBook:
+    """Of all replicas; then lost, while each goes on by its own."""
+
+    def __init__(self, clock: Clock, replicas: int, limit: int) -> None:
+        self.clock = clock
+        self.limit = limit
+        self.books = [MemoryCounters(clock=clock) for _ in range(replicas)]
+        self.admitted: list[tuple[float, int]] = []
+        self.share: Share | None = None
+
+    def lose(self) -> None:
+        """Now each is alone."""
+        for book in self.books:
+            book.keep()
+        self.share = Share(len(self.books), self.clock.now_s + WINDOW_S)
+
+    def used(self) -> int:
+        """Tokens of all in the window."""
+        return sum(n for at_s, n in self.admitted if at_s > self.clock.now_s - WINDOW_S)
+
+    def ask(self, number: int, replica: int, tokens: int) -> None:
+        """Ask the common book, or a replica's own."""
+        one, book = ask(f"{number}", tokens=tokens, tokens_per_minute=self.limit), replica
+        if self.share is not None:
+            is_admitted = self.books[book].decide(one, self.share).refused is None
+        elif is_admitted := self.used() + tokens <= self.limit:
+            self.books[book].note(one)
+        if is_admitted:
+            self.admitted.append((self.clock.now_s, tokens))
+
+
+def test_replicas_that_lose_the_common_book_stay_within_a_limit_together():
+    """Whatever each had admitted, and though one had just begun, no window holds too much."""
     shuffler = random.Random(7)
-    for _ in range(200):
-        replicas, limit = shuffler.randint(2, 4), shuffler.randint(4, 40)
-        clock = Clock()
-        books = [MemoryCounters(clock=clock) for _ in range(replicas)]
-        admitted = 0
-        for number in range(shuffler.randint(0, limit)):  # while the common book was there
-            book = shuffler.choice(books)
-            book.note(ask(f"{number}", requests_per_minute=limit))
-            admitted += 1
-            for other in books:
-                other.saw(ask("-", requests_per_minute=limit), Used(admitted, 0, 0, 0, 0, 0))
-
-        for number in range(4 * limit):
-            one = ask(f"lost{number}", requests_per_minute=limit)
-            admitted += shuffler.choice(books).decide(one, replicas).refused is None
-
-        assert admitted <= limit + max(0, replicas - 2)
+    for _ in range(100):
+        replicas, limit = shuffler.randint(2, 4), shuffler.randint(8, 60)
+        common = CommonBook(Clock(), replicas, limit)
+        loss, restart = shuffler.randint(1, 150), shuffler.randint(1, 150)
+        weights = [shuffler.random() ** 3 for _ in range(replicas)]
+        for number in range(500):
+            common.clock.now_s += shuffler.choice([0, 0.1, 1, 2])
+            if number == loss:
+                common.lose()
+            if number == restart < loss:
+                common.books[0] = MemoryCounters(clock=common.clock)
+            [replica] = shuffler.choices(range(replicas), weights)
+            common.ask(number, replica, shuffler.randint(1, limit // replicas))
+            assert common.used() <= limit
 
 
-def test_a_share_is_at_least_one_request():
-    """More replicas than requests in a minute: each still admits one, whatever its size."""
-    book = MemoryCounters(clock=Clock())
-    limits = {"requests_per_minute": 2, "tokens_per_minute": 100, "concurrent": 1}
-    big = ask("big", tokens=100, budget=Budget("k:p", 100, 9.0), **limits)
+def test_what_a_replica_had_it_may_have_again():
+    """In the minute after the loss one request may take the place of another that is over."""
+    clock = Clock()
+    book = MemoryCounters(clock=clock)
+    limits = {"requests_per_minute": 10}
+    book.decide(ask("a", **limits))
+    clock.now_s += 50
+    book.keep()
+    lost = Share(2, clock.now_s + WINDOW_S)
 
-    assert book.decide(big, replicas=5).refused is None
-    assert book.decide(ask("more", **limits), replicas=5).refused is not None
+    assert book.decide(ask("b", **limits), lost).wait_s == 10.0
+    clock.now_s += 10
+    assert book.decide(ask("c", **limits), lost).refused is None
+    verdict = book.decide(ask("d", **limits), lost)
+    assert (verdict.refused, verdict.wait_s) == ("rate_limit", 50.0)
+    assert (verdict.requests.limit, verdict.requests.remaining) == (5, 0)
+    assert verdict.requests.reset_s == 60.0
+    clock.now_s += 50
+    assert book.decide(ask("e", **limits), lost).refused is None
+
+
+def test_of_a_key_that_is_not_known_nothing_is_free_for_a_minute():
+    """The time to ask again is the end of that minute; then there is the share."""
+    clock = Clock()
+    book = MemoryCounters(clock=clock)
+    lost = Share(2, clock.now_s + WINDOW_S)
+    clock.now_s += 20
+    for limits in (
+        {"requests_per_minute": 10},
+        {"tokens_per_minute": 100},
+        {"address_requests_per_minute": 10},
+    ):
+        verdict = book.decide(ask("a", **limits), lost)
+        assert (verdict.refused, verdict.wait_s) != (None, 0.0)
+        assert verdict.wait_s == 40.0
+
+    clock.now_s += 40
+
+    for limit, count in ((10, 5), (2, 1), (1, 1)):
+        asks = [ask(f"{limit}-{n}", key=f"k{limit}", requests_per_minute=limit) for n in range(9)]
+        assert sum(book.decide(one, lost).refused is None for one in asks) == count
+
+
+def test_of_a_budget_nothing_is_spent_that_is_not_known():
+    """None in the first minute; then the share of what was left, if that was ever told."""
+    clock = Clock()
+    book = MemoryCounters(clock=clock)
+    told, unknown = Budget("k:told", 1000, 900.0), Budget("k:unknown", 1000, 900.0)
+    book.saw(told, 800)
+    lost = Share(2, clock.now_s + WINDOW_S)
+    assert book.decide(ask("a", budget=told), lost).wait_s == 60.0
+    assert book.decide(ask("b", budget=unknown), lost).wait_s == 60.0
+
+    clock.now_s += 60
+
+    spent = [book.decide(ask(f"{n}", budget=told), lost).refused is None for n in range(30)]
+    assert sum(spent) == 10
+    verdict = book.decide(ask("c", budget=unknown), lost)
+    assert (verdict.refused, verdict.wait_s) == ("budget", LOST_RETRY_S)
+
+
+def test_one_request_may_always_run():
+    """More replicas than places: each admits one; where more ran at the loss, as many."""
+    clock = Clock()
+    book = MemoryCounters(clock=clock)
+    limits = {"concurrent": 6}
+    lost = Share(2, clock.now_s + WINDOW_S)
+    asks = [ask(f"{n}", **limits) for n in range(9)]
+
+    assert sum(book.decide(one, lost).refused is None for one in asks[:4]) == 1
+    book.note(asks[4])
+    book.keep()
+    book.finish("4", 0)
+    assert sum(book.decide(one, lost).refused is None for one in asks[5:7]) == 1
+    clock.now_s += WINDOW_S
+    assert sum(book.decide(one, lost).refused is None for one in asks[7:]) == 1
+    assert book.decide(ask("x", key="y", concurrent=1), lost).refused is None

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import secrets
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from limits.aio.storage import RedisStorage
 from redis import Redis
 
-from shoestring.gateway.counters import Ask, Budget
+from shoestring.gateway.counters import WINDOW_S, Ask, Budget
 from shoestring.gateway.counters_memory import MemoryCounters
 from shoestring.gateway.counters_redis import RedisCounters
 from shoestring.gateway.redis_line import RedisLostError
@@ -47,23 +48,44 @@ def budget(limit: int) -> Budget:
     return Budget("k:2026-11", limit, 1000.0)
 
 
+class Clock:
+    """The time, and a minute more whenever that is wanted."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return time.monotonic() + self.ahead_s
+
+    def pass_window(self) -> None:
+        """Let everything fall out of its window."""
+        self.ahead_s += WINDOW_S + 1
+
+
 def with_replicas(
     server: RedisServer,
     count: int,
     work: Callable[..., Coroutine[Any, Any, Any]],
     *,
     patience_s: float = UNHURRIED_S,
+    clock: Clock | None = None,
 ) -> Any:
-    """Run something with that many replicas that know of each other."""
+    """Run something with that many replicas that know of each other for longer than a minute."""
+    clock = clock or Clock()
 
     async def run() -> Any:
         async with AsyncExitStack() as stack:
-            replicas = [RedisCounters(server.url, patience_s=patience_s) for _ in range(count)]
+            replicas = [
+                RedisCounters(server.url, patience_s=patience_s, own=MemoryCounters(clock=clock))
+                for _ in range(count)
+            ]
             for replica in replicas:
                 await stack.enter_async_context(replica)
             for replica in replicas:
                 await replica._beat()
                 assert (replica.state(), replica.replicas()) == ("ok", count)
+            clock.pass_window()
             return await work(*replicas)
 
     return asyncio.run(run())
@@ -221,27 +243,30 @@ def test_who_leaves_while_asking_holds_nothing(server: RedisServer, redis: Redis
 
 
 def test_killed_and_restarted_empty(server: RedisServer, redis: Redis):
-    """Each replica admits its share; then Redis knows again what was admitted and runs."""
+    """After a minute each admits its share; then Redis knows again what was admitted and runs."""
     limits = {"requests_per_minute": 20, "concurrent": 100, "budget": budget(1000)}
+    clock = Clock()
 
     async def work(*replicas: RedisCounters) -> None:
         before = [ask(**limits) for _ in range(8)]
         assert await count_admitted(replicas, before) == 8
         server.kill()
-        assert await count_admitted(replicas, [ask(**limits) for _ in range(100)]) == 12
+        assert await count_admitted(replicas, [ask(**limits) for _ in range(100)]) == 0
+        clock.pass_window()
+        assert await count_admitted(replicas, [ask(**limits) for _ in range(100)]) == 20
         assert [replica.state() for replica in replicas] == ["lost", "lost"]
         await replicas[0].settle(before[0], 4)
         server.restart()
         for replica in replicas:
             await asyncio.wait_for(replica.wait_for("ok"), 60)
         assert redis.llen("shoestring:hits:key:k") == 20
-        assert redis.zcard("shoestring:running:key:k") == 19
-        assert await replicas[1].budget_used(budget(1000)) == 194
+        assert redis.zcard("shoestring:running:key:k") == 27
+        assert await replicas[1].budget_used(budget(1000)) == 274
         assert (await replicas[0].admit(ask(**limits))).refused == "rate_limit"
         window = [float(at) for at in redis.lrange("shoestring:hits:key:k", 0, -1)]
         assert window == sorted(window, reverse=True)
 
-    with_replicas(server, 2, work)
+    with_replicas(server, 2, work, clock=clock)
 
 
 def test_killed_and_restarted_with_its_data():
@@ -301,12 +326,12 @@ def test_refused_in_doubt_holds_nothing(server: RedisServer, redis: Redis):
             admitted = await count_admitted((replica,), [ask(**limits) for _ in range(10)])
         finally:
             server.resume()
-        assert (admitted, replica.state()) == (5, "lost")
+        assert (admitted, replica.state()) == (0, "lost")
         for one in (replica, other):
             await asyncio.wait_for(one.wait_for("ok"), 60)
-        assert redis.zcard("shoestring:running:key:k") == 5
-        assert redis.get("shoestring:sum:k") == "50"
-        assert await replica.budget_used(budget(1000)) == 50
+        assert redis.zcard("shoestring:running:key:k") == 0
+        assert redis.get("shoestring:sum:k") == "0"
+        assert await replica.budget_used(budget(1000)) == 0
 
     with_replicas(server, 2, work, patience_s=0.5)
 
@@ -338,25 +363,53 @@ def test_what_comes_during_the_return_is_told_too(server: RedisServer, redis: Re
     with_replicas(server, 1, work)
 
 
+@pytest.mark.parametrize("limits", [{"requests_per_minute": 40}, {"tokens_per_minute": 400}])
 @pytest.mark.usefixtures("redis")
-def test_a_share_is_less_where_the_others_took_more(server: RedisServer):
-    """A replica that admitted little still knows what the last answer of Redis said of all."""
-    limits = {"requests_per_minute": 10}
+def test_a_replica_that_had_just_begun_admits_nothing_for_a_minute(server: RedisServer, limits):
+    """It knows nothing of what the other one admitted before; that one keeps what it had."""
+    clock = Clock()
 
-    async def work(*replicas: RedisCounters) -> None:
-        one, other = replicas
-        assert await count_admitted((one,), [ask(**limits) for _ in range(8)]) == 8
-        assert await count_admitted((other,), [ask(**limits)]) == 1
+    async def work(one: RedisCounters, other: RedisCounters) -> None:
+        assert await count_admitted((one,), [ask(**limits) for _ in range(34)]) == 34
+        assert await count_admitted((other,), [ask(key="x", **limits)]) == 1
         server.pause()
         try:
-            for replica in replicas:
+            for replica in (one, other):
                 replica._lose(RedisLostError("as it hangs"))
-            more = await count_admitted(replicas, [ask(**limits) for _ in range(20)])
+            asks = [ask(**limits) for _ in range(80)]
+            assert await count_admitted((one, other), asks) == 0
+            clock.pass_window()
+            assert await count_admitted((one, other), [ask(**limits) for _ in range(80)]) == 40
         finally:
             server.resume()
-        assert more <= 1
 
-    with_replicas(server, 2, work, patience_s=0.5)
+    with_replicas(server, 2, work, patience_s=0.5, clock=clock)
+
+
+@pytest.mark.usefixtures("redis")
+def test_one_that_is_left_alone_knows_all_after_a_minute(server: RedisServer):
+    """What another one admitted before it left counts for a minute; then all of the limit is ours.
+
+    Even where that one is not there any more when Redis is lost.
+    """
+    limits, clock = {"requests_per_minute": 10}, Clock()
+
+    async def work(replica: RedisCounters) -> None:
+        async with RedisCounters(server.url) as other:
+            await replica._beat()
+            assert await count_admitted((other,), [ask(**limits) for _ in range(9)]) == 9
+        await replica._beat()
+        assert replica.replicas() == 1
+        server.pause()
+        try:
+            replica._lose(RedisLostError("as it hangs"))
+            assert await count_admitted((replica,), [ask(**limits) for _ in range(9)]) == 0
+            clock.pass_window()
+            assert await count_admitted((replica,), [ask(**limits) for _ in range(20)]) == 10
+        finally:
+            server.resume()
+
+    with_replicas(server, 1, work, patience_s=0.5, clock=clock)
 
 
 def test_a_replica_waits_for_what_the_others_have_to_tell(server: RedisServer, redis: Redis):
@@ -369,7 +422,7 @@ def test_a_replica_waits_for_what_the_others_have_to_tell(server: RedisServer, r
             replica._life.cancel()
         assert await count_admitted(replicas, [ask(**limits) for _ in range(8)]) == 8
         server.kill()
-        assert await count_admitted(replicas, [ask(**limits) for _ in range(8)]) == 2
+        assert await count_admitted(replicas, [ask(**limits) for _ in range(8)]) == 0
         server.restart()
         await one._look()
         assert one.state() == "lost"
@@ -377,7 +430,7 @@ def test_a_replica_waits_for_what_the_others_have_to_tell(server: RedisServer, r
         await other._look()
         await one._look()
         assert [replica.state() for replica in replicas] == ["ok", "ok"]
-        assert redis.llen("shoestring:hits:key:k") == 10
+        assert redis.llen("shoestring:hits:key:k") == 8
 
     with_replicas(server, 2, work)
 
@@ -419,6 +472,26 @@ def test_a_redis_that_cannot_write_is_lost(server: RedisServer, redis: Redis):
     with_replicas(server, 1, work)
 
 
+def test_who_notices_first_that_redis_was_emptied_waits_for_the_others(
+    server: RedisServer, redis: Redis
+):
+    """The emptied list of replicas names nobody else; it does not forget that there were two."""
+
+    async def work(one: RedisCounters, other: RedisCounters) -> None:
+        for replica in (one, other):
+            replica._life.cancel()
+        redis.flushall()
+        await one._look()
+        await one._look()
+        assert (one.state(), one.replicas()) == ("lost", 2)
+        await other._look()
+        await other._look()
+        await one._look()
+        assert (one.state(), other.state()) == ("ok", "ok")
+
+    with_replicas(server, 2, work)
+
+
 def test_an_emptied_redis_is_filled_again(server: RedisServer, redis: Redis):
     """FLUSHALL under way: the next beat notices, and Redis is told what it forgot."""
 
@@ -435,7 +508,7 @@ def test_an_emptied_redis_is_filled_again(server: RedisServer, redis: Redis):
 
 
 def test_a_redis_that_loads_is_lost_from_the_start():
-    """A replica that starts beside a Redis that answers -LOADING works, on its share."""
+    """Beside a Redis that answers -LOADING a replica starts, and after a minute has its share."""
 
     async def work() -> None:
         async def load(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -446,10 +519,13 @@ def test_a_redis_that_loads_is_lost_from_the_start():
         loading = await asyncio.start_server(load, "127.0.0.1", 0)
         async with loading:
             port = loading.sockets[0].getsockname()[1]
-            async with RedisCounters(f"redis://127.0.0.1:{port}", replicas=2) as replica:
+            url, clock = f"redis://127.0.0.1:{port}", Clock()
+            async with RedisCounters(url, own=MemoryCounters(clock=clock)) as replica:
                 assert replica.state() == "lost"
-                verdicts = [await replica.admit(ask(requests_per_minute=4)) for _ in range(9)]
-        assert sum(verdict.refused is None for verdict in verdicts) == 2
+                asks = [ask(requests_per_minute=4) for _ in range(18)]
+                assert await count_admitted((replica,), asks[:9]) == 0
+                clock.pass_window()
+                assert await count_admitted((replica,), asks[9:]) == 2
 
     asyncio.run(work())
 

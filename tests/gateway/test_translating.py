@@ -191,5 +191,5 @@ def test_calls_of_tools_in_a_dialogue_are_handed_on():
     answered = {"role": "tool", "content": "done", "tool_name": "sail"}
     body = question_for_openai({"messages": [called, answered]}, "chat", "m")
     first, second = body["messages"]
-    assert first["tool_calls"][0]["function"] == {"name": "sail", "arguments": '{"to": "north"}'}
+    assert first["tool_calls"][0]["function"] == {"name": "sail", "arguments": '{"to":"north"}'}
     assert first["tool_calls"][0]["id"] == second["tool_call_id"]

@@ -10,16 +10,17 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
-from shoestring.gateway.counters import WINDOW_S, Rate, Used, Verdict
-from shoestring.gateway.tallies import Entry, Purse, Tally
+from shoestring.gateway.counters import WINDOW_S, Rate, Verdict
+from shoestring.gateway.tallies import WHOLE, Entry, Purse, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from shoestring.gateway.counters import Ask, Budget, Reason, State
-    from shoestring.gateway.tallies import Window
+    from shoestring.gateway.tallies import Share, Window
 
 T = TypeVar("T")
 
@@ -87,22 +88,22 @@ class MemoryCounters:
         """Return ``none``: other processes do not see this book."""
         return "none"
 
-    def decide(self, ask: Ask, replicas: int = 1) -> Verdict:
-        """Count a request unless a limit is in the way; each limit is divided by ``replicas``."""
+    def decide(self, ask: Ask, share: Share = WHOLE) -> Verdict:
+        """Count a request unless a limit is in the way, of which only ``share`` is ours."""
         now_s = self._clock()
         key, address = self._keys.get(ask.key, Tally()), self._addresses.get(ask.address, Tally())
         key.sweep(now_s)
         address.sweep(now_s)
         purse = self._purse(ask.budget)
         waits: dict[Reason, float] = {
-            "rate_limit": key.requests.wait_s(1, ask.requests_per_minute, replicas, now_s),
-            "token_limit": key.tokens.wait_s(ask.tokens, ask.tokens_per_minute, replicas, now_s),
-            "concurrency": key.place_wait_s(ask.concurrent, replicas),
-            "budget": purse.wait_s(ask.budget, ask.tokens, replicas),
+            "rate_limit": key.requests.wait_s(1, ask.requests_per_minute, share, now_s),
+            "token_limit": key.tokens.wait_s(ask.tokens, ask.tokens_per_minute, share, now_s),
+            "concurrency": key.place_wait_s(ask.concurrent, share, now_s),
+            "budget": purse.wait_s(ask.budget, ask.tokens, share, now_s),
             "address_rate_limit": address.requests.wait_s(
-                1, ask.address_requests_per_minute, replicas, now_s
+                1, ask.address_requests_per_minute, share, now_s
             ),
-            "address_concurrency": address.place_wait_s(ask.address_concurrent, replicas),
+            "address_concurrency": address.place_wait_s(ask.address_concurrent, share, now_s),
         }
         reason = max(waits, key=waits.__getitem__)
         if not waits[reason]:
@@ -111,8 +112,8 @@ class MemoryCounters:
         return Verdict(
             refused=reason if waits[reason] else None,
             wait_s=waits[reason],
-            requests=_rate(key.requests, ask.requests_per_minute, replicas, now_s),
-            tokens=_rate(key.tokens, ask.tokens_per_minute, replicas, now_s),
+            requests=_rate(key.requests, ask.requests_per_minute, share, now_s),
+            tokens=_rate(key.tokens, ask.tokens_per_minute, share, now_s),
         )
 
     def note(self, ask: Ask) -> None:
@@ -134,20 +135,17 @@ class MemoryCounters:
         self._held[ask.id] = Held(ask, now_s, tokens or Entry(now_s, ask.tokens))
         self._tidy(now_s)
 
-    def saw(self, ask: Ask, used: Used) -> None:
-        """Note what the common book says of a key and an address."""
+    def saw(self, budget: Budget, used: int) -> None:
+        """Note what the common book says of a budget."""
+        purse = self._purses.setdefault(budget.name, Purse())
+        purse.saw(used)
+        purse.ends_s = self._clock() + budget.left_s
+
+    def keep(self) -> None:
+        """Note what was counted when the common book was lost."""
         now_s = self._clock()
-        if ask.counts_key():
-            key = self._keys.setdefault(ask.key, Tally())
-            key.saw(used.requests, used.tokens, used.running, now_s)
-        if ask.counts_address():
-            address = self._addresses.setdefault(ask.address, Tally())
-            address.saw(used.address_requests, 0, used.address_running, now_s)
-        if ask.budget is not None:
-            purse = self._purses.setdefault(ask.budget.name, Purse())
-            purse.saw(used.budget)
-            purse.ends_s = now_s + ask.budget.left_s
-        self._tidy(now_s)
+        for tally in chain(self._keys.values(), self._addresses.values()):
+            tally.keep(now_s)
 
     def finish(self, request: str, tokens: int) -> bool:
         """Free what a request held; return False where that was done before, or it held nothing."""
@@ -209,8 +207,7 @@ def _pass(kept: OrderedDict[str, T], is_over: Callable[[T], bool]) -> None:
             del kept[name]
 
 
-def _rate(window: Window, limit: int | None, replicas: int, now_s: float) -> Rate | None:
+def _rate(window: Window, limit: int | None, share: Share, now_s: float) -> Rate | None:
     if limit is None:
         return None
-    left = window.left(limit, replicas, now_s)
-    return Rate(max(1, limit // replicas), left, window.reset_s(now_s))
+    return Rate(share.of(limit), window.left(limit, share, now_s), window.reset_s(share, now_s))

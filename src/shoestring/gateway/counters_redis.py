@@ -1,8 +1,8 @@
 """The book of counters that all replicas share, in Redis, and what each does while it is gone.
 
 Each question is one script (:mod:`counters_scripts`), so two replicas cannot both take the last
-place. While Redis is gone, hangs, loads or cannot write, each replica admits its share of each
-limit out of its own copy (:mod:`counters_memory`). Back again, Redis is told what this replica
+place. While Redis is gone, hangs, loads or cannot write, each goes by its own copy
+(:mod:`counters_memory`) and by :class:`tallies.Share`. Back again, Redis is told what this replica
 admitted in the last minute, what runs and what was spent; it counts nothing twice, for each
 request has a mark there, and what each replica spent a field of its own.
 """
@@ -13,12 +13,11 @@ import asyncio
 import math
 import secrets
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import structlog
 
-from shoestring.gateway.counters import NEVER
+from shoestring.gateway.counters import NEVER, WINDOW_S
 from shoestring.gateway.counters_memory import MemoryCounters
 from shoestring.gateway.counters_scripts import (
     ADMIT,
@@ -33,7 +32,7 @@ from shoestring.gateway.counters_scripts import (
     settled,
 )
 from shoestring.gateway.redis_line import PATIENCE_S, RedisLine, RedisLostError
-from shoestring.gateway.tallies import DAY_S
+from shoestring.gateway.tallies import DAY_S, Share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +54,7 @@ class RedisCounters:
     Args:
         url: of Redis.
         prefix: of all names there; the same for all replicas.
-        replicas: how many there are, as long as Redis has not told.
+        replicas: how many there are, as long as Redis has not told: two, or why share a book?
         own: this replica's own book.
         patience_s: the longest that a request waits for Redis.
     """
@@ -65,7 +64,7 @@ class RedisCounters:
         url: str,
         *,
         prefix: str = "shoestring",
-        replicas: int = 1,
+        replicas: int = 2,
         own: MemoryCounters | None = None,
         patience_s: float = PATIENCE_S,
     ) -> None:
@@ -75,9 +74,9 @@ class RedisCounters:
         self._replica = secrets.token_hex(8)
         self._replicas = replicas
         self._state: State = "lost"
-        self._was_there = False
         self._said_lost = False
         self._others_until_s: float | None = None
+        self._strict_until_s = self._own.now_s() + WINDOW_S
         self._turned = asyncio.Condition()
         self._wake = asyncio.Event()
         self._missed: set[str] = set()  # admitted or ended here since the replay began
@@ -133,7 +132,7 @@ class RedisCounters:
                 raise
             else:
                 return self._heard(ask, reply)
-        verdict = self._own.decide(ask, self._replicas)
+        verdict = self._own.decide(ask, Share(self._replicas, self._strict_until_s))
         if verdict.refused is None:
             self._missed.add(ask.id)
         elif in_doubt:
@@ -170,7 +169,8 @@ class RedisCounters:
             self._own.note(ask)
             if self._state == "lost":
                 self._missed.add(ask.id)
-        self._own.saw(ask, used)
+        if ask.budget is not None:
+            self._own.saw(ask.budget, used.budget)
         return verdict
 
     def _settle(self, ask: Ask, tokens: int) -> asyncio.Future[Any]:
@@ -191,6 +191,8 @@ class RedisCounters:
             self._said_lost = True
         if self._state == "ok":
             self._state = "lost"
+            self._own.keep()
+            self._count(self._replicas)
             self._wake.set()
 
     async def _live(self) -> None:
@@ -219,9 +221,10 @@ class RedisCounters:
             self._lose(error)
 
     async def _beat(self) -> None:
-        known, self._replicas = await self._say_alive()
+        known, living = await self._say_alive()
         if not known:
             raise RedisLostError("Redis forgot this replica: it was emptied, or we were stopped")
+        self._count(living)
 
     async def _come_back(self) -> None:
         for script in (ADMIT, SETTLE, BEAT, RESTORE):
@@ -230,33 +233,32 @@ class RedisCounters:
         _, living = await self._say_alive()
         if self._awaits_others(living):
             return
-        self._replicas = living
+        self._count(living)
         while missed := self._missed:
             await self._replay([held for held in self._own.held() if held.ask.id in missed])
-        self._state, self._was_there, self._said_lost = "ok", True, False
+        self._state, self._said_lost = "ok", False
         self._others_until_s = None
         LOG.info("redis_back", replicas=self._replicas)
+
+    def _count(self, living: int) -> None:
+        """Note who lives; what others admit until now lies in a window for a minute more."""
+        if max(living, self._replicas) > 1:
+            self._strict_until_s = self._own.now_s() + WINDOW_S
+        self._replicas = living
 
     def _awaits_others(self, living: int) -> bool:
         """Whether Redis may still miss what other replicas admitted: then our share holds on."""
         now_s = self._own.now_s()
         if self._others_until_s is None:
             self._others_until_s = now_s + BELIEVED_S
-        return self._was_there and living < self._replicas and now_s < self._others_until_s
+        return self._said_lost and living < self._replicas and now_s < self._others_until_s
 
     async def _replay(self, held: list[Held]) -> None:
         """Tell Redis what it may have missed; what it knows changes nothing."""
         self._missed = set()
         held.sort(key=lambda one: one.at_s)
         void = len(self._void)
-        await asyncio.gather(
-            *(
-                self._line.run(
-                    SETTLE, names(self._prefix, ask), settled(replace(ask, budget=None), 0, "")
-                )
-                for ask in self._void[:void]
-            )
-        )
+        await asyncio.gather(*(self._settle(ask, 0) for ask in self._void[:void]))
         del self._void[:void]
         for first in range(0, len(held), REPLAYED_AT_ONCE):
             await asyncio.gather(

@@ -1,8 +1,10 @@
 """The pages of a book of counters: windows, what runs, what a budget has left.
 
-A replica's own book also notes what the others had counted when the common one was last seen, so
-that all together stay within a limit while that is out of reach. Each may then admit its share of
-the limit, or one request where that alone is larger.
+Out of reach of the common book a replica knows what it admitted itself, not what the others did
+(:class:`Share`). In the minute after the loss it admits only in the place of what it had counted
+then: all together had stayed within the limit, so whatever was free may be the others' by now.
+After that minute nobody's requests from before lie in a window any more, and each may admit its
+share of the limit, or one request where that alone is larger.
 """
 
 from __future__ import annotations
@@ -28,9 +30,29 @@ class Entry:
     amount: int
 
 
-def most(own_then: int, others: int, limit: int, replicas: int) -> int:
-    """Return how much one replica may have counted: what it had, and its share of what was left."""
-    return own_then + max(0, limit - own_then - others) // replicas
+@dataclass(frozen=True)
+class Share:
+    """What a replica may admit that is out of reach of the common book.
+
+    Attributes:
+        replicas: among which each limit is divided.
+        strict_until_s: until then others' requests that it never heard of may lie in a window.
+    """
+
+    replicas: int
+    strict_until_s: float
+
+    def of(self, limit: int) -> int:
+        """Return the share of a limit, at least one of it unless it is none."""
+        return max(min(1, limit), limit // self.replicas)
+
+    def strict_s(self, now_s: float) -> float:
+        """Return how long it must not admit more than it had."""
+        return max(0.0, self.strict_until_s - now_s)
+
+
+WHOLE: Final = Share(1, -math.inf)
+"""Of a book that is the only one."""
 
 
 @dataclass
@@ -38,23 +60,17 @@ class Window:
     """What was counted in the last 60 s, oldest first.
 
     Attributes:
-        others: the same of other replicas, when the common book was last seen.
-        own_then: ours at that time.
-        others_until_s: when that says nothing any more.
+        kept: ``total`` when the common book was lost.
     """
 
     total: int = 0
     entries: deque[Entry] = field(default_factory=deque)
-    others: int = 0
-    own_then: int = 0
-    others_until_s: float = -math.inf
+    kept: int = 0
 
     def sweep(self, now_s: float) -> None:
         """Forget what is older."""
         while self.entries and self.entries[0].at_s + WINDOW_S <= now_s:
             self.total -= self.entries.popleft().amount
-        if self.others_until_s <= now_s:
-            self.others = self.own_then = 0
 
     def add(self, now_s: float, amount: int) -> Entry:
         """Count ``amount`` from now on."""
@@ -69,37 +85,27 @@ class Window:
             entry.amount -= amount
             self.total -= amount
 
-    def saw(self, total: int, now_s: float) -> None:
-        """Note what all replicas counted together."""
-        self.sweep(now_s)
-        self.others, self.own_then = max(0, total - self.total), self.total
-        self.others_until_s = now_s + WINDOW_S
-
-    def wait_s(self, amount: int, limit: int | None, replicas: int, now_s: float) -> float:
+    def wait_s(self, amount: int, limit: int | None, share: Share, now_s: float) -> float:
         """Return how long it takes until ``amount`` more fits; 0: it does."""
         if limit is None:
             return 0.0
         if amount > limit:
             return NEVER
-        share_s = self._until_s(max(0, limit // replicas - amount), now_s)
-        if self.others_until_s <= now_s:
-            return share_s
-        room = most(self.own_then, self.others, limit, replicas) - amount
-        if self.own_then + self.others + amount <= limit:
-            room = max(0, room)
-        blind_s = max(self._until_s(limit - amount, now_s), self.others_until_s - now_s)
-        return max(share_s, min(self._until_s(room, now_s), blind_s))
+        share_s = self._until_s(max(0, limit // share.replicas - amount), now_s)
+        kept_s = min(share.strict_s(now_s), self._until_s(self.kept - amount, now_s))
+        return max(share_s, kept_s)
 
-    def left(self, limit: int, replicas: int, now_s: float) -> int:
+    def left(self, limit: int, share: Share, now_s: float) -> int:
         """Return how much fits now, of the share."""
-        left = limit // replicas - self.total
-        if self.others_until_s > now_s:
-            left = min(left, most(self.own_then, self.others, limit, replicas) - self.total)
-        return max(0, left)
+        most = limit // share.replicas
+        if share.strict_s(now_s):
+            most = min(most, self.kept)
+        return max(0, most - self.total)
 
-    def reset_s(self, now_s: float) -> float:
-        """Return how long it takes until nothing is counted."""
-        return self.entries[-1].at_s + WINDOW_S - now_s if self.entries else 0.0
+    def reset_s(self, share: Share, now_s: float) -> float:
+        """Return how long it takes until all of the share is there."""
+        newest_s = self.entries[-1].at_s + WINDOW_S - now_s if self.entries else 0.0
+        return max(newest_s, share.strict_s(now_s))
 
     def _until_s(self, room: int, now_s: float) -> float:
         """Return how long it takes until no more than ``room`` is counted."""
@@ -119,45 +125,41 @@ class Tally:
 
     Attributes:
         running: ids of requests.
-        others_running, own_running_then: as in :class:`Window`.
+        kept_running: how many ran when the common book was lost.
     """
 
     requests: Window = field(default_factory=Window)
     tokens: Window = field(default_factory=Window)
     running: set[str] = field(default_factory=set)
-    others_running: int = 0
-    own_running_then: int = 0
+    kept_running: int = 0
 
     def sweep(self, now_s: float) -> None:
         """Forget what is too old."""
         self.requests.sweep(now_s)
         self.tokens.sweep(now_s)
-        if self.requests.others_until_s <= now_s:
-            self.others_running = self.own_running_then = 0
 
-    def saw(self, requests: int, tokens: int, running: int, now_s: float) -> None:
-        """Note what all replicas counted together."""
-        self.requests.saw(requests, now_s)
-        self.tokens.saw(tokens, now_s)
-        self.others_running = max(0, running - len(self.running))
-        self.own_running_then = len(self.running)
+    def keep(self, now_s: float) -> None:
+        """Note what was counted when the common book was lost."""
+        self.sweep(now_s)
+        self.requests.kept, self.tokens.kept = self.requests.total, self.tokens.total
+        self.kept_running = len(self.running)
 
-    def place_wait_s(self, limit: int | None, replicas: int) -> float:
-        """Return how long it takes until one more may run; a guess, for nobody knows."""
+    def place_wait_s(self, limit: int | None, share: Share, now_s: float) -> float:
+        """Return how long it takes until one more may run; a guess, for nobody knows.
+
+        One may always run: at the worst that is one more than the limit for each other replica.
+        """
         if limit is None:
             return 0.0
-        own, total_then = len(self.running), self.own_running_then + self.others_running
-        fits = own < most(self.own_running_then, self.others_running, limit, replicas)
-        if own == 0:
-            fits = total_then < limit
-        return 0.0 if fits and own < max(1, limit // replicas) else GUESS_S
+        most = share.of(limit)
+        if share.strict_s(now_s):
+            most = min(most, max(1, self.kept_running))
+        return 0.0 if len(self.running) < most else GUESS_S
 
     def is_empty(self, now_s: float) -> bool:
         """Whether nothing would be lost with it."""
         self.sweep(now_s)
-        return not (self.requests.entries or self.tokens.entries or self.running) and not (
-            self.requests.others or self.tokens.others or self.others_running
-        )
+        return not (self.requests.entries or self.tokens.entries or self.running)
 
 
 @dataclass
@@ -166,14 +168,14 @@ class Purse:
 
     Attributes:
         own: tokens that this process counted.
-        total: of all, when the common book was last seen.
+        total: of all, when the common book was last seen; None: it told nothing.
         own_then: ``own`` at that time.
         ends_s: when its period is over.
     """
 
     own: int = 0
     ends_s: float = NEVER
-    total: int = 0
+    total: int | None = None
     own_then: int = 0
 
     def is_over(self, now_s: float) -> bool:
@@ -182,16 +184,17 @@ class Purse:
 
     def used(self) -> int:
         """Return what is used by all, as far as is known."""
-        return self.total + self.own - self.own_then
+        return (self.total or 0) + self.own - self.own_then
 
     def saw(self, total: int) -> None:
         """Note what all replicas counted together."""
         self.total, self.own_then = total, self.own
 
-    def wait_s(self, budget: Budget | None, tokens: int, replicas: int) -> float:
+    def wait_s(self, budget: Budget | None, tokens: int, share: Share, now_s: float) -> float:
         """Return how long it takes until ``tokens`` more fit.
 
-        Out of reach of the common book a replica may spend its share of what was left.
+        Out of reach of the common book a replica may spend, after the minute that it is strict,
+        its share of what was left; nothing of a budget that it was told nothing of.
         """
         if budget is None:
             return 0.0
@@ -199,5 +202,11 @@ class Purse:
             return NEVER
         if self.used() + tokens > budget.limit:
             return budget.left_s
+        if share is WHOLE:
+            return 0.0
+        strict_s = share.strict_s(now_s)
+        if self.total is None:
+            return max(strict_s, LOST_RETRY_S)
         spent, left = self.own - self.own_then, budget.limit - self.total
-        return LOST_RETRY_S if spent > 0 and spent + tokens > left // replicas else 0.0
+        over = spent > 0 and spent + tokens > left // share.replicas
+        return max(strict_s, LOST_RETRY_S if over else 0.0)

@@ -158,6 +158,7 @@ def need_tool(*names: str, mend: str) -> str:
 def follow(
     command: Sequence[str], cwd: Path, environ: Mapping[str, str], take: Callable[[str], None]
 ) -> int:
+    """Run a program, hand on each line that it says, and return its exit status."""
     with subprocess.Popen(
         command, cwd=cwd, env={**os.environ, "LC_ALL": "C.UTF-8", **environ},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
