@@ -220,8 +220,10 @@ def test_two_replicas_admit_no_more_than_the_limit(bench: Bench, limit: int):
 
 
 def test_without_redis_requests_go_on(bench: Bench):
-    """It is killed: who has no limit is answered, who has one gets nothing that others may have
-    had, the metrics say so, and with its return all is as before."""
+    """Who has no limit is answered, who has one gets nothing that others may have had.
+
+    The metrics say so, and with its return all is as before.
+    """
     one, two = bench.replicas
     free = new_key(*bench.replicas)
     key = new_key(*bench.replicas, requests_per_minute=10)
