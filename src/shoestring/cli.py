@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from shoestring.errors import ShoestringError
+from shoestring.errors import MissingError, ShoestringError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +70,15 @@ class LazyGroup(click.Group):
         """Import the one command that was asked for."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(COMMANDS[cmd_name][0])
+        try:
+            module = importlib.import_module(COMMANDS[cmd_name][0])
+        except ModuleNotFoundError as error:
+            room = ".".join(COMMANDS[cmd_name][0].split(".")[:2])
+            if error.name is None or not error.name.startswith(room):
+                raise
+            raise MissingError(
+                f"this copy of shoestring is without {cmd_name}: install the whole package"
+            ) from error
         command: click.Command = getattr(module, cmd_name)
         return command
 

@@ -145,6 +145,46 @@ def test_a_head_without_an_end_is_dropped(gateway: RunningGateway):
     assert raw(gateway, b"") == b""
 
 
+def test_trailers_without_an_end_are_dropped(gateway: RunningGateway):
+    """They belong to a head, and nobody reads them."""
+    begun = b"GET /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    answer = raw(gateway, begun + b"a:b\r\n" * 20_000)
+    assert b"a:b" not in answer
+
+
+def test_a_queue_of_requests_on_one_connection_is_refused(gateway: RunningGateway):
+    """A few may wait for the first one's answer, thousands not."""
+    answer = raw(gateway, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 10_000)
+    assert answer.count(b"HTTP/1.1 200") < 20
+
+
+@pytest.mark.parametrize("url", ["http://169.254.169.254/latest", "file:///etc/passwd", "//x/y"])
+def test_a_link_is_not_fetched(gateway: RunningGateway, web: requests.Session, url: str):
+    """An engine would, from where it stands."""
+    for link in (url, {"url": url}):
+        content = [{"type": "text", "text": "what?"}, {"type": "image_url", "image_url": link}]
+        refused = web.post(gateway.url + CHAT, json=question(content), headers=gateway.headers)
+        assert refused.status_code == 400
+        assert "image_url" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/metrics%0a", "/stats%0A", "/dashboard/api/keys%0a"])
+def test_a_lines_end_in_a_path_opens_nothing(gateway: RunningGateway, path: str):
+    """Routes match before it; scopes must not be told by another name."""
+    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {gateway.key}\r\n"
+    answer = raw(gateway, request.encode() + b"Connection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 404")
+
+
+def test_the_longest_answer_is_bounded_under_each_of_its_names(
+    gateway: RunningGateway, web: requests.Session
+):
+    """The largest counts, whichever an engine goes by."""
+    for name in ("max_tokens", "n_predict"):
+        body = question(max_completion_tokens=1, **{name: 10**6})
+        assert web.post(gateway.url + CHAT, json=body, headers=gateway.headers).status_code == 400
+
+
 def test_a_slow_body_is_refused(gateway: RunningGateway):
     """408 after the time that a body may take."""
     answer = raw(gateway, head(gateway, "Content-Length: 100") + b'{"model":')

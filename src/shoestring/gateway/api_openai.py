@@ -90,8 +90,9 @@ def generating_ask(
     """
     stream = bool(question.stream)
     prompt_tokens = count_prompt(gateway, prompt)
-    longest = question.max_completion_tokens or question.max_tokens
-    answer_tokens = check_answer(gateway, longest) * (question.n or 1)
+    said = (question.max_completion_tokens, question.max_tokens, question.n_predict)
+    longest = max((tokens for tokens in said if tokens is not None), default=None)
+    answer_tokens = check_answer(gateway, longest) * (question.n or 1) * _answers(prompt)
     wants_usage = bool((question.stream_options or {}).get("include_usage"))
     path = "/v1/chat/completions" if operation == "chat" else "/v1/completions"
 
@@ -100,6 +101,9 @@ def generating_ask(
         for name in ("messages", "tools", "functions") if operation == "chat" else ():
             if isinstance(sent.get(name), list):  # templates write tools between the turns, too
                 body[name] = gateway.plain_messages(route, sent[name])
+        if operation == "chat" and isinstance(sent.get("chat_template_kwargs"), dict):
+            kwargs = [sent["chat_template_kwargs"]]
+            [body["chat_template_kwargs"]] = gateway.plain_messages(route, kwargs)
         if stream:
             # For our own counts; a client that did not ask for them does not get them.
             body["stream_options"] = {**(question.stream_options or {}), "include_usage": True}
@@ -116,6 +120,12 @@ def generating_ask(
         error=openai_error,
         error_part=error_event,
     )
+
+
+def _answers(prompt: Any) -> int:
+    """Return how many answers a prompt asks for: one for each text of a list."""
+    many = isinstance(prompt, list) and any(isinstance(one, str | list) for one in prompt)
+    return len(prompt) if many else 1
 
 
 def embeddings_ask(gateway: Gateway, question: EmbeddingsQuestion, sent: dict[str, Any]) -> Ask:

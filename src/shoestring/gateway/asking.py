@@ -17,15 +17,18 @@ from shoestring.gateway.errors import Refusal
 from shoestring.gateway.flights import FlightLostError
 from shoestring.gateway.relaying import Relay, Tally
 from shoestring.gateway.sharing import Maker, follow, replay
+from shoestring.gateway.streams import Used
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from shoestring.gateway.activity import CacheUse
+    from shoestring.gateway.cache import Stored
     from shoestring.gateway.client import Client
     from shoestring.gateway.flights import Flight
     from shoestring.gateway.gate import Caller
     from shoestring.gateway.keys import Key
+    from shoestring.gateway.limiting import Lease
     from shoestring.gateway.relaying import Ask
     from shoestring.gateway.routing import Route
     from shoestring.gateway.service import Gateway
@@ -58,6 +61,7 @@ class Answer(Response):
         self._deadline = deadline
         self._model = gateway.known(ask.model)
         self._tally = Tally(caller.began)
+        self._making: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or stop as soon as the client has left."""
@@ -94,7 +98,9 @@ class Answer(Response):
         except ClientStalledError:
             tally.status, tally.failure = LEFT, "client_stalled"
         except asyncio.CancelledError:
-            tally.status, tally.failure = LEFT, "client_left"
+            # A connection that was dropped for its reader's sake looks as if the reader had left.
+            why = "client_stalled" if client.stalled else "client_left"
+            tally.status, tally.failure = LEFT, why
             raise
         except BaseException:
             tally.status, tally.failure = 500, "gateway_error"
@@ -108,8 +114,21 @@ class Answer(Response):
         try:
             await self._answer(routes, client)
         finally:
-            used = self._tally.tokens(ask.prompt_tokens)
-            await asyncio.shield(gateway.limiter.settle(lease, tokens=used))
+            if self._making is not None and not self._making.done():
+                gateway.run(self._settle_later(lease, self._making))  # others follow: it is ours
+            else:
+                await asyncio.shield(self._settle(lease))
+
+    async def _settle(self, lease: Lease) -> None:
+        used = self._tally.tokens(self._ask.prompt_tokens)
+        await self._gateway.limiter.settle(lease, tokens=used)
+
+    async def _settle_later(self, lease: Lease, making: asyncio.Task[None]) -> None:
+        """Pay for an answer that was left to those who follow it, once it is made."""
+        try:
+            await asyncio.wait({making})
+        finally:
+            await asyncio.shield(self._settle(lease))
 
     async def _answer(self, routes: list[Route], client: Client) -> None:
         name = self._shared_name(routes[0])
@@ -125,9 +144,7 @@ class Answer(Response):
         if stored is not None:
             self._told(client, "hit")
             tally.engine, tally.variant = stored.engine, stored.variant
-            tally.used = tally.used._replace(
-                input_tokens=stored.input_tokens, output_tokens=stored.output_tokens
-            )
+            tally.used = Used(stored.input_tokens, stored.output_tokens)
             await replay(stored, client, stream=self._ask.stream)
             return True
         flight = gateway.flights.join(name)
@@ -143,9 +160,10 @@ class Answer(Response):
         maker = Maker(leading, self._tally, gateway.settings.cache.max_entry_bytes)
         relay = self._relay(self._tally)
         flight = gateway.flights.join(name)  # before the maker runs, so that it is wanted
-        making = gateway.run(
+        making = self._making = gateway.run(
             maker.make(
-                lambda sink: relay.run(routes, sink), lambda answer: gateway.cache.put(name, answer)
+                lambda sink: relay.run(routes, sink),
+                lambda answer: self._keep(name, routes[0], answer),
             )
         )
         try:
@@ -157,6 +175,11 @@ class Answer(Response):
             if maker.refusal is not None:
                 raise maker.refusal
         return answered
+
+    async def _keep(self, name: str, route: Route, answer: Stored) -> None:
+        """Keep an answer, unless another target gave it than the name says."""
+        if (answer.engine, self._tally.answered_by) == (route.engine.name, route.model):
+            await self._gateway.cache.put(name, answer)
 
     async def _followed(self, flight: Flight, client: Client) -> bool:
         """Follow an answer; False: it was lost before anything was sent."""
@@ -172,6 +195,7 @@ class Answer(Response):
                     flight.stored.engine,
                     flight.stored.variant,
                 )
+                self._tally.used = Used(flight.stored.input_tokens, flight.stored.output_tokens)
         return True
 
     def _shared_name(self, route: Route) -> str | None:

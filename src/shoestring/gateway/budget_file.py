@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from shoestring.errors import BadValueError
 from shoestring.gateway.counters import NEVER
 from shoestring.gateway.counters_memory import MemoryCounters, Spent
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SAVE_S: Final = 5.0
+LOG = structlog.get_logger()
 
 
 @asynccontextmanager
@@ -76,7 +79,10 @@ async def _save_until(ended: asyncio.Event, path: Path, counters: MemoryCounters
             async with asyncio.timeout(SAVE_S):
                 await ended.wait()
         is_last = ended.is_set()
-        await asyncio.to_thread(write_spent, path, counters.spent(), datetime.now(UTC))
+        try:
+            await asyncio.to_thread(write_spent, path, counters.spent(), datetime.now(UTC))
+        except OSError as error:  # the next time may do better
+            LOG.warning("budgets_not_saved", error=str(error))
 
 
 def _left_s(row: dict[str, str | None], now: datetime) -> float:

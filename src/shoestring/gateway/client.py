@@ -37,6 +37,7 @@ class Client:
         headers: of the answer; they can be added to until it starts.
         started: a byte of the answer has gone out.
         status: that was sent; 0 before.
+        stalled: it did not read for too long, and its connection was dropped.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, stall_s: float) -> None:
@@ -50,7 +51,7 @@ class Client:
         self.status = 0
         self._ended = False
         self._writing_since: float | None = None
-        self._stalled = False
+        self.stalled = False
         self._watch: asyncio.TimerHandle | None = None
 
     async def gone(self) -> None:
@@ -108,7 +109,7 @@ class Client:
         self._writing_since = self._loop.time()
         await self._send(message)
         self._writing_since = None
-        if self._stalled:
+        if self.stalled:
             raise ClientStalledError("the client did not read")
 
     def _look(self) -> None:
@@ -119,7 +120,7 @@ class Client:
         if left_s > 0:
             self._watch = self._loop.call_later(left_s, self._look)
             return
-        self._stalled = True
+        self.stalled = True
         if self._abort is not None:
             self._abort()  # ends the wait in _write
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from shoestring.gateway.service import Gateway
 
 MOST_REQUESTS = 500
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 class SignIn(BaseModel):
@@ -96,7 +97,8 @@ def _add_session(router: APIRouter, gateway: Gateway) -> None:
             path="/dashboard",
             httponly=True,
             samesite="strict",
-            secure=request.url.scheme == "https",
+            # TLS ends before us; on loopback there may be none.
+            secure=request.url.hostname not in LOOPBACK,
         )
         return response
 
@@ -109,7 +111,8 @@ def _add_session(router: APIRouter, gateway: Gateway) -> None:
 
 def _add_keys(router: APIRouter, gateway: Gateway) -> None:
     @router.get("/keys")
-    async def keys() -> Response:
+    async def keys(request: Request) -> Response:
+        _administrator(request)
         return JSONResponse({"keys": [await _key_row(gateway, key) for key in gateway.keys.keys()]})  # noqa: SIM118
 
     @router.post("/keys")

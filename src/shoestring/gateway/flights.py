@@ -90,8 +90,10 @@ class Flights:
         answer.chunks[answer.end] = chunk
         answer.end += 1
         self._count(answer, chunk_bytes(chunk))
-        while answer.held_bytes > self._max_entry_bytes:
+        while answer.held_bytes > self._max_entry_bytes and len(answer.chunks) > 1:
             self._let_go(answer)
+        if answer.held_bytes > self._max_entry_bytes:
+            self.close(answer)  # one large chunk: for those who are here, and nobody new
         while self._held_bytes > self._max_bytes:
             self._let_go(next(iter(self._holding)))
         answer.wake()

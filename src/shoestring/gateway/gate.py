@@ -7,13 +7,12 @@ size and time each and of size together, and only then handed on.
 from __future__ import annotations
 
 import asyncio
-import re
-import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shoestring.gateway.addresses import client_address, limit_address
 from shoestring.gateway.errors import Refusal, error_for
+from shoestring.gateway.logs import request_id as new_request_id
 from shoestring.gateway.sessions import cookie_in
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ CALLER = "shoestring.caller"
 BODY = "shoestring.body"
 BODIES_BYTES = 64 * 2**20
 """How much of requests that are still being read is held at once."""
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _RIGHTS: dict[str, Right | None] = {"/health": None, "/metrics": "metrics", "/stats": "dashboard"}
 _PAGE = "/dashboard"
 _PAGE_API = "/dashboard/api/"
@@ -74,9 +72,7 @@ class Gate:
             return
         headers = scope["headers"]
         given = _first(headers, b"x-request-id")
-        request_id = (
-            given.decode() if _REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
-        )
+        request_id = new_request_id(given.decode("latin-1") or None)
         client = self._gateway.client(scope, receive, send)
         client.headers["x-request-id"] = request_id
         try:
@@ -106,6 +102,8 @@ class Gate:
 
     async def _key(self, scope: Scope, address: str) -> Key | None:
         path = scope["path"]
+        if not path.isprintable():  # routes match before a line's end, names here do not
+            raise Refusal(404, "unknown_path", "there is no such path")
         if path.startswith(_PAGE_API):
             return self._signed_in(scope)
         if path == _PAGE or path.startswith(_PAGE + "/"):

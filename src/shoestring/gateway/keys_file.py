@@ -220,8 +220,9 @@ def _write(path: Path, keys: Iterable[Key]) -> None:
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(descriptor, OWNER_ONLY)  # whatever the umask
         if path.exists():  # root changes a file of the gateway's user: it stays that user's
-            before = path.stat()
-            os.fchown(descriptor, before.st_uid, before.st_gid)
+            before, made = path.stat(), os.fstat(descriptor)
+            if (before.st_uid, before.st_gid) != (made.st_uid, made.st_gid):
+                os.fchown(descriptor, before.st_uid, before.st_gid)
         file.write(FILE.dump_json(KeyFile(1, tuple(keys)), indent=1) + b"\n")
     sync(new)
     new.replace(path)

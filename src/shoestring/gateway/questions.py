@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 32
 MAX_MESSAGES = 4096
+LINKS = frozenset({"image_url", "audio_url", "video_url"})
 BYTES_PER_TOKEN = 4
 """For estimates before the engine has counted: English text has three to five bytes a token."""
 
@@ -43,6 +44,7 @@ class Generating(Question):
     stream_options: dict[str, Any] | None = None
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
+    n_predict: Tokens | None = None
     temperature: Temperature | None = None
     n: Annotated[int, Field(ge=1, le=16)] | None = None
 
@@ -51,6 +53,20 @@ class ChatQuestion(Generating):
     """``POST /v1/chat/completions``."""
 
     messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
+
+    @field_validator("messages")
+    @classmethod
+    def _nothing_fetched(cls, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Engines fetch what links name, from where they stand: data only."""
+        for message in messages:
+            content = message.get("content")
+            for part in content if isinstance(content, list) else ():
+                for name in LINKS & part.keys() if isinstance(part, dict) else ():
+                    link = part[name]
+                    url = link.get("url") if isinstance(link, dict) else link
+                    if url is not None and not str(url).startswith("data:"):
+                        raise ValueError(f"{name}: send the data (data:...), links are not fetched")
+        return messages
 
 
 class CompletionQuestion(Generating):

@@ -86,16 +86,19 @@ class Tally:
     status: int = 0
     failure: str | None = None
     first: float | None = None
+    asked: bool = False
     parts: int = 0
     used: Used = field(default_factory=Used)
 
     def tokens(self, prompt_tokens: int) -> int:
-        """Return what the request is charged: as the engine counted, else as far as was seen."""
-        if self.cache in {"hit", "joined"}:
+        """Return what the request is charged: as the engine counted, else as far as was seen.
+
+        Nothing for an answer from memory, and where no engine took the question.
+        """
+        if self.cache in {"hit", "joined"} or not self.asked:
             return 0
-        if self.used.output_tokens is None:
-            return prompt_tokens + self.parts if self.parts else 0
-        return (self.used.input_tokens or prompt_tokens) + self.used.output_tokens
+        made = self.parts if self.used.output_tokens is None else self.used.output_tokens
+        return (self.used.input_tokens or prompt_tokens) + made
 
 
 class Sink(Protocol):
@@ -172,10 +175,10 @@ class Relay:
 
     async def _try(self, route: Route, sink: Sink) -> None:
         tally = self._tally
+        tally.engine, tally.provider = route.engine.name, route.engine.kind
+        tally.variant, tally.answered_by = route.variant, route.model
         async with route.engine.slots.slot(self._key_id, deadline=self._deadline) as waited_s:
             tally.queue_s += waited_s
-            tally.engine, tally.provider = route.engine.name, route.engine.kind
-            tally.variant, tally.answered_by = route.variant, route.model
             sink.headers["x-shoestring-engine"] = route.engine.name
             sink.headers["x-shoestring-variant"] = route.variant
             call = self._ask.call(route)
@@ -184,6 +187,7 @@ class Relay:
                     raise EngineDownError(f"{route.engine.name}: HTTP {reply.status}")
                 if reply.status != HTTPStatus.OK:
                     raise await _engine_refusal(reply)
+                tally.asked = True
                 await self._answer(reply, call, sink)
 
     async def _answer(self, reply: Reply, call: Call, sink: Sink) -> None:
@@ -217,7 +221,7 @@ class Relay:
                 continue
             if tally.first is None and stream.answered:
                 tally.first = self._clock()
-            tally.parts += 1
+            tally.parts += stream.count_parts(out)
             if not sink.started:
                 await sink.start(HTTPStatus.OK, stream.content_type)
             if over:

@@ -369,7 +369,10 @@ async def open_gateway(settings: Settings, config: Path | None = None) -> AsyncI
 async def _every(seconds: float, work: Any) -> None:
     while True:
         await asyncio.sleep(seconds)  # a beat, not a wait for something
-        await work()
+        try:
+            await work()
+        except Exception:  # noqa: BLE001 - whatever it was, the next beat must come all the same
+            log.exception("keeping up failed")
 
 
 def _mtime_ns(path: Path | None) -> int | None:

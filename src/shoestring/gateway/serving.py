@@ -52,12 +52,16 @@ async def _serve(
     settings: Settings, config: Path | None, listener: socket.socket, ready: Callable[[str], None]
 ) -> None:
     async with open_gateway(settings, config) as gateway:
-        heads = settings.server.head_timeout_s, settings.server.max_head_bytes
+        bounds = (
+            settings.server.head_timeout_s,
+            settings.server.max_head_bytes,
+            settings.server.stall_s,
+        )
         server = _Server(
             uvicorn.Config(
                 make_app(gateway),
                 timeout_graceful_shutdown=round(settings.server.drain_s + DRAIN_MARGIN_S),
-                **server_options(bounded_protocol(*heads), settings.server.connections),
+                **server_options(bounded_protocol(*bounds), settings.server.connections),
             )
         )
         loop = asyncio.get_running_loop()

@@ -50,23 +50,28 @@ class Sessions:
 
     def cookie_for(self, key: Key) -> str:
         """Return the cookie of a key that has just been shown."""
-        return self._signed(f"{key.id}.{round(self._now()) + LASTS_S}")
+        return self._signed(f"{key.id}.{_mark(key)}.{round(self._now()) + LASTS_S}")
 
     def find(self, cookie: str) -> Key | None:
         """Return the key of a cookie that is ours, not too old, and whose key is still good."""
         named, _, _ = cookie.rpartition(".")
         if not hmac.compare_digest(self._signed(named).encode(), cookie.encode("utf-8", "replace")):
             return None
-        key_id, _, ends = named.partition(".")
+        key_id, mark, ends = named.split(".")
         if int(ends) <= self._now():
             return None
         today = utc_text(utc_now())
-        known = (key for key in self._ring.keys() if key.id == key_id)  # noqa: SIM118 - no mapping
+        known = (key for key in self._ring.keys() if (key.id, _mark(key)) == (key_id, mark))  # noqa: SIM118 - no mapping
         return next((key for key in known if key.state(today) == "active"), None)
 
     def _signed(self, named: str) -> str:
         signature = hmac.new(self._secret, named.encode("utf-8", "replace"), hashlib.sha256)
         return f"{named}.{signature.hexdigest()}"
+
+
+def _mark(key: Key) -> str:
+    """Return what changes when a key gets another secret, so that its sessions end."""
+    return key.secret_sha256[:16]
 
 
 def cookie_in(headers: list[tuple[bytes, bytes]]) -> str:

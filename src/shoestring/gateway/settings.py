@@ -227,10 +227,10 @@ def variant_of(target: Target) -> str:
 
 def name_variant(engine: str, model: str) -> str:
     """Return the variant of a target that has no name of its own."""
-    return f"{engine}.{model}".translate(_TO_NAME)
+    return _NO_NAME.sub("-", f"{engine}.{model}")
 
 
-_TO_NAME = str.maketrans({":": "-", "/": "-", "+": "-"})
+_NO_NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def load_settings(path: Path) -> Settings:

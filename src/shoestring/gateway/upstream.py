@@ -254,7 +254,10 @@ async def exchange(
             transport, _ = await loop.create_connection(
                 lambda: reply, server.host, server.port, ssl=server.tls or None
             )
-    except (OSError, TimeoutError) as error:
+    except BaseException as error:
+        reply.drop()
+        if not isinstance(error, OSError | TimeoutError):
+            raise
         raise NoAnswerError(f"{type(error).__name__}: {error}") from error
     try:
         transport.write(_request(server, path, headers, body))

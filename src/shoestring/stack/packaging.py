@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 BUILD_LOCK = Path("deployment/build.lock")
 EXTRAS = ("screenshots",)
 """Of the package's extras, what a session in the cloud needs: pictures of Open WebUI."""
+LEFT_OUT = ("shoestring/gateway/", "shoestring/quality/")
+"""Rooms that such a session has no use for: a notebook may have 1 MB, and may not serve others."""
 LINE_CHARACTERS = 1000
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The date of every member of a payload: the oldest that a zip can say."""
@@ -73,7 +75,7 @@ def build_payload(root: Path) -> Payload:
         # Stored: LZMA around it halves what deflate inside it would leave.
         with zipfile.ZipFile(wheel) as packed:
             content = {name: packed.read(name) for name in packed.namelist()}
-        members[wheel.name] = pack_zip(content, zipfile.ZIP_STORED)
+        members[wheel.name] = pack_zip(_needed_files(content), zipfile.ZIP_STORED)
     packed_members = pack_zip(members, zipfile.ZIP_LZMA)
     text = base64.b64encode(packed_members).decode()
     return Payload(text, hashlib.sha256(packed_members).hexdigest())
@@ -199,6 +201,15 @@ def pack_zip(members: dict[str, bytes], compression: int) -> bytes:
             member.external_attr = 0o644 << 16
             archive.writestr(member, members[name], compression)
     return packed.getvalue()
+
+
+def _needed_files(wheel: dict[str, bytes]) -> dict[str, bytes]:
+    """Return a wheel's files without the rooms that are left out, its own list of them mended."""
+    kept = {name: data for name, data in wheel.items() if not name.startswith(LEFT_OUT)}
+    (record,) = (name for name in kept if name.endswith(".dist-info/RECORD"))
+    lines = kept[record].decode().splitlines(keepends=True)
+    kept[record] = "".join(line for line in lines if not line.startswith(LEFT_OUT)).encode()
+    return kept
 
 
 def _build_wheel(root: Path, out: Path) -> Path:
