@@ -126,8 +126,8 @@ def test_no_other_cookie_opens_anything(path: Path, key: Key, data: st.DataObjec
 def test_time_cannot_be_added(path: Path, key: Key):
     """The signature covers the end."""
     sessions, _ = sessions_of(path)
-    name, ends, signature = sessions.cookie_for(key).split(".")
-    assert sessions.find(f"{name}.{int(ends) + 9}.{signature}") is None
+    key_id, mark, ends, signature = sessions.cookie_for(key).split(".")
+    assert sessions.find(f"{key_id}.{mark}.{int(ends) + 9}.{signature}") is None
 
 
 def test_the_secret_is_its_owners_alone(path: Path):
