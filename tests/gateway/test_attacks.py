@@ -57,6 +57,15 @@ def test_without_a_good_key_nothing_opens(
     assert web.get(gateway.url + path, headers=headers).status_code == 401
 
 
+def test_a_refusal_is_logged_with_whose_it_was(gateway: RunningGateway, web: requests.Session):
+    """So that whoever guesses keys can be shut out by address."""
+    web.get(f"{gateway.url}/v1/models", headers={"X-Request-ID": "guess-1"})
+    told = [line for line in gateway.lines() if line.get("request_id") == "guess-1"]
+    assert [(line["event"], line["reason"], line["address"]) for line in told] == [
+        ("refused", "no_key", "127.0.0.1")
+    ]
+
+
 def test_a_revoked_key_is_refused_while_the_gateway_runs(
     gateway: RunningGateway, web: requests.Session
 ):

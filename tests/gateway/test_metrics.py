@@ -22,7 +22,8 @@ GOOD = Outcome(
     ttft_s=1.0, duration_s=3.0, input_tokens=10, output_tokens=21, answered_by="qwen3:8b-q4_K_M",
 )  # fmt: skip
 DOCS = Path(__file__).parents[2] / "docs" / "gateway-metrics.md"
-QUIET = Readings((), "none", None, None, 0, draining=False)
+QUIET = Readings((), "none", 1, None, None, 0, draining=False)
+BUSY = Readings((EngineReading("a", True, 1, 2, 4, 5),), "ok", 2, 3, 300, 1, draining=False)
 LABELS = {
     "gen_ai_operation_name": "chat",
     "gen_ai_provider_name": "ollama",
@@ -171,26 +172,29 @@ def test_active_requests_go_up_and_down(told):
 def test_what_is_not_known_is_not_told():
     """No engine_up of an engine never asked, no memory that it does not tell, no Redis."""
     told = Told(
-        Readings((EngineReading("a", None, 0, 0, 1, None),), "none", None, None, 0, draining=False)
+        Readings(
+            (EngineReading("a", None, 0, 0, 1, None),), "none", 1, None, None, 0, draining=False
+        )
     )
     names = {sample.name for sample in told.samples()}
     assert not names & {
         "shoestring_gateway_engine_up", "shoestring_gateway_model_memory_bytes",
         "shoestring_gateway_redis_up", "shoestring_gateway_cache_entries",
-        "shoestring_gateway_cache_bytes",
+        "shoestring_gateway_cache_bytes", "shoestring_gateway_replicas",
     }  # fmt: skip
 
 
 def test_readings_are_taken_at_each_scrape():
     """What changed meanwhile is told."""
     engine = EngineReading("a", True, 1, 2, 4, 5_000)
-    told = Told(Readings((engine,), "ok", 3, 300, 1, draining=False))
+    told = Told(Readings((engine,), "ok", 2, 3, 300, 1, draining=False))
     assert told.value("shoestring_gateway_engine_up", engine="a") == 1
     assert told.value("shoestring_gateway_queue_waiting", engine="a") == 2
     assert told.value("shoestring_gateway_model_memory_bytes", engine="a") == 5_000
     assert told.value("shoestring_gateway_redis_up") == 1
+    assert told.value("shoestring_gateway_replicas") == 2
     assert told.value("shoestring_gateway_key_file_errors_total") == 1
-    told.readings = Readings((replace(engine, up=False),), "lost", None, None, 2, draining=True)
+    told.readings = Readings((replace(engine, up=False),), "lost", 2, None, None, 2, draining=True)
     assert told.value("shoestring_gateway_engine_up", engine="a") == 0
     assert told.value("shoestring_gateway_redis_up") == 0
     assert told.value("shoestring_gateway_draining") == 1
@@ -246,7 +250,9 @@ def test_no_label_holds_a_key_or_an_address(told):
 
 def test_names_have_their_units_and_the_conventions_bounds():
     """Times are in seconds; our bounds begin with theirs."""
-    told = Told(Readings((EngineReading("a", True, 1, 2, 4, 5),), "ok", 3, 300, 1, draining=False))
+    told = Told(
+        Readings((EngineReading("a", True, 1, 2, 4, 5),), "ok", 2, 3, 300, 1, draining=False)
+    )
     told.end(GOOD)
     families = list(text_string_to_metric_families(told.metrics.render().decode()))
     for family in families:
@@ -268,7 +274,9 @@ def test_names_have_their_units_and_the_conventions_bounds():
 
 def test_every_metric_is_in_the_documentation():
     """And nothing else is listed there."""
-    told = Told(Readings((EngineReading("a", True, 1, 2, 4, 5),), "ok", 3, 300, 1, draining=False))
+    told = Told(
+        Readings((EngineReading("a", True, 1, 2, 4, 5),), "ok", 2, 3, 300, 1, draining=False)
+    )
     told.end(GOOD)
     told.end(replace(GOOD, cache="hit"))
     told.metrics.rejected("budget")

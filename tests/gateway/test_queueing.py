@@ -40,12 +40,11 @@ async def queue_up(slots: Slots, key: str, served: list, *, deadline: float = NE
 async def order_of_service(keys: list[str]) -> list[str]:
     """Let requests of these keys come, in this order, while the only slot is taken."""
     slots, served = Slots(1, waiting=1000, waiting_per_key=1000), []
-    async with slots.slot("first", deadline=NEVER), asyncio.TaskGroup() as group:
+    async with asyncio.TaskGroup() as group, slots.slot("first", deadline=NEVER):
         for key in keys:
             group.create_task(queue_up(slots, key, served))
         await settle()
         assert (slots.active, slots.waiting) == (1, len(keys))
-        slots.resize(2)
     return served
 
 
@@ -90,11 +89,10 @@ def test_within_a_key_the_first_goes_first():
             async with slots.slot("a", deadline=NEVER):
                 served.append(number)
 
-        async with slots.slot("a", deadline=NEVER), asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group, slots.slot("a", deadline=NEVER):
             for number in range(5):
                 group.create_task(request(number))
             await settle()
-            slots.resize(2)
         assert served == [0, 1, 2, 3, 4]
 
     asyncio.run(scenario())
@@ -113,14 +111,13 @@ def test_a_key_may_wait_only_so_often():
 
     async def scenario():
         slots, served = Slots(1, waiting=3, waiting_per_key=1), []
-        async with slots.slot("a", deadline=NEVER), asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group, slots.slot("a", deadline=NEVER):
             group.create_task(queue_up(slots, "a", served))
             await settle()
             refusal = await refusal_of(slots, "a")
             assert (refusal.status, refusal.reason) == (429, "queue_full_key")
             group.create_task(queue_up(slots, "b", served))
             await settle()
-            slots.resize(2)
         assert served == ["a", "b"]
 
     asyncio.run(scenario())
@@ -131,13 +128,12 @@ def test_a_full_queue_refuses():
 
     async def scenario():
         slots, served = Slots(1, waiting=2, waiting_per_key=2), []
-        async with slots.slot("a", deadline=NEVER), asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group, slots.slot("a", deadline=NEVER):
             for key in "ab":
                 group.create_task(queue_up(slots, key, served))
             await settle()
             refusal = await refusal_of(slots, "c")
             assert (refusal.status, refusal.reason) == (503, "queue_full")
-            slots.resize(2)
         assert served == ["a", "b"]
 
     asyncio.run(scenario())
@@ -188,8 +184,9 @@ def test_a_deadline_ends_the_waiting():
     """A waiting request is refused when its deadline passes, and leaves the queue."""
 
     async def scenario():
-        slots = Slots(0, waiting=1, waiting_per_key=1)
-        refusal = await refusal_of(slots, "a", asyncio.get_running_loop().time() + 0.01)
+        slots = Slots(1, waiting=1, waiting_per_key=1)
+        async with slots.slot("a", deadline=NEVER):
+            refusal = await refusal_of(slots, "a", asyncio.get_running_loop().time() + 0.01)
         assert (refusal.status, refusal.reason, slots.waiting) == (503, "deadline", 0)
 
     asyncio.run(scenario())
@@ -217,13 +214,14 @@ def test_a_cancelled_request_leaves_the_queue():
     """Its place is free for another before any slot is."""
 
     async def scenario():
-        slots = Slots(0, waiting=1, waiting_per_key=1)
-        waiting = asyncio.create_task(queue_up(slots, "a", []))
-        await settle()
-        assert slots.waiting == 1
-        waiting.cancel()
-        await settle()
-        assert slots.waiting == 0
+        slots = Slots(1, waiting=1, waiting_per_key=1)
+        async with slots.slot("a", deadline=NEVER):
+            waiting = asyncio.create_task(queue_up(slots, "a", []))
+            await settle()
+            assert slots.waiting == 1
+            waiting.cancel()
+            await settle()
+            assert slots.waiting == 0
 
     asyncio.run(scenario())
 
@@ -259,34 +257,13 @@ def test_when_to_ask_again_follows_from_how_fast_slots_were_freed(held_s, retry_
         slots = Slots(2, waiting=10, waiting_per_key=1, clock=clock)
         async with slots.slot("a", deadline=NEVER):
             clock.now = held_s
-        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
             for _ in range(2):
                 await stack.enter_async_context(slots.slot("a", deadline=NEVER))
             for number in range(10):
                 group.create_task(queue_up(slots, str(number), served))
             await settle()
             assert (await refusal_of(slots, "more")).retry_after_s == retry_after_s
-            slots.resize(3)
-
-    asyncio.run(scenario())
-
-
-def test_more_slots_serve_who_waits_and_fewer_end_nobody():
-    """A resize takes effect at once upwards, and downwards as requests end."""
-
-    async def scenario():
-        slots = Slots(3, waiting=9, waiting_per_key=9)
-        served = []
-        async with AsyncExitStack() as stack:
-            for _ in range(3):
-                await stack.enter_async_context(slots.slot("a", deadline=NEVER))
-            slots.resize(1)
-            assert slots.active == 3
-            waiting = asyncio.create_task(queue_up(slots, "b", served))
-            await settle()
-            assert served == []
-        await waiting
-        assert (served, slots.active) == (["b"], 0)
 
     asyncio.run(scenario())
 

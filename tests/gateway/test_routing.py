@@ -82,6 +82,19 @@ def test_no_key_comes_to_a_target_without_weight():
     assert first(made, 0, "best@b") == "b"
 
 
+def test_a_model_that_an_alias_is_for_is_not_listed_beside_it():
+    """Unless the key may not use the alias."""
+    made = Router(
+        [link("one", "m", "other"), link("two", "m")],
+        {"best": Alias(targets=(Target(engine="one", model="m"),))},
+    )
+    assert made.names_for(key()) == ["best", "other", "m"]  # the m of two
+    assert made.names_for(key(models=("m", "other"))) == ["m", "other"]
+    del made.engines["two"]
+    assert made.names_for(key()) == ["best", "other"]
+    assert made.routes("m", key())
+
+
 @given(some_weights, st.sampled_from("abcdefgh"), weight, st.integers(0, 200))
 def test_a_changed_target_moves_no_key_between_the_others(
     weights: dict[str, float], name: str, new: float, number: int

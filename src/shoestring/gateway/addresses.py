@@ -63,6 +63,7 @@ def limit_address(address: str) -> str:
     return address if parsed is None else str(parsed)
 
 
+@lru_cache(maxsize=4096)
 def parse_address(text: str) -> Address | None:
     """Read an address: IPv4 inside IPv6 becomes IPv4, a zone (``%eth0``) is dropped.
 

@@ -57,6 +57,7 @@ def note_routes(gateway: Gateway) -> APIRouter:
     @router.get("/metrics")
     async def metrics() -> Response:
         """Give all metrics as Prometheus reads them."""
+        gateway.count()
         return Response(gateway.metrics.render(), media_type=CONTENT_TYPE)
 
     @router.get("/stats")

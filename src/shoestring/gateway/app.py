@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -20,9 +21,13 @@ from shoestring.gateway.errors import Refusal, error_for
 from shoestring.gateway.gate import CALLER, Gate
 
 if TYPE_CHECKING:
-    from starlette.types import Scope
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from shoestring.gateway.service import Gateway
+
+    Endpoint = Callable[[Request], Awaitable[Response]]
 
 STATIC = Path(__file__).with_name("static")
 PAGE_HEADERS = {
@@ -61,8 +66,12 @@ def make_app(gateway: Gateway) -> Gate:
         redoc_url=None,
         redirect_slashes=False,
     )
+    asked: dict[str, Endpoint] = {}
     for router in (openai_routes(gateway), ollama_routes(gateway), note_routes(gateway)):
         app.include_router(router)
+        for route in router.routes:
+            if isinstance(route, APIRoute) and route.methods == {"POST"}:
+                asked[route.path] = route.endpoint
     if gateway.settings.server.dashboard:
         app.include_router(dashboard_routes(gateway))
 
@@ -74,8 +83,11 @@ def make_app(gateway: Gateway) -> Gate:
 
     async def refuse(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refusal)
-        gateway.refused(error)
-        return _reply(request, error)
+        return refused(request, error)
+
+    def refused(request: Request, refusal: Refusal) -> Response:
+        gateway.refused(refusal)
+        return _reply(request, refusal)
 
     async def no_such_thing(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -85,7 +97,40 @@ def make_app(gateway: Gateway) -> Gate:
 
     app.add_exception_handler(Refusal, refuse)
     app.add_exception_handler(HTTPException, no_such_thing)
-    return Gate(app, gateway)
+    return Gate(Shortcut(app, asked, refused), gateway)
+
+
+class Shortcut:
+    """Answers questions without FastAPI in between, which takes a third of a millisecond of each.
+
+    Args:
+        app: knows the same paths for its schema, and answers all others.
+        asked: what answers a POST, by path.
+        refused: makes the answer to one that is refused.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        asked: Mapping[str, Endpoint],
+        refused: Callable[[Request, Refusal], Response],
+    ) -> None:
+        self._app = app
+        self._asked = asked
+        self._refused = refused
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        endpoint = self._asked.get(scope["path"]) if scope.get("method") == "POST" else None
+        if endpoint is None:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive, send)
+        try:
+            response = await endpoint(request)
+        except Refusal as refusal:
+            response = self._refused(request, refusal)
+        await response(scope, receive, send)
 
 
 def _reply(request: Request, refusal: Refusal) -> Response:

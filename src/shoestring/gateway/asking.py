@@ -63,27 +63,21 @@ class Answer(Response):
         self._tally = Tally(caller.began)
         self._making: asyncio.Task[None] | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
         """Answer, or stop as soon as the client has left."""
         self._gateway.metrics.began(self._model)
-        client = self._gateway.client(scope, receive, send)
+        client = self._gateway.client(scope, send)
         client.headers["x-request-id"] = self._caller.request_id
-        work = asyncio.create_task(self._work(client))
-        gone = asyncio.create_task(client.gone())
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            with client.watched():
+                await self._work(client)
         except asyncio.CancelledError:
-            if not self._gateway.draining:
+            # Nobody is there any more, or the process ends: no error of the application.
+            if not (client.left or self._gateway.draining):
                 raise
-            # The process ends: that this answer is cut is no error of the application.
         finally:
-            for task in (work, gone):
-                task.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
             client.leave()
             self._gateway.note(self._ask, self._model, self._tally, self._key, self._caller)
-        if not work.cancelled():
-            work.result()
 
     async def _work(self, client: Client) -> None:
         tally = self._tally

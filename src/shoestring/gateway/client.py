@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from collections.abc import Callable, Iterator
+
+    from starlette.types import Scope, Send
 
     from shoestring.gateway.errors import Refusal
 
-ABORT = "shoestring.abort"
-"""Where the server puts what drops a connection without waiting for its reader."""
+LINE = "shoestring.line"
+"""Where the server puts the :class:`Line` of a request."""
 SAFE_HEADERS = {
     "cache-control": "no-store",
     "x-content-type-options": "nosniff",
@@ -24,12 +27,34 @@ class ClientStalledError(Exception):
     """The client has not read for too long; its connection is gone."""
 
 
+class Line:
+    """A connection as its requests see it.
+
+    Args:
+        abort: drops it without waiting for its reader.
+
+    Attributes:
+        lost: it is no more.
+        watchers: called when it is lost.
+    """
+
+    def __init__(self, abort: Callable[[], None]) -> None:
+        self.abort = abort
+        self.lost = False
+        self.watchers: set[Callable[[], None]] = set()
+
+    def lose(self) -> None:
+        """Tell those who watch."""
+        self.lost = True
+        for call in tuple(self.watchers):
+            call()
+
+
 class Client:
     """One client waiting for one answer.
 
     Args:
         scope: of the request.
-        receive: tells when the client leaves.
         send: takes the answer.
         stall_s: longest time that a client may not read.
 
@@ -37,29 +62,44 @@ class Client:
         headers: of the answer; they can be added to until it starts.
         started: a byte of the answer has gone out.
         status: that was sent; 0 before.
+        left: it went away before the end.
         stalled: it did not read for too long, and its connection was dropped.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, stall_s: float) -> None:
+    def __init__(self, scope: Scope, send: Send, stall_s: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._abort = scope.get(ABORT)
-        self._receive = receive
+        self._line: Line = scope[LINE]
         self._send = send
         self._stall_s = stall_s
         self.headers = dict(SAFE_HEADERS)
         self.started = False
         self.status = 0
+        self.left = False
         self._ended = False
         self._writing_since: float | None = None
         self.stalled = False
         self._watch: asyncio.TimerHandle | None = None
 
-    async def gone(self) -> None:
-        """Return when the client has left before the end."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        if self._ended:  # the server says the same once all has been sent
-            await asyncio.Event().wait()
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Cancel this task as soon as the client leaves before the end."""
+        task = asyncio.current_task()
+        assert task is not None
+
+        def lost() -> None:
+            if not self._ended:
+                self.left = True
+                task.cancel()
+
+        self._line.watchers.add(lost)
+        if self._line.lost:
+            lost()
+        try:
+            yield
+        finally:
+            self._line.watchers.discard(lost)
+            if self.left:
+                task.uncancel()
 
     async def start(self, status: int, content_type: str, size_bytes: int | None = None) -> None:
         """Send the head."""
@@ -121,8 +161,7 @@ class Client:
             self._watch = self._loop.call_later(left_s, self._look)
             return
         self.stalled = True
-        if self._abort is not None:
-            self._abort()  # ends the wait in _write
+        self._line.abort()  # ends the wait in _write
 
 
 def retry_after(refusal: Refusal) -> dict[str, str]:

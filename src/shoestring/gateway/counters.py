@@ -124,3 +124,6 @@ class Counters(Protocol):
 
     def state(self) -> State:
         """Say whether the common book is there; ``none``: this one is no common one."""
+
+    def replicas(self) -> int:
+        """Return how many gateways count in this book, as of when it was last seen."""

@@ -88,6 +88,10 @@ class MemoryCounters:
         """Return ``none``: other processes do not see this book."""
         return "none"
 
+    def replicas(self) -> int:
+        """Return 1: each process has its own book."""
+        return 1
+
     def decide(self, ask: Ask, share: Share = WHOLE) -> Verdict:
         """Count a request unless a limit is in the way, of which only ``share`` is ours."""
         now_s = self._clock()

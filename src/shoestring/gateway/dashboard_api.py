@@ -63,6 +63,7 @@ def dashboard_routes(gateway: Gateway) -> APIRouter:
 
     @router.get("/requests")
     async def requests(limit: int = 100) -> Response:
+        gateway.count()
         latest = gateway.activity.recent(min(max(limit, 1), MOST_REQUESTS))
         return JSONResponse({"requests": [asdict(one) for one in latest]})
 
@@ -113,6 +114,7 @@ def _add_keys(router: APIRouter, gateway: Gateway) -> None:
     @router.get("/keys")
     async def keys(request: Request) -> Response:
         _administrator(request)
+        gateway.count()
         return JSONResponse({"keys": [await _key_row(gateway, key) for key in gateway.keys.keys()]})  # noqa: SIM118
 
     @router.post("/keys")

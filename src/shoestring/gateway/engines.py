@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import json
 import secrets
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -134,13 +134,12 @@ class EngineLink:
             connect_s=CONNECT_TIMEOUT_S,
             idle_s=self.settings.idle_s,
         )
-        async with AsyncExitStack() as stack:
-            try:
-                reply = await stack.enter_async_context(asking)
-            except NoAnswerError as error:
-                self.went_down(str(error))
-                raise EngineDownError(f"{self.name}: {error}") from error
-            yield reply
+        try:
+            async with asking as reply:
+                yield reply
+        except NoAnswerError as error:  # before there is a reply; after it, it is cut
+            self.went_down(str(error))
+            raise EngineDownError(f"{self.name}: {error}") from error
 
     async def _ask_models(self) -> dict[str, Served]:
         if self.kind == "ollama":

@@ -10,6 +10,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from structlog.contextvars import bind_contextvars
+
 from shoestring.gateway.addresses import client_address, limit_address
 from shoestring.gateway.errors import Refusal, error_for
 from shoestring.gateway.logs import request_id as new_request_id
@@ -73,10 +75,12 @@ class Gate:
         headers = scope["headers"]
         given = _first(headers, b"x-request-id")
         request_id = new_request_id(given.decode("latin-1") or None)
-        client = self._gateway.client(scope, receive, send)
+        client = self._gateway.client(scope, send)
         client.headers["x-request-id"] = request_id
+        bind_contextvars(request_id=request_id)  # a request is a task, and so a context, of its own
         try:
             address = self._address(scope)
+            bind_contextvars(address=address)
             key = await self._key(scope, address)
             scope[CALLER] = Caller(key, address, request_id, self._gateway.clock())
             limit_bytes = self._limit_bytes(key)

@@ -132,6 +132,10 @@ class Limiter:
         """Say whether the common book is there: ``ok``, ``lost``, or ``none`` of them is used."""
         return self._counters.state()
 
+    def replicas(self) -> int:
+        """Return how many gateways count in the same book."""
+        return self._counters.replicas()
+
     async def _admit(self, ask: Ask) -> Lease:
         if not (ask.counts_key() or ask.counts_address() or ask.budget):
             return Lease(None)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from shoestring.gateway.client import ABORT
+from shoestring.gateway.client import LINE, Line
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,17 +37,19 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._head_bytes = 0
         self._in_head = True
+        self._line = Line(transport.abort)
         self._patience = self.loop.call_later(self.head_timeout_s, self._too_slow)
         self._unread: asyncio.TimerHandle | None = None
         if self.limit_concurrency is not None and len(self.connections) > self.limit_concurrency:
             self._drop()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers."""
+        """Forget the timers, and tell the requests."""
         self._patience.cancel()
         if self._unread is not None:
             self._unread.cancel()
         super().connection_lost(exc)
+        self._line.lose()
 
     def data_received(self, data: bytes) -> None:
         """Count what is no body: heads, the lines of chunks, trailers."""
@@ -71,7 +73,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_QUEUED:
             raise httptools.HttpParserError("too many requests at once")
         super().on_message_begin()
-        self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
+        self.scope[LINE] = self._line  # type: ignore[literal-required]
         if not self._in_head:
             self._in_head, self._head_bytes = True, 0
             self._patience.cancel()

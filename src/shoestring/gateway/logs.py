@@ -3,8 +3,8 @@ r"""What is logged: one JSON object a line on stderr, of the gateway and of its 
 Clients write into logs: names of models, headers, paths. So each line is JSON in ASCII, where a
 newline, an escape sequence or a bidirectional mark is ``\n`` or ``\uXXXX`` and forges nothing;
 texts and lists are cut; and what looks like a key, a header that holds one, or a password in an
-address is replaced, wherever it stands, before it is written. Prompts and answers are left out
-unless the settings ask for them. ``docs/gateway-metrics.md`` shows a line.
+address is replaced, wherever it stands, before it is written. Answers are never
+logged, prompts only where the settings ask for them. ``docs/gateway-metrics.md`` shows a line.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 TEXT_LIMIT = 4_000
 """Characters of a text; what is longer is cut and says so."""
-LIMITS = {"exception": 20_000, "prompt": 200_000, "answer": 200_000}
+LIMITS = {"exception": 20_000, "prompt": 200_000}
 """Fields that may be longer."""
 ITEMS_LIMIT = 50
 DEPTH_LIMIT = 4
 
 HIDDEN = "[hidden]"
-PROMPT_FIELDS = frozenset({"prompt", "answer"})
+PROMPT_FIELD = "prompt"
 SECRET_FIELDS = frozenset({
     "authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key",
     "api_key", "password", "secret", "token", "presented",
@@ -70,7 +70,7 @@ def configure(level: str = "info", stream: TextIO | None = None, *, prompts: boo
     Args:
         level: the least that is written: ``debug``, ``info``, ``warning`` or ``error``.
         stream: stderr by default.
-        prompts: keep the fields ``prompt`` and ``answer``.
+        prompts: keep the field ``prompt``.
     """
     stream = stream or sys.stderr
     cleaned = _Cleaned(prompts=prompts)
@@ -107,18 +107,17 @@ def configure(level: str = "info", stream: TextIO | None = None, *, prompts: boo
     logging.captureWarnings(capture=True)
 
 
-def log_request(outcome: Outcome, *, prompt: object = None, answer: object = None) -> None:
+def log_request(outcome: Outcome, *, prompt: object = None) -> None:
     """Write the one line of a request that has ended.
 
     Args:
         outcome: all of its fields are written.
         prompt: what was asked; written only where the settings ask for it.
-        answer: what was answered; likewise.
     """
     fields = {name: getattr(outcome, name) for name in outcome.__slots__}
     fields["began_utc"] = fields.pop("t_utc")  # every line's t_utc is when it was written
-    texts = {"prompt": prompt, "answer": answer}
-    fields |= {name: text for name, text in texts.items() if text is not None}
+    if prompt is not None:
+        fields[PROMPT_FIELD] = prompt
     log.info("request", **fields)
 
 
@@ -149,7 +148,7 @@ class _Cleaned:
         for name, value in list(event.items()):
             if name in SECRET_FIELDS:
                 event[name] = HIDDEN
-            elif name in PROMPT_FIELDS and not self._prompts:
+            elif name == PROMPT_FIELD and not self._prompts:
                 del event[name]
             elif value is not None and name not in {"_record", "_from_structlog"}:
                 event[name] = _clean(value, LIMITS.get(name, TEXT_LIMIT))

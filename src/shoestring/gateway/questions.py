@@ -185,7 +185,7 @@ def text_bytes(value: Any) -> int:
 
 def _parse(body: bytes) -> dict[str, Any]:
     try:
-        sent = json.loads(body.decode(), parse_constant=_no_number, parse_float=_finite)
+        sent = _JSON.decode(body.decode())
         # Halves of surrogate pairs are JSON, but no text.
         json.dumps(sent, ensure_ascii=False).encode() if b"\\u" in body else None
     except (ValueError, RecursionError) as error:
@@ -217,6 +217,10 @@ def _finite(text: str) -> float:
 
 def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no number of JSON")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
+"""Made once: making one costs as much as reading a short question."""
 
 
 def _deeper(value: Any, levels: int) -> bool:

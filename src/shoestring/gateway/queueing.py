@@ -54,7 +54,7 @@ class Slots:
     """The slots of one engine and the queue before them; for one event loop.
 
     Args:
-        slots: requests that the engine works for at once; 0: none for now.
+        slots: requests that the engine works for at once, at least 1.
         waiting: requests that may wait, of all keys.
         waiting_per_key: and of each.
         clock: that deadlines are read on, in seconds.
@@ -107,11 +107,6 @@ class Slots:
         finally:
             self._held_s.append(self._clock() - taken)
             self._give_back()
-
-    def resize(self, slots: int) -> None:
-        """Change how many slots there are; who has one keeps it."""
-        self._slots = slots
-        self._admit()
 
     async def _take(self, key_id: str, deadline: float) -> float:
         came = self._clock()
@@ -210,5 +205,5 @@ class Slots:
 
     def _retry_after_s(self, turns: int) -> float:
         """Return the seconds in which so many slots are freed, judged by the latest requests."""
-        each_s = fmean(self._held_s) / max(self._slots, 1) if self._held_s else 0.0
+        each_s = fmean(self._held_s) / self._slots if self._held_s else 0.0
         return min(max(turns * each_s, LEAST_RETRY_S), MOST_RETRY_S)

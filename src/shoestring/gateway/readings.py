@@ -35,6 +35,7 @@ class Readings:
 
     Attributes:
         redis: ``none`` where replicas do not count together.
+        replicas: that do, as of when Redis was last seen.
         cache_entries: None where the cache is off or lost.
         cache_bytes: likewise.
         key_file_errors: how often the file of keys could not be read again.
@@ -42,6 +43,7 @@ class Readings:
 
     engines: tuple[EngineReading, ...]
     redis: Literal["none", "ok", "lost"]
+    replicas: int
     cache_entries: int | None
     cache_bytes: int | None
     key_file_errors: int
@@ -68,6 +70,7 @@ class ReadAtScrape(Collector):
         yield from _engine_metrics(now.engines)
         if now.redis != "none":
             yield _gauge("redis_up", "Whether Redis answers.", now.redis == "ok")
+            yield _gauge("replicas", "Replicas that count together.", now.replicas)
         if now.cache_entries is not None:
             yield _gauge("cache_entries", "Answers kept.", now.cache_entries)
         if now.cache_bytes is not None:

@@ -59,9 +59,19 @@ class Router:
         self.aliases = dict(aliases)
 
     def names_for(self, key: Key) -> list[str]:
-        """Return what a key may ask for: aliases, and models of engines that are no alias' own."""
-        models = {name: None for engine in self.engines.values() for name in engine.models}
-        return [name for name in {**dict.fromkeys(self.aliases), **models} if key.may_use(name)]
+        """Return what a key may ask for: aliases, and models of engines that none of them is for.
+
+        Those can be asked for by name all the same, but would be listed twice.
+        """
+        aliases = [name for name in self.aliases if key.may_use(name)]
+        meant = {(to.engine, to.model) for name in aliases for to in self.aliases[name].targets}
+        models = {
+            name: None
+            for engine in self.engines.values()
+            for name in engine.models
+            if (engine.name, name) not in meant and key.may_use(name)
+        }
+        return [*aliases, *(name for name in models if name not in aliases)]
 
     def knows(self, name: str) -> bool:
         """Whether anything has that name now."""

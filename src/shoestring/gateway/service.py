@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from prometheus_client import CollectorRegistry
 
-from shoestring.errors import BadValueError
 from shoestring.gateway.activity import Activity, Outcome
 from shoestring.gateway.asking import Answer
-from shoestring.gateway.bins import Gauges
 from shoestring.gateway.client import Client
 from shoestring.gateway.engines import EngineLink
 from shoestring.gateway.errors import Refusal
@@ -28,15 +26,13 @@ from shoestring.gateway.plain_text import PlainText
 from shoestring.gateway.readings import OTHER, EngineReading, Readings
 from shoestring.gateway.routing import Router
 from shoestring.gateway.sessions import Sessions
-from shoestring.gateway.settings import load_settings
 from shoestring.gateway.stores import open_cache, open_limiter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator
-    from pathlib import Path
 
     from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Scope, Send
 
     from shoestring.gateway.cache import AnswerCache
     from shoestring.gateway.gate import Caller
@@ -46,10 +42,8 @@ if TYPE_CHECKING:
     from shoestring.gateway.routing import Route
     from shoestring.gateway.settings import Settings
 
-LOOK_S = 5.0
-"""Between two looks at the engines; a request that fails tells sooner."""
-WATCH_S = 1.0
-"""Between two looks at the files."""
+
+COUNT_WITHIN_S = 0.05
 
 
 class Gateway:
@@ -57,7 +51,6 @@ class Gateway:
 
     Args:
         settings: checked.
-        config: the file that they came from, to be watched; None: there is none.
         keys: of clients.
         engines: in the order of the settings.
         limiter: says who may ask how much.
@@ -72,7 +65,6 @@ class Gateway:
         self,
         settings: Settings,
         *,
-        config: Path | None,
         keys: KeyRing,
         engines: list[EngineLink],
         limiter: Limiter,
@@ -93,12 +85,11 @@ class Gateway:
         self.draining = False
         self.began = self.clock()
         self.active = 0
-        self._config = config
-        self._config_mtime_ns = _mtime_ns(config)
         self._key_file_errors = 0
         self._process = psutil.Process()
         self._limits: set[asyncio.Timeout] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._ended: list[tuple[Outcome, object]] = []
 
     def answer(self, request: Request, ask: Ask) -> Answer:
         """Return the answer to a question, to be made while it is sent."""
@@ -115,9 +106,9 @@ class Gateway:
             deadline=caller.began + self._deadline_s(request),
         )
 
-    def client(self, scope: Scope, receive: Receive, send: Send) -> Client:
+    def client(self, scope: Scope, send: Send) -> Client:
         """Return the client's side of a request."""
-        return Client(scope, receive, send, self.settings.server.stall_s)
+        return Client(scope, send, self.settings.server.stall_s)
 
     def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do what belongs to no one client; it is ended with the gateway."""
@@ -188,9 +179,11 @@ class Gateway:
         log.info("refused", reason=refusal.reason, status=refusal.status)
 
     def note(self, ask: Ask, model: str, tally: Tally, key: Key, caller: Caller) -> None:
-        """Count a request that has ended."""
-        now = self.clock()
-        duration_s = now - tally.began
+        """Note a request that has ended; it is counted in a moment.
+
+        Those who ask next need not wait for that. Whoever shows counts calls :meth:`count` first.
+        """
+        duration_s = self.clock() - tally.began
         began_utc = datetime.now(UTC) - timedelta(seconds=duration_s)
         outcome = Outcome(
             request_id=caller.request_id,
@@ -214,9 +207,17 @@ class Gateway:
             output_tokens=tally.used.output_tokens,
             answered_by=tally.answered_by,
         )
-        self.metrics.ended(outcome)
-        self.activity.note(outcome)
-        log_request(outcome, prompt=ask.body.get("messages") or ask.body.get("prompt"))
+        if not self._ended:
+            asyncio.get_running_loop().call_later(COUNT_WITHIN_S, self.count)
+        self._ended.append((outcome, ask.body.get("messages") or ask.body.get("prompt")))
+
+    def count(self) -> None:
+        """Count and log the requests that have ended."""
+        ended, self._ended = self._ended, []
+        for outcome, prompt in ended:
+            self.metrics.ended(outcome)
+            self.activity.note(outcome)
+            log_request(outcome, prompt=prompt)
 
     def ready(self) -> bool:
         """Whether requests are taken and some engine answers."""
@@ -226,63 +227,32 @@ class Gateway:
 
     def figures(self) -> dict[str, Any]:
         """Return the note's five figures; null: not known."""
+        self.count()
         totals = self.activity.totals()
         return {
             "requests_total": totals.requests,
             "errors_total": totals.errors,
             "mean_inference_s": totals.mean_inference_s,
-            "model_memory_bytes": self._model_memory_bytes(),
+            "model_memory_bytes": self.model_memory_bytes(),
             "active_requests": self.active,
         }
-
-    def reload(self) -> None:
-        """Read again what changed: keys, and the aliases of the settings."""
-        self.keys.reload()
-        mtime_ns = _mtime_ns(self._config)
-        if self._config is None or mtime_ns == self._config_mtime_ns:
-            return
-        self._config_mtime_ns = mtime_ns
-        try:
-            new = load_settings(self._config)
-        except BadValueError as error:
-            log.error("settings not taken", error=str(error))
-            return
-        if new.model_copy(update={"aliases": {}}) != self.settings.model_copy(
-            update={"aliases": {}}
-        ):
-            log.warning("only aliases are taken from changed settings", mend="start it again")
-        self.router.aliases = dict(new.aliases)
-        self.settings = self.settings.model_copy(update={"aliases": new.aliases})
-        log.info("aliases taken", aliases=list(new.aliases))
-
-    async def keep_up(self) -> None:
-        """Look at engines and files until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for engine in self.router.engines.values():
-                group.create_task(_every(LOOK_S, engine.look))
-            group.create_task(_every(WATCH_S, self._watch))
 
     async def close(self) -> None:
         """End what still runs."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.count()
 
     def gateway_memory_bytes(self) -> int:
         """Return this process's resident memory."""
         return int(self._process.memory_info().rss)
 
-    async def _watch(self) -> None:
-        self.reload()
-        engines = self.router.engines.values()
-        self.activity.sample(
-            Gauges(
-                sum(engine.slots.waiting for engine in engines),
-                self.active,
-                self._model_memory_bytes(),
-                self.gateway_memory_bytes(),
-            )
-        )
+    def model_memory_bytes(self) -> int | None:
+        """Return the memory of all models that engines tell of; None: none tells."""
+        told = [engine.memory_bytes for engine in self.router.engines.values()]
+        known = [size for size in told if size is not None]
+        return sum(known) if known else None
 
     def _deadline_s(self, request: Request) -> float:
         """Return how long a request may take: the settings', or less where it says so."""
@@ -298,16 +268,12 @@ class Gateway:
             raise Refusal(400, "bad_value", f"X-Deadline-S: {given[:40]!r}: give seconds above 0")
         return min(longest_s, wanted_s)
 
-    def _model_memory_bytes(self) -> int | None:
-        told = [engine.memory_bytes for engine in self.router.engines.values()]
-        known = [size for size in told if size is not None]
-        return sum(known) if known else None
-
     def _readings(self) -> Readings:
         stats = self.cache.stats()
         return Readings(
             engines=tuple(self._engine_readings()),
             redis=self.limiter.state(),
+            replicas=self.limiter.replicas(),
             cache_entries=stats.entries if stats.state == "on" else None,
             cache_bytes=stats.bytes if stats.state == "on" else None,
             key_file_errors=self._key_file_errors,
@@ -333,8 +299,8 @@ class Gateway:
 
 
 @asynccontextmanager
-async def open_gateway(settings: Settings, config: Path | None = None) -> AsyncIterator[Gateway]:
-    """Make a gateway, keep it up, and end it.
+async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
+    """Make a gateway, and end it.
 
     Raises:
         BadValueError: keys, Redis' address or an engine's key cannot be used.
@@ -351,34 +317,10 @@ async def open_gateway(settings: Settings, config: Path | None = None) -> AsyncI
         open_cache(settings) as cache,
     ):
         engines = [EngineLink(one, settings.queue) for one in settings.engines]
-        gateway = Gateway(
-            settings, config=config, keys=keys, engines=engines, limiter=limiter, cache=cache
-        )
+        gateway = Gateway(settings, keys=keys, engines=engines, limiter=limiter, cache=cache)
         heard.append(gateway)
         await asyncio.gather(*(engine.look() for engine in engines))
-        keeping = asyncio.create_task(gateway.keep_up())
         try:
             yield gateway
         finally:
-            keeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeping
             await gateway.close()
-
-
-async def _every(seconds: float, work: Any) -> None:
-    while True:
-        await asyncio.sleep(seconds)  # a beat, not a wait for something
-        try:
-            await work()
-        except Exception:  # noqa: BLE001 - whatever it was, the next beat must come all the same
-            log.exception("keeping up failed")
-
-
-def _mtime_ns(path: Path | None) -> int | None:
-    if path is None:
-        return None
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return None  # gone for now; what was read holds on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import signal
 import socket
@@ -14,6 +15,7 @@ import uvloop
 
 from shoestring.errors import BadValueError
 from shoestring.gateway.app import make_app
+from shoestring.gateway.keeping import kept_up
 from shoestring.gateway.listening import bounded_protocol, server_options
 from shoestring.gateway.logs import configure
 from shoestring.gateway.service import open_gateway
@@ -51,7 +53,7 @@ def serve(settings: Settings, config: Path | None, ready: Callable[[str], None])
 async def _serve(
     settings: Settings, config: Path | None, listener: socket.socket, ready: Callable[[str], None]
 ) -> None:
-    async with open_gateway(settings, config) as gateway:
+    async with open_gateway(settings) as gateway, kept_up(gateway, config) as keeper:
         bounds = (
             settings.server.head_timeout_s,
             settings.server.max_head_bytes,
@@ -65,10 +67,12 @@ async def _serve(
             )
         )
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, gateway.reload)
+        loop.add_signal_handler(signal.SIGHUP, keeper.reload)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _end, gateway, server)
         _listen(listener, settings.server.connections)
+        gc.collect()
+        gc.freeze()  # what is there now stays: looking through it would stop all answers for 50 ms
         ready(_address(listener))
         await server.serve(sockets=[listener])
 

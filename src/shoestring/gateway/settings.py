@@ -181,7 +181,7 @@ class RedisSettings(Section):
 
 
 class LogSettings(Section):
-    """What is logged; ``prompts`` writes what users ask and get, so it is off."""
+    """What is logged; ``prompts`` writes what users ask, so it is off."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     prompts: bool = False

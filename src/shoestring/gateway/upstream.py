@@ -64,14 +64,19 @@ class Server:
 
 
 class Reply(asyncio.BufferedProtocol):
-    """An answer as it comes.
+    """A question, sent as soon as there is a connection, and its answer as it comes.
+
+    Args:
+        asked: the request.
+        idle_s: longest time without a byte.
 
     Attributes:
         status: of HTTP; 0 before the head is there.
     """
 
-    def __init__(self, idle_s: float) -> None:
+    def __init__(self, asked: bytes, idle_s: float) -> None:
         self.status = 0
+        self._asked = asked
         self._idle_s = idle_s
         self._loop = asyncio.get_running_loop()
         self._heard = self._loop.time()
@@ -140,8 +145,10 @@ class Reply(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Keep the transport."""
+        """Ask."""
         self._transport = transport
+        transport.write(self._asked)
+        self._asked = b""
 
     def get_buffer(self, _wanted: int) -> memoryview:
         """Give where to read to."""
@@ -248,10 +255,10 @@ async def exchange(
         NoAnswerError: there is no answer.
     """
     loop = asyncio.get_running_loop()
-    reply = Reply(idle_s)
+    reply = Reply(_request(server, path, headers, body), idle_s)
     try:
         async with asyncio.timeout(connect_s):
-            transport, _ = await loop.create_connection(
+            await loop.create_connection(
                 lambda: reply, server.host, server.port, ssl=server.tls or None
             )
     except BaseException as error:
@@ -260,7 +267,6 @@ async def exchange(
             raise
         raise NoAnswerError(f"{type(error).__name__}: {error}") from error
     try:
-        transport.write(_request(server, path, headers, body))
         await reply.head()
         yield reply
     finally:
