@@ -435,6 +435,47 @@ def test_a_replica_waits_for_what_the_others_have_to_tell(server: RedisServer, r
     with_replicas(server, 2, work)
 
 
+@pytest.mark.parametrize("in_order", [True, False])
+def test_what_an_ended_replica_admitted_is_not_forgotten_with_redis(
+    server: RedisServer,
+    redis: Redis,
+    in_order: bool,  # noqa: FBT001
+):
+    """Nobody can tell an emptied Redis of it: the others stay strict until a minute is over."""
+    limits, clock = {"requests_per_minute": 10}, Clock()
+
+    async def work(one: RedisCounters) -> None:
+        async with RedisCounters(server.url) as other:
+            await one._beat()
+            assert await count_admitted((other,), [ask(**limits) for _ in range(6)]) == 6
+            if not in_order:
+                other._state = "lost"  # as when it is killed: it takes no leave
+        if in_order:
+            await one._beat()
+        assert await count_admitted((one,), [ask(**limits) for _ in range(3)]) == 3
+        one._life.cancel()
+        server.kill()
+        assert (await one.admit(ask(**limits))).refused == "rate_limit"
+        server.restart()
+        one._others_until_s = one._own.now_s()  # it has waited for the others
+        for _ in range(2):
+            await one._look()
+            assert one.state() == "lost"
+            assert (await one.admit(ask(**limits))).refused == "rate_limit"
+        async with RedisCounters(server.url) as new:
+            assert new.state() == "lost"
+            assert (await new.admit(ask(**limits))).refused == "rate_limit"
+        clock.pass_window()
+        redis.delete("shoestring:gap")  # its minute is over, too
+        one._others_until_s = one._own.now_s()
+        await one._look()
+        assert one.state() == "ok"
+        # Redis's own clock has not moved: the three that it was told of lie in its window.
+        assert await count_admitted((one,), [ask(**limits) for _ in range(20)]) == 7
+
+    with_replicas(server, 1, work, clock=clock)
+
+
 @pytest.mark.usefixtures("redis")
 def test_nobody_waits_longer_than_the_patience(server: RedisServer):
     """Many wait for a Redis that hangs: the first to lose patience answers for all at once."""

@@ -4,7 +4,10 @@ Each question is one script (:mod:`counters_scripts`), so two replicas cannot bo
 place. While Redis is gone, hangs, loads or cannot write, each goes by its own copy
 (:mod:`counters_memory`) and by :class:`tallies.Share`. Back again, Redis is told what this replica
 admitted in the last minute, what runs and what was spent; it counts nothing twice, for each
-request has a mark there, and what each replica spent a field of its own.
+request has a mark there, and what each replica spent a field of its own
+(:mod:`counters_replay`). What a replica had admitted that has ended since nobody can tell: where
+Redis came back empty, all go by their own copies until the minute after the loss is over (the
+*gap*).
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import structlog
 
-from shoestring.gateway.counters import NEVER, WINDOW_S
+from shoestring.gateway.counters import WINDOW_S
 from shoestring.gateway.counters_memory import MemoryCounters
+from shoestring.gateway.counters_replay import replay, restore
 from shoestring.gateway.counters_scripts import (
     ADMIT,
     BEAT,
@@ -26,16 +30,16 @@ from shoestring.gateway.counters_scripts import (
     RUNNING_BELIEVED_S,
     SETTLE,
     asked,
+    budget_name,
     heard,
     names,
     running_in,
     settled,
 )
 from shoestring.gateway.redis_line import PATIENCE_S, RedisLine, RedisLostError
-from shoestring.gateway.tallies import DAY_S, Share
+from shoestring.gateway.tallies import Share
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import TracebackType
 
     from shoestring.gateway.counters import Ask, Budget, State, Verdict
@@ -44,7 +48,6 @@ if TYPE_CHECKING:
 BEAT_S: Final = 2.0
 BELIEVED_S: Final = 10.0  # a replica, after its last beat
 RETRY_S: Final = 0.25
-REPLAYED_AT_ONCE: Final = 100
 LOG = structlog.get_logger()
 
 
@@ -77,6 +80,9 @@ class RedisCounters:
         self._said_lost = False
         self._others_until_s: float | None = None
         self._strict_until_s = self._own.now_s() + WINDOW_S
+        self._ended = 0  # replicas that others remember
+        self._emptied = False
+        self._was_ok = False
         self._turned = asyncio.Condition()
         self._wake = asyncio.Event()
         self._missed: set[str] = set()  # admitted or ended here since the replay began
@@ -100,7 +106,7 @@ class RedisCounters:
             await self._life
         if self._state == "ok":
             with suppress(RedisLostError):  # then it forgets us after a while
-                await self._line.ask("ZREM", f"{self._prefix}:replicas", self._replica)
+                await self._line.run(BEAT, [f"{self._prefix}:replicas"], [self._replica, -1e-3, 0])
         await self._line.close()
 
     def state(self) -> State:
@@ -156,7 +162,7 @@ class RedisCounters:
         """Return the tokens of a budget that are used or set aside, as far as is known."""
         if self._state == "ok":
             try:
-                used = await self._line.ask("HGET", self._budget(budget.name), "sum")
+                used = await self._line.ask("HGET", budget_name(self._prefix, budget.name), "sum")
             except RedisLostError as error:
                 self._lose(error)
             else:
@@ -221,7 +227,7 @@ class RedisCounters:
             self._lose(error)
 
     async def _beat(self) -> None:
-        known, living = await self._say_alive()
+        known, living, self._ended = await self._say_alive()
         if not known:
             raise RedisLostError("Redis forgot this replica: it was emptied, or we were stopped")
         self._count(living)
@@ -229,10 +235,14 @@ class RedisCounters:
     async def _come_back(self) -> None:
         for script in (ADMIT, SETTLE, BEAT, RESTORE):
             await self._line.ask("SCRIPT", "LOAD", script.text)
-        await self._replay(self._own.held())
-        _, living = await self._say_alive()
-        if self._awaits_others(living):
+        if await self._line.ask("EXISTS", f"{self._prefix}:gap"):
             return
+        await self._replay(self._own.held())
+        known, living, ended = await self._say_alive()
+        self._emptied = self._emptied or (self._said_lost and not known)
+        if self._awaits_others(living) or await self._begin_gap(living):
+            return
+        self._ended, self._emptied, self._was_ok = ended, False, True
         self._count(living)
         while missed := self._missed:
             await self._replay([held for held in self._own.held() if held.ask.id in missed])
@@ -242,9 +252,20 @@ class RedisCounters:
 
     def _count(self, living: int) -> None:
         """Note who lives; what others admit until now lies in a window for a minute more."""
-        if max(living, self._replicas) > 1:
+        if max(living, self._replicas) + self._ended > 1:
             self._strict_until_s = self._own.now_s() + WINDOW_S
         self._replicas = living
+
+    async def _replay(self, held: list[Held]) -> None:
+        self._missed = set()
+        void, self._void = self._void, []
+        now_s = self._own.now_s()
+        try:
+            await replay(self._line, self._prefix, self._replica, now_s, held, void)
+        except RedisLostError:
+            self._void += void
+            raise
+        await restore(self._line, self._prefix, self._replica, self._own.spent())
 
     def _awaits_others(self, living: int) -> bool:
         """Whether Redis may still miss what other replicas admitted: then our share holds on."""
@@ -253,38 +274,19 @@ class RedisCounters:
             self._others_until_s = now_s + BELIEVED_S
         return self._said_lost and living < self._replicas and now_s < self._others_until_s
 
-    async def _replay(self, held: list[Held]) -> None:
-        """Tell Redis what it may have missed; what it knows changes nothing."""
-        self._missed = set()
-        held.sort(key=lambda one: one.at_s)
-        void = len(self._void)
-        await asyncio.gather(*(self._settle(ask, 0) for ask in self._void[:void]))
-        del self._void[:void]
-        for first in range(0, len(held), REPLAYED_AT_ONCE):
-            await asyncio.gather(
-                *(
-                    call
-                    for one in held[first : first + REPLAYED_AT_ONCE]
-                    for call in self._retell(one)
-                )
-            )
-        await asyncio.gather(*self._retell_budgets())
+    async def _begin_gap(self, living: int) -> bool:
+        """Whether requests of replicas that have ended may lie in a window and are not in Redis.
 
-    def _retell(self, held: Held) -> Iterator[asyncio.Future[Any]]:
-        now_s, keys = self._own.now_s(), names(self._prefix, held.ask)
-        yield self._line.run(ADMIT, keys, asked(held.ask, self._replica, now_s - held.at_s))
-        if held.settled_s is not None:
-            ended = settled(held.ask, held.used_tokens, "", now_s - held.settled_s)
-            yield self._line.run(SETTLE, keys, ended)
+        Then all are told so. A replica that has only begun knows of no others.
+        """
+        left_s = self._strict_until_s - self._own.now_s()
+        ended = self._ended or living < self._replicas
+        if not (self._emptied and self._was_ok and ended and left_s > 0):
+            return False
+        await self._line.ask("SET", f"{self._prefix}:gap", 1, "PX", math.ceil(left_s * 1000), "NX")
+        return True
 
-    def _retell_budgets(self) -> Iterator[asyncio.Future[Any]]:
-        for spent in self._own.spent():
-            if spent.left_s > 0:
-                keep_s = -1 if spent.left_s == NEVER else math.ceil(spent.left_s + DAY_S)
-                args = (self._replica, spent.tokens, keep_s)
-                yield self._line.run(RESTORE, [self._budget(spent.name)], args)
-
-    async def _say_alive(self) -> tuple[bool, int]:
+    async def _say_alive(self) -> tuple[bool, int, int]:
         running = [
             (name, held.ask.id)
             for held in self._own.held()
@@ -294,8 +296,5 @@ class RedisCounters:
         keys = [f"{self._prefix}:replicas", *(name for name, _ in running)]
         args: list[str | float] = [self._replica, BELIEVED_S, RUNNING_BELIEVED_S]
         args += [request for _, request in running]
-        known, living = await self._line.run(BEAT, keys, args)
-        return bool(known), int(living)
-
-    def _budget(self, name: str) -> str:
-        return f"{self._prefix}:budget:{name}"
+        known, living, ended = await self._line.run(BEAT, keys, args)
+        return bool(known), int(living), int(ended)

@@ -50,10 +50,15 @@ def names(prefix: str, ask: Ask) -> list[str]:
         f"{prefix}:tokens:{ask.key}",
         f"{prefix}:sum:{ask.key}",
         f"{prefix}:running:key:{ask.key}",
-        f"{prefix}:budget:{budget}",
+        budget_name(prefix, budget),
         f"{prefix}:hits:address:{ask.address}",
         f"{prefix}:running:address:{ask.address}",
     ]
+
+
+def budget_name(prefix: str, budget: str) -> str:
+    """Return the name of what is spent of a budget."""
+    return f"{prefix}:budget:{budget}"
 
 
 def running_in(prefix: str, ask: Ask) -> list[str]:
