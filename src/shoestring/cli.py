@@ -30,6 +30,7 @@ COMMANDS = {
     "engines": ("shoestring.engines.cli", "Install the real engines, pinned; list them."),
     "feasibility": ("shoestring.report.cli", "Which models run on which machine; measure it here."),
     "keys": ("shoestring.gateway.keys_cli", "Make, list and revoke the keys of the gateway."),
+    "lab": ("shoestring.testing.lab_cli", "Unequal hosts on one machine, for tests of networks."),
     "models": ("shoestring.models.cli", "Show, fetch and describe models."),
     "notebook": ("shoestring.report.cli", "Run a notebook with checked parameters, make its HTML."),
     "plan": (

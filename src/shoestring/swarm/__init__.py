@@ -1,0 +1,1 @@
+"""How does one engine become many peers?"""

@@ -1,0 +1,224 @@
+"""A stage of a chain at the client: an endpoint on loopback that llama-server takes for a worker.
+
+llama.cpp's client opens one connection to an endpoint, asks on it for all it wants, and ends when
+it breaks. Each connection that comes gets a session at the stage's node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from shoestring.swarm.link import Link, LinkError, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from shoestring.swarm.addresses import PeerAddress
+    from shoestring.swarm.identity import Identity
+
+HIGH_BYTES = 1 << 20
+QUEUE_S = 120.0
+"""How long a node may let us wait for its worker."""
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A node that serves a stage.
+
+    Attributes:
+        name: what we call it.
+        address: of its key.
+        certificate: its own, in DER.
+    """
+
+    name: str
+    address: PeerAddress
+    certificate: bytes
+
+
+class RefusedError(LinkError):
+    """A node does not give what was asked for; ``reason`` is its own word."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__("refused", message)
+        self.word = reason
+
+
+async def open_session(identity: Identity, remote: Remote) -> Link:
+    """Return a link on which a node's worker now listens.
+
+    Raises:
+        LinkError: the node cannot be reached, or ended the link.
+        RefusedError: it gives no session.
+    """
+    link = await connect(identity, remote.address, certificate=remote.certificate)
+    try:
+        await link.say({"do": "session"})
+        answer = await link.hear(QUEUE_S)
+    except BaseException:
+        link.abort()
+        raise
+    if answer.get("ok") is not True:
+        link.abort()
+        raise RefusedError(_text(answer, "reason"), f"{remote.name}: {_text(answer, 'message')}")
+    return link
+
+
+class Stage:
+    """Listens for llama-server while its ``async with`` lasts.
+
+    Args:
+        identity: ours.
+        remote: whose worker it is.
+        say: given a line when a session begins, ends or cannot begin.
+
+    Attributes:
+        port: on loopback.
+    """
+
+    def __init__(self, identity: Identity, remote: Remote, *, say: Callable[[str], None]) -> None:
+        self.port = 0
+        self._identity = identity
+        self._remote = remote
+        self._say = say
+        self._ways: set[Way] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Way(self._open), HOST, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for way in tuple(self._ways):
+            way.drop()
+
+    def _open(self, way: Way) -> None:
+        task = asyncio.create_task(self._carry(way))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, way: Way) -> None:
+        try:
+            link = await open_session(self._identity, self._remote)
+            link.hand_over(way.far)
+        except LinkError as error:
+            self._say(f"{self._remote.name}: no session: {error}")
+            way.drop()
+            return
+        self._ways.add(way)
+        way.on_end = self._ended
+        way.begin()
+
+    def _ended(self, way: Way) -> None:
+        self._ways.discard(way)
+        self._say(f"{self._remote.name}: session ended")
+
+
+class Way(asyncio.Protocol):
+    """A connection of llama-server, joined to a link: bytes go both ways as they come."""
+
+    def __init__(self, opened: Callable[[Way], None]) -> None:
+        self.far = Far(self)
+        self.near: asyncio.Transport | None = None
+        self.on_end: Callable[[Way], None] | None = None
+        self._opened = opened
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of asyncio: llama-server is there; it waits until the node is."""
+        near: asyncio.Transport = transport  # type: ignore[assignment]  # of uvloop: no base
+        near.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        near.set_write_buffer_limits(high=HIGH_BYTES)
+        near.pause_reading()
+        self.near = near
+        self._opened(self)
+
+    def begin(self) -> None:
+        """Let the bytes flow."""
+        if self.near is not None and not self.near.is_closing():
+            self.near.resume_reading()
+        else:
+            self.drop()
+
+    def data_received(self, data: bytes) -> None:
+        """Of asyncio."""
+        if self.far.transport is not None:
+            self.far.transport.write(data)
+
+    def pause_writing(self) -> None:
+        """Of asyncio."""
+        if self.far.transport is not None:
+            self.far.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Of asyncio."""
+        if self.far.transport is not None:
+            self.far.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Of asyncio."""
+        self.drop()
+
+    def drop(self) -> None:
+        """End both sides now."""
+        for transport in (self.near, self.far.transport):
+            if transport is not None:
+                transport.abort()
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end(self)
+
+
+class Far(asyncio.Protocol):
+    """The link's side of a :class:`Way`."""
+
+    def __init__(self, way: Way) -> None:
+        self.transport: asyncio.Transport | None = None
+        self._way = way
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of asyncio, and of the link that is handed over."""
+        transport.set_write_buffer_limits(high=HIGH_BYTES)  # type: ignore[attr-defined]
+        self.transport = transport  # type: ignore[assignment]  # of asyncio, of uvloop: no base
+
+    def data_received(self, data: bytes) -> None:
+        """Of asyncio."""
+        if self._way.near is not None:
+            self._way.near.write(data)
+
+    def pause_writing(self) -> None:
+        """Of asyncio."""
+        if self._way.near is not None:
+            self._way.near.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Of asyncio."""
+        if self._way.near is not None:
+            self._way.near.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Of asyncio."""
+        self._way.drop()
+
+
+def _text(answer: dict[str, Any], name: str) -> str:
+    """Return a node's own words, made fit for a line."""
+    said = answer.get(name)
+    return "".join(filter(str.isprintable, said))[:200] if isinstance(said, str) else "no reason"
