@@ -92,7 +92,7 @@ def listen_at(host: str, port: int) -> socket.socket:
     """
     dual = host == "::" and socket.has_dualstack_ipv6()
     if host == "::" and not dual:
-        host = "0.0.0.0"  # noqa: S104 # nosec B104 - no IPv6 here: every address is what was asked for
+        host = "0.0.0.0"  # noqa: S104 - no IPv6 here  # nosec B104
     try:
         family, _, _, _, place = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

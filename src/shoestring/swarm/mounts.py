@@ -19,7 +19,7 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x1, 0x2, 0x4, 0x8
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 MNT_DETACH = 2
 MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE = 442, -100, 0x8000
-SCAFFOLD = "/tmp"  # noqa: S108 # nosec B108 - a folder that is everywhere; covered in our namespace only
+SCAFFOLD = "/tmp"  # noqa: S108 - covered in our namespace only  # nosec B108
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

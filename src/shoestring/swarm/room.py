@@ -237,7 +237,7 @@ def _become_engine(plan: sandbox.Plan, port: int, output: int) -> NoReturn:
     # Python ignores SIGPIPE, and what is ignored stays so: without this, a client that hangs up
     # kills ggml-rpc-server.
     command = [word.replace("{port}", str(port)) for word in plan.command]
-    os.execve(command[0], command, plan.environment)  # noqa: S606 # nosec B606 - no shell is wanted
+    os.execve(command[0], command, plan.environment)  # noqa: S606 - no shell is wanted  # nosec B606
 
 
 def _prefer_as_victim() -> None:
