@@ -466,12 +466,18 @@ def test_what_an_ended_replica_admitted_is_not_forgotten_with_redis(
             assert new.state() == "lost"
             assert (await new.admit(ask(**limits))).refused == "rate_limit"
         clock.pass_window()
-        redis.delete("shoestring:gap")  # its minute is over, too
+        assert (await one.admit(ask(**limits))).refused is None
+        assert redis.llen("shoestring:hits:key:k") == 4  # told at once, should this one end, too
+        server.kill()  # once more
+        await one._look()
+        server.restart()
         one._others_until_s = one._own.now_s()
         await one._look()
+        assert (one.state(), redis.exists("shoestring:gap")) == ("lost", 1)
+        redis.delete("shoestring:gap")  # its minute is over
+        await one._look()
         assert one.state() == "ok"
-        # Redis's own clock has not moved: the three that it was told of lie in its window.
-        assert await count_admitted((one,), [ask(**limits) for _ in range(20)]) == 7
+        assert await count_admitted((one,), [ask(**limits) for _ in range(20)]) == 9
 
     with_replicas(server, 1, work, clock=clock)
 

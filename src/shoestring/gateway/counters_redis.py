@@ -6,8 +6,8 @@ place. While Redis is gone, hangs, loads or cannot write, each goes by its own c
 admitted in the last minute, what runs and what was spent; it counts nothing twice, for each
 request has a mark there, and what each replica spent a field of its own
 (:mod:`counters_replay`). What a replica had admitted that has ended since nobody can tell: where
-Redis came back empty, all go by their own copies until the minute after the loss is over (the
-*gap*).
+Redis came back empty, all go by their own copies for a minute (the *gap*), and tell Redis of what
+they admit.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ class RedisCounters:
         self._ended = 0  # replicas that others remember
         self._emptied = False
         self._was_ok = False
+        self._gap_begun = False
+        self._reached = False  # Redis, by the last look: it can be told of what is admitted
         self._turned = asyncio.Condition()
         self._wake = asyncio.Event()
         self._missed: set[str] = set()  # admitted or ended here since the replay began
@@ -141,6 +143,8 @@ class RedisCounters:
         verdict = self._own.decide(ask, Share(self._replicas, self._strict_until_s))
         if verdict.refused is None:
             self._missed.add(ask.id)
+            if self._reached and not in_doubt:
+                await self._tell_at_once(ask)
         elif in_doubt:
             self._void.append(ask)
         return verdict
@@ -196,7 +200,7 @@ class RedisCounters:
             LOG.warning("redis_lost", why=str(error), replicas=self._replicas)
             self._said_lost = True
         if self._state == "ok":
-            self._state = "lost"
+            self._state, self._reached = "lost", False
             self._own.keep()
             self._count(self._replicas)
             self._wake.set()
@@ -223,7 +227,10 @@ class RedisCounters:
             else:
                 await self._come_back()
         except RedisLostError as error:
-            self._others_until_s = None
+            if self._reached and self._state == "lost":  # once more, before it was back
+                self._gap_begun = False
+                self._count(self._replicas)
+            self._reached, self._others_until_s = False, None
             self._lose(error)
 
     async def _beat(self) -> None:
@@ -235,17 +242,21 @@ class RedisCounters:
     async def _come_back(self) -> None:
         for script in (ADMIT, SETTLE, BEAT, RESTORE):
             await self._line.ask("SCRIPT", "LOAD", script.text)
-        if await self._line.ask("EXISTS", f"{self._prefix}:gap"):
-            return
-        await self._replay(self._own.held())
+        gap_ms = await self._line.ask("PTTL", f"{self._prefix}:gap")
+        if not self._reached:
+            await self._replay(self._own.held())
+        await self._replay_missed()
         known, living, ended = await self._say_alive()
         self._emptied = self._emptied or (self._said_lost and not known)
+        self._reached = True
+        if gap_ms > 0:
+            self._be_strict(gap_ms / 1000)
+            return
         if self._awaits_others(living) or await self._begin_gap(living):
             return
-        self._ended, self._emptied, self._was_ok = ended, False, True
+        self._ended, self._emptied, self._gap_begun, self._was_ok = ended, False, False, True
         self._count(living)
-        while missed := self._missed:
-            await self._replay([held for held in self._own.held() if held.ask.id in missed])
+        await self._replay_missed()
         self._state, self._said_lost = "ok", False
         self._others_until_s = None
         LOG.info("redis_back", replicas=self._replicas)
@@ -253,8 +264,15 @@ class RedisCounters:
     def _count(self, living: int) -> None:
         """Note who lives; what others admit until now lies in a window for a minute more."""
         if max(living, self._replicas) + self._ended > 1:
-            self._strict_until_s = self._own.now_s() + WINDOW_S
+            self._be_strict(WINDOW_S)
         self._replicas = living
+
+    def _be_strict(self, for_s: float) -> None:
+        self._strict_until_s = max(self._strict_until_s, self._own.now_s() + for_s)
+
+    async def _replay_missed(self) -> None:
+        while missed := self._missed:
+            await self._replay([held for held in self._own.held() if held.ask.id in missed])
 
     async def _replay(self, held: list[Held]) -> None:
         self._missed = set()
@@ -277,14 +295,25 @@ class RedisCounters:
     async def _begin_gap(self, living: int) -> bool:
         """Whether requests of replicas that have ended may lie in a window and are not in Redis.
 
-        Then all are told so. A replica that has only begun knows of no others.
+        Then all are told so, once. A replica that has only begun knows of no others.
         """
-        left_s = self._strict_until_s - self._own.now_s()
         ended = self._ended or living < self._replicas
-        if not (self._emptied and self._was_ok and ended and left_s > 0):
+        if self._gap_begun or not (self._emptied and self._was_ok and ended):
             return False
-        await self._line.ask("SET", f"{self._prefix}:gap", 1, "PX", math.ceil(left_s * 1000), "NX")
+        await self._line.ask("SET", f"{self._prefix}:gap", 1, "PX", math.ceil(WINDOW_S * 1000))
+        self._gap_begun = True
+        self._be_strict(WINDOW_S)
         return True
+
+    async def _tell_at_once(self, ask: Ask) -> None:
+        """Have Redis know of what was admitted here, should this replica end before it is back."""
+        try:
+            await self._line.run(ADMIT, names(self._prefix, ask), asked(ask, self._replica, 0.0))
+        except RedisLostError:
+            return  # it is told once it is reached again
+        except asyncio.CancelledError:
+            self._own.finish(ask.id, 0)
+            raise
 
     async def _say_alive(self) -> tuple[bool, int, int]:
         running = [
