@@ -42,6 +42,7 @@ COMMANDS = {
     "run": ("shoestring.measure.cli", "Measure a model with a suite, and keep every raw event."),
     "screenshots": ("shoestring.stack.cli", "Take the pictures that prove a node."),
     "serve": ("shoestring.gateway.cli", "Serve engines to others: keys, limits, a dashboard."),
+    "swarm": ("shoestring.swarm.cli", "Compute layers on peers' machines; serve yours to them."),
     "status": (
         "shoestring.stack.cli",
         "Show the node: what runs, since when, how often restarted.",

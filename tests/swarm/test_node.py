@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from shoestring.digests import file_sha256
+from shoestring.hardware.devices import Device
 from shoestring.swarm.addresses import PeerAddress
 from shoestring.swarm.firewall import Rules
 from shoestring.swarm.link import LinkError
@@ -24,6 +25,7 @@ from tests.swarm.nodes import HEAR_S, Node
 
 GIB = 1 << 30
 RULES = Rules(memory_bytes=4 * GIB, device_memory_bytes=4 * GIB)
+DEVICE = Device("cpu", "cpu", "a processor", 8 * GIB, 20e9, None, None, 0.0, None, "a test")
 pytestmark = pytest.mark.engine
 
 
@@ -47,8 +49,7 @@ async def serving(owner, *, sessions=1):
     program = need_program("ggml-rpc-server")
     digest = file_sha256(program)
     settings = WorkerSettings(program, digest, threads=1)
-    offer = Offer(RULES, digest, device="", title="a processor", threads=1,
-                  bandwidth_bytes_per_s=None)  # fmt: skip
+    offer = Offer(RULES, digest, DEVICE, threads=1)
     owner.news = asyncio.Event()
 
     def say(line):

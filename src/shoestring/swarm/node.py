@@ -17,6 +17,7 @@ from shoestring.swarm.wire import VERSION
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from shoestring.hardware.devices import Device
     from shoestring.swarm.firewall import Rules
     from shoestring.swarm.link import Link
     from shoestring.swarm.peers import Peers
@@ -35,18 +36,14 @@ class Offer:
     Attributes:
         rules: of the firewall.
         engine_sha256: of its worker's program.
-        device: of the worker, as llama.cpp names it; empty: the processor.
-        title: of the device, for readers.
+        device: that its worker computes on.
         threads: of the worker.
-        bandwidth_bytes_per_s: at which the device reads its memory; None: not measured.
     """
 
     rules: Rules
     engine_sha256: str
-    device: str
-    title: str
+    device: Device
     threads: int
-    bandwidth_bytes_per_s: float | None
 
     def words(self) -> dict[str, Any]:
         """Return what peers are told of it."""
@@ -54,11 +51,12 @@ class Offer:
             "version": version("shoestring"),
             "rpc": list(VERSION),
             "engine_sha256": self.engine_sha256,
-            "device": self.device,
-            "title": self.title,
+            "title": self.device.title,
+            "generation": self.device.generation,
+            "bandwidth_bytes_per_s": self.device.bandwidth_bytes_per_s,
+            "compute_flops": self.device.compute_flops,
             "threads": self.threads,
             "memory_bytes": self.rules.memory_bytes,
-            "bandwidth_bytes_per_s": self.bandwidth_bytes_per_s,
         }
 
 

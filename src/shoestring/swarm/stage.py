@@ -65,7 +65,8 @@ async def open_session(identity: Identity, remote: Remote) -> Link:
         raise
     if answer.get("ok") is not True:
         link.abort()
-        raise RefusedError(_text(answer, "reason"), f"{remote.name}: {_text(answer, 'message')}")
+        message = f"{remote.name}: {printable(answer.get('message'))}"
+        raise RefusedError(printable(answer.get("reason")), message)
     return link
 
 
@@ -218,7 +219,6 @@ class Far(asyncio.Protocol):
         self._way.drop()
 
 
-def _text(answer: dict[str, Any], name: str) -> str:
-    """Return a node's own words, made fit for a line."""
-    said = answer.get(name)
-    return "".join(filter(str.isprintable, said))[:200] if isinstance(said, str) else "no reason"
+def printable(said: Any) -> str:
+    """Return another side's own words, made fit for a line."""
+    return "".join(filter(str.isprintable, said))[:200] if isinstance(said, str) else "not told"
