@@ -86,6 +86,8 @@ def with_replicas(
                 await replica._beat()
                 assert (replica.state(), replica.replicas()) == ("ok", count)
             clock.pass_window()
+            for replica in replicas:
+                await replica._beat()
             return await work(*replicas)
 
     return asyncio.run(run())
@@ -418,8 +420,7 @@ def test_a_replica_waits_for_what_the_others_have_to_tell(server: RedisServer, r
 
     async def work(*replicas: RedisCounters) -> None:
         one, other = replicas
-        for replica in replicas:
-            replica._life.cancel()
+        stand_still(*replicas)
         assert await count_admitted(replicas, [ask(**limits) for _ in range(8)]) == 8
         server.kill()
         assert await count_admitted(replicas, [ask(**limits) for _ in range(8)]) == 0
@@ -433,6 +434,17 @@ def test_a_replica_waits_for_what_the_others_have_to_tell(server: RedisServer, r
         assert redis.llen("shoestring:hits:key:k") == 8
 
     with_replicas(server, 2, work)
+
+
+def stand_still(*replicas: RedisCounters) -> None:
+    """Let replicas look at Redis only when they are told to."""
+    for replica in replicas:
+        replica._life.cancel()
+
+
+def trust(redis: Redis) -> None:
+    """Let the minute be over in which a new epoch is not trusted."""
+    redis.hset("shoestring:epoch", "trusted", 0)
 
 
 @pytest.mark.parametrize("in_order", [True, False])
@@ -453,11 +465,10 @@ def test_what_an_ended_replica_admitted_is_not_forgotten_with_redis(
         if in_order:
             await one._beat()
         assert await count_admitted((one,), [ask(**limits) for _ in range(3)]) == 3
-        one._life.cancel()
+        stand_still(one)
         server.kill()
         assert (await one.admit(ask(**limits))).refused == "rate_limit"
         server.restart()
-        one._others_until_s = one._own.now_s()  # it has waited for the others
         for _ in range(2):
             await one._look()
             assert one.state() == "lost"
@@ -468,18 +479,76 @@ def test_what_an_ended_replica_admitted_is_not_forgotten_with_redis(
         clock.pass_window()
         assert (await one.admit(ask(**limits))).refused is None
         assert redis.llen("shoestring:hits:key:k") == 4  # told at once, should this one end, too
-        server.kill()  # once more
-        await one._look()
-        server.restart()
-        one._others_until_s = one._own.now_s()
-        await one._look()
-        assert (one.state(), redis.exists("shoestring:gap")) == ("lost", 1)
-        redis.delete("shoestring:gap")  # its minute is over
+        trust(redis)
         await one._look()
         assert one.state() == "ok"
-        assert await count_admitted((one,), [ask(**limits) for _ in range(20)]) == 9
+        # Redis's own clock has not moved: all that it was told of lies in its window.
+        assert await count_admitted((one,), [ask(**limits) for _ in range(20)]) == 6
 
     with_replicas(server, 1, work, clock=clock)
+
+
+@pytest.mark.usefixtures("redis")
+@pytest.mark.parametrize("early", [True, False])
+def test_a_new_replica_in_a_dead_ones_place_hides_nothing(server: RedisServer, early: bool):  # noqa: FBT001
+    """As many live as before, but one of them cannot tell what the dead one had admitted."""
+    limits = {"requests_per_minute": 10}
+
+    async def work(one: RedisCounters, dead: RedisCounters) -> None:
+        stand_still(one, dead)
+        assert await count_admitted((dead,), [ask(**limits) for _ in range(6)]) == 6
+        assert await count_admitted((one,), [ask(**limits) for _ in range(3)]) == 3
+        server.kill()
+        assert (await one.admit(ask(**limits))).refused == "rate_limit"
+        server.restart()
+        if not early:
+            await one._look()
+        async with RedisCounters(server.url) as new:
+            await one._look()
+            await new._look()
+            assert await count_admitted((one, new), [ask(**limits) for _ in range(40)]) == 0
+
+    with_replicas(server, 2, work)
+
+
+@pytest.mark.usefixtures("redis")
+def test_a_replica_that_slept_through_the_loss_is_told_at_its_next_request(server: RedisServer):
+    """Another one has told the emptied Redis of its own; what this one admitted is not there."""
+    limits = {"requests_per_minute": 10}
+
+    async def work(one: RedisCounters, other: RedisCounters) -> None:
+        stand_still(one, other)
+        for replica in (one, other):
+            assert await count_admitted((replica,), [ask(**limits) for _ in range(5)]) == 5
+        server.kill()
+        server.restart()
+        for _ in range(2):
+            await other._look()
+        assert await count_admitted((one, other), [ask(**limits) for _ in range(20)]) == 0
+        for replica in (one, other):
+            await replica._look()
+        assert await count_admitted((one, other), [ask(**limits) for _ in range(20)]) == 0
+
+    with_replicas(server, 2, work)
+
+
+def test_redis_lost_again_between_two_looks_is_noticed(server: RedisServer, redis: Redis):
+    """It answers as if nothing had been, and knows nothing of what it was told before."""
+    limits = {"requests_per_minute": 10}
+
+    async def work(one: RedisCounters, dead: RedisCounters) -> None:
+        stand_still(one, dead)
+        assert await count_admitted((dead,), [ask(**limits) for _ in range(3)]) == 3
+        assert await count_admitted((one,), [ask(**limits) for _ in range(6)]) == 6
+        for _ in range(2):
+            server.kill()
+            server.restart()
+            for _ in range(3):
+                await one._look()
+            assert (one.state(), redis.llen("shoestring:hits:key:k")) == ("lost", 6)
+            assert await count_admitted((one,), [ask(**limits) for _ in range(20)]) == 0
+
+    with_replicas(server, 2, work)
 
 
 @pytest.mark.usefixtures("redis")
@@ -525,8 +594,7 @@ def test_who_notices_first_that_redis_was_emptied_waits_for_the_others(
     """The emptied list of replicas names nobody else; it does not forget that there were two."""
 
     async def work(one: RedisCounters, other: RedisCounters) -> None:
-        for replica in (one, other):
-            replica._life.cancel()
+        stand_still(one, other)
         redis.flushall()
         await one._look()
         await one._look()

@@ -120,10 +120,16 @@ class Line:
     """A client on a bare socket, which does only what it is told."""
 
     def __init__(
-        self, bench: Bench, model: str, *, buffer_bytes: int | None = None, **more: Any
+        self,
+        bench: Bench,
+        model: str,
+        *,
+        buffer_bytes: int | None = None,
+        content: str = "hello",
+        **more: Any,
     ) -> None:
         address = bench.gateway.url.removeprefix("http://").split(":")
-        messages = [{"role": "user", "content": "hello"}]
+        messages = [{"role": "user", "content": content}]
         body = json.dumps({"model": model, "messages": messages, **more})
         self.request_id = f"line-{next(REQUESTS)}"
         self.seen = b""
@@ -134,8 +140,9 @@ class Line:
         self._socket.connect((address[0], int(address[1])))
         self._socket.sendall(
             f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bench.gateway.key}\r\n"
-            f"X-Request-ID: {self.request_id}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+            f"X-Request-ID: {self.request_id}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         )
+        self._socket.sendall(body.encode())
 
     def read_until(self, mark: bytes) -> bytes:
         """Read on until this stands in what was sent, and return all of it."""
@@ -216,6 +223,15 @@ def test_who_leaves_ends_the_work(bench: Bench, web: requests.Session, *, stream
     assert answers_fast(bench, web, "narrow")
     noted = bench.gateway.noted(client.request_id)
     assert (noted["status"], noted["failure"]) == (499, "client_left")
+
+
+def test_who_leaves_after_a_long_question_is_noticed(bench: Bench):
+    """The server stops reading above 64 kB of a body, and has to go on to see an end."""
+    name, model = endless()
+    client = Line(bench, f"narrow-{name}", stream=True, content="a " * 50_000)
+    client.read_until(b"w0 ")
+    client.close()
+    until(lambda: ended_early(bench, model), True)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BRACKETED: Final = re.compile(r"\[([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)\](?::[0-9]{1,5})?")
 IPV4_PORT: Final = re.compile(r"([0-9.]+):[0-9]{1,5}")
 MAX_HOPS: Final = 16
+LONGEST: Final = 64  # an IPv6 address in brackets with a port has 47 characters
 IPV6_CUSTOMER_BITS: Final = 64  # what one customer has at least (RFC 6177): one caller, not 2**64
 
 Address = IPv4Address | IPv6Address
@@ -88,7 +89,7 @@ def _from_the_right(forwarded: Sequence[str]) -> Iterator[str]:
 def _parse_hop(hop: str) -> Address | None:
     """Read what a proxy wrote: an address, perhaps with a port, IPv6 then in brackets."""
     text = hop.strip(" \t")
-    if "%" in text:  # a zone means nothing on another machine
+    if "%" in text or len(text) > LONGEST:  # a zone means nothing on another machine
         return None
     with_port = BRACKETED.fullmatch(text) or IPV4_PORT.fullmatch(text)
     return parse_address(with_port[1] if with_port else text)

@@ -6,14 +6,14 @@ place. While Redis is gone, hangs, loads or cannot write, each goes by its own c
 admitted in the last minute, what runs and what was spent; it counts nothing twice, for each
 request has a mark there, and what each replica spent a field of its own
 (:mod:`counters_replay`). What a replica had admitted that has ended since nobody can tell: where
-Redis came back empty, all go by their own copies for a minute (the *gap*), and tell Redis of what
-they admit.
+Redis came back empty, its *epoch* is another one, and all go by their own copies until everyone
+that was seen in the last minute has told, or a minute is over; what they admit it is told at once
+(beat.lua).
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -30,6 +30,7 @@ from shoestring.gateway.counters_scripts import (
     RUNNING_BELIEVED_S,
     SETTLE,
     asked,
+    asked_of,
     budget_name,
     heard,
     names,
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
 BEAT_S: Final = 2.0
 BELIEVED_S: Final = 10.0  # a replica, after its last beat
 RETRY_S: Final = 0.25
+BEGINNERS_S: Final = 1.0
+NOWHERE: Final = "-"
+PASSES: Final = 3  # what comes while it is told is told again, but not for ever
 LOG = structlog.get_logger()
 
 
@@ -60,6 +64,8 @@ class RedisCounters:
         replicas: how many there are, as long as Redis has not told: two, or why share a book?
         own: this replica's own book.
         patience_s: the longest that a request waits for Redis.
+        distrust_s: how long an emptied Redis is not asked: until what nobody can tell it of is
+            over.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class RedisCounters:
         replicas: int = 2,
         own: MemoryCounters | None = None,
         patience_s: float = PATIENCE_S,
+        distrust_s: float = WINDOW_S,
     ) -> None:
         self._line = RedisLine(url, patience_s=patience_s)
         self._prefix = prefix
@@ -78,12 +85,10 @@ class RedisCounters:
         self._replicas = replicas
         self._state: State = "lost"
         self._said_lost = False
-        self._others_until_s: float | None = None
         self._strict_until_s = self._own.now_s() + WINDOW_S
-        self._ended = 0  # replicas that others remember
-        self._emptied = False
-        self._was_ok = False
-        self._gap_begun = False
+        self._distrust_s = distrust_s
+        self._epoch = ""  # of the Redis that we were in last
+        self._seen: dict[str, float] = {}  # replicas, and when they were last alive
         self._reached = False  # Redis, by the last look: it can be told of what is admitted
         self._turned = asyncio.Condition()
         self._wake = asyncio.Event()
@@ -108,7 +113,7 @@ class RedisCounters:
             await self._life
         if self._state == "ok":
             with suppress(RedisLostError):  # then it forgets us after a while
-                await self._line.run(BEAT, [f"{self._prefix}:replicas"], [self._replica, -1e-3, 0])
+                await self._line.ask("ZREM", f"{self._prefix}:replicas", self._replica)
         await self._line.close()
 
     def state(self) -> State:
@@ -130,7 +135,9 @@ class RedisCounters:
         if self._state == "ok":
             try:
                 reply = await self._line.run(
-                    ADMIT, names(self._prefix, ask), asked(ask, self._replica)
+                    ADMIT,
+                    asked_of(self._prefix, ask),
+                    asked(ask, self._replica, epoch=self._epoch),
                 )
             except RedisLostError as error:
                 self._lose(error)
@@ -228,51 +235,51 @@ class RedisCounters:
                 await self._come_back()
         except RedisLostError as error:
             if self._reached and self._state == "lost":  # once more, before it was back
-                self._gap_begun = False
+                self._own.keep()
                 self._count(self._replicas)
-            self._reached, self._others_until_s = False, None
+            self._reached = False
             self._lose(error)
 
     async def _beat(self) -> None:
-        known, living, self._ended = await self._say_alive()
-        if not known:
-            raise RedisLostError("Redis forgot this replica: it was emptied, or we were stopped")
+        epoch, distrusted_s, living = await self._say_alive()
+        if epoch != self._epoch or distrusted_s:
+            raise RedisLostError("Redis was emptied: it does not know what was admitted before")
         self._count(living)
 
     async def _come_back(self) -> None:
         for script in (ADMIT, SETTLE, BEAT, RESTORE):
             await self._line.ask("SCRIPT", "LOAD", script.text)
-        gap_ms = await self._line.ask("PTTL", f"{self._prefix}:gap")
-        if not self._reached:
-            await self._replay(self._own.held())
-        await self._replay_missed()
-        known, living, ended = await self._say_alive()
-        self._emptied = self._emptied or (self._said_lost and not known)
-        self._reached = True
-        if gap_ms > 0:
-            self._be_strict(gap_ms / 1000)
+        await self._replay_missed(self._own.held() if not self._reached else [])
+        epoch, distrusted_s, living = await self._say_alive()
+        if self._reached and epoch != self._epoch:
+            raise RedisLostError("Redis was emptied again before it was back")
+        self._epoch, self._reached = epoch, True
+        if distrusted_s:
+            self._be_strict(distrusted_s)
             return
-        if self._awaits_others(living) or await self._begin_gap(living):
-            return
-        self._ended, self._emptied, self._gap_begun, self._was_ok = ended, False, False, True
         self._count(living)
-        await self._replay_missed()
+        await self._replay_missed([])
         self._state, self._said_lost = "ok", False
-        self._others_until_s = None
         LOG.info("redis_back", replicas=self._replicas)
+        await self._replay_missed([])
 
     def _count(self, living: int) -> None:
         """Note who lives; what others admit until now lies in a window for a minute more."""
-        if max(living, self._replicas) + self._ended > 1:
+        if max(living, self._replicas) > 1:
             self._be_strict(WINDOW_S)
         self._replicas = living
 
     def _be_strict(self, for_s: float) -> None:
         self._strict_until_s = max(self._strict_until_s, self._own.now_s() + for_s)
 
-    async def _replay_missed(self) -> None:
-        while missed := self._missed:
-            await self._replay([held for held in self._own.held() if held.ask.id in missed])
+    async def _replay_missed(self, held: list[Held]) -> None:
+        """Tell of these, and of what was admitted or has ended here meanwhile."""
+        for _ in range(PASSES):
+            missed = [one for one in self._own.held() if one.ask.id in self._missed]
+            if not (held or missed or self._void):
+                return
+            await self._replay([*held, *missed])
+            held = []
 
     async def _replay(self, held: list[Held]) -> None:
         self._missed = set()
@@ -285,45 +292,41 @@ class RedisCounters:
             raise
         await restore(self._line, self._prefix, self._replica, self._own.spent())
 
-    def _awaits_others(self, living: int) -> bool:
-        """Whether Redis may still miss what other replicas admitted: then our share holds on."""
-        now_s = self._own.now_s()
-        if self._others_until_s is None:
-            self._others_until_s = now_s + BELIEVED_S
-        return self._said_lost and living < self._replicas and now_s < self._others_until_s
-
-    async def _begin_gap(self, living: int) -> bool:
-        """Whether requests of replicas that have ended may lie in a window and are not in Redis.
-
-        Then all are told so, once. A replica that has only begun knows of no others.
-        """
-        ended = self._ended or living < self._replicas
-        if self._gap_begun or not (self._emptied and self._was_ok and ended):
-            return False
-        await self._line.ask("SET", f"{self._prefix}:gap", 1, "PX", math.ceil(WINDOW_S * 1000))
-        self._gap_begun = True
-        self._be_strict(WINDOW_S)
-        return True
-
     async def _tell_at_once(self, ask: Ask) -> None:
         """Have Redis know of what was admitted here, should this replica end before it is back."""
         try:
-            await self._line.run(ADMIT, names(self._prefix, ask), asked(ask, self._replica, 0.0))
+            told = asked(ask, self._replica, age_s=0.0)
+            await self._line.run(ADMIT, asked_of(self._prefix, ask), told)
         except RedisLostError:
-            return  # it is told once it is reached again
+            self._wake.set()  # it is told once it is reached again
         except asyncio.CancelledError:
             self._own.finish(ask.id, 0)
+            self._missed.add(ask.id)
             raise
 
-    async def _say_alive(self) -> tuple[bool, int, int]:
+    async def _say_alive(self) -> tuple[str, float, int]:
+        """Return the epoch, the seconds until it is trusted, and how many replicas live."""
         running = [
             (name, held.ask.id)
             for held in self._own.held()
             if held.settled_s is None
             for name in running_in(self._prefix, held.ask)
         ]
-        keys = [f"{self._prefix}:replicas", *(name for name, _ in running)]
-        args: list[str | float] = [self._replica, BELIEVED_S, RUNNING_BELIEVED_S]
+        # One that has begun while Redis was gone leaves those time who have been in it.
+        came_from = self._epoch or (NOWHERE if self._said_lost else "")
+        distrust_s = self._distrust_s if self._epoch else BEGINNERS_S
+        seen = self._seen_lately() if self._epoch else []
+        keys = [f"{self._prefix}:{name}" for name in ("replicas", "epoch", "awaited", "told")]
+        args: list[str | float] = [self._replica, BELIEVED_S, RUNNING_BELIEVED_S, came_from]
+        args += [secrets.token_hex(8), distrust_s, len(seen), *seen]
         args += [request for _, request in running]
-        known, living, ended = await self._line.run(BEAT, keys, args)
-        return bool(known), int(living), int(ended)
+        told = await self._line.run(BEAT, [*keys, *(name for name, _ in running)], args)
+        epoch, distrusted_s, living = told
+        self._seen |= dict.fromkeys(living, self._own.now_s())
+        return str(epoch), float(distrusted_s), len(living)
+
+    def _seen_lately(self) -> list[str]:
+        """Return who was alive in the last minute, this replica among them."""
+        since_s = self._own.now_s() - WINDOW_S
+        self._seen = {name: at_s for name, at_s in self._seen.items() if at_s > since_s}
+        return list({self._replica: None, **dict.fromkeys(self._seen)})

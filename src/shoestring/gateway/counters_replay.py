@@ -16,6 +16,7 @@ from shoestring.gateway.counters_scripts import (
     RESTORE,
     SETTLE,
     asked,
+    asked_of,
     budget_name,
     names,
     settled,
@@ -82,7 +83,8 @@ def _told(
     line: RedisLine, prefix: str, replica: str, now_s: float, held: Held
 ) -> Iterator[asyncio.Future[Any]]:
     keys = names(prefix, held.ask)
-    yield line.run(ADMIT, keys, asked(held.ask, replica, now_s - held.at_s))
+    admitted = asked(held.ask, replica, age_s=now_s - held.at_s)
+    yield line.run(ADMIT, asked_of(prefix, held.ask), admitted)
     if held.settled_s is not None:
         yield line.run(
             SETTLE, keys, settled(held.ask, held.used_tokens, "", now_s - held.settled_s)

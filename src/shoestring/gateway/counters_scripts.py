@@ -42,7 +42,7 @@ RESTORE: Final = _script("restore")
 
 
 def names(prefix: str, ask: Ask) -> list[str]:
-    """Return the names of all that a request is counted in, as admit.lua lists them."""
+    """Return the names of all that a request is counted in, as settle.lua lists them."""
     budget = ask.budget.name if ask.budget else ""
     return [
         f"{prefix}:mark:{ask.id}",
@@ -54,6 +54,16 @@ def names(prefix: str, ask: Ask) -> list[str]:
         f"{prefix}:hits:address:{ask.address}",
         f"{prefix}:running:address:{ask.address}",
     ]
+
+
+def asked_of(prefix: str, ask: Ask) -> list[str]:
+    """Return the names that admit.lua is given."""
+    return [*names(prefix, ask), epoch_name(prefix)]
+
+
+def epoch_name(prefix: str) -> str:
+    """Return the name of what says since when all is counted."""
+    return f"{prefix}:epoch"
 
 
 def budget_name(prefix: str, budget: str) -> str:
@@ -68,12 +78,13 @@ def running_in(prefix: str, ask: Ask) -> list[str]:
     return [name for name, limit in limits if limit is not None]
 
 
-def asked(ask: Ask, replica: str, age_s: float = -1) -> list[str | float]:
+def asked(ask: Ask, replica: str, *, epoch: str = "", age_s: float = -1.0) -> list[str | float]:
     """Return the arguments of admit.lua.
 
     Args:
         ask: the request.
         replica: where it came.
+        epoch: that a question is asked of.
         age_s: how long ago it was admitted there; negative: it asks to be.
     """
     limits = (
@@ -93,6 +104,7 @@ def asked(ask: Ask, replica: str, age_s: float = -1) -> list[str | float]:
         replica,
         RUNNING_BELIEVED_S,
         age_s,
+        epoch,
     ]
 
 

@@ -7,12 +7,14 @@ size and time each and of size together, and only then handed on.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from structlog.contextvars import bind_contextvars
 
 from shoestring.gateway.addresses import client_address, limit_address
+from shoestring.gateway.client import ClientStalledError
 from shoestring.gateway.errors import Refusal, error_for
 from shoestring.gateway.logs import request_id as new_request_id
 from shoestring.gateway.sessions import cookie_in
@@ -89,7 +91,9 @@ class Gate:
         except Refusal as refusal:
             self._gateway.refused(refusal)
             client.headers["connection"] = "close"
-            await client.refuse(refusal, error_for(scope["path"], refusal))
+            with suppress(ClientStalledError):  # its connection is gone
+                await client.refuse(refusal, error_for(scope["path"], refusal))
+            client.leave()
             return
         await self._app(scope, receive, send)
 

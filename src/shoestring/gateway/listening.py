@@ -18,6 +18,8 @@ from shoestring.gateway.client import LINE, Line
 if TYPE_CHECKING:
     import asyncio
 
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
 
 MOST_QUEUED = 8
 """Requests that a client may send before the first is answered."""
@@ -38,6 +40,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._line = Line(transport.abort)
+        self._running: RequestResponseCycle | None = None
         self._patience = self.loop.call_later(self.head_timeout_s, self._too_slow)
         self._unread: asyncio.TimerHandle | None = None
         if self.limit_concurrency is not None and len(self.connections) > self.limit_concurrency:
@@ -48,6 +51,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._patience.cancel()
         if self._unread is not None:
             self._unread.cancel()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True  # uvicorn tells the newest of queued requests only
         super().connection_lost(exc)
         self._line.lose()
 
@@ -62,6 +67,12 @@ class BoundedProtocol(HttpToolsProtocol):
         """Leave the body out of that count."""
         self._head_bytes -= len(body)
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The body is there: read on, for who leaves is seen only by reading."""
+        super().on_message_complete()
+        if not self.pipeline:
+            self.flow.resume_reading()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; trailers, which nobody reads, are let go."""
@@ -87,6 +98,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._drop()
             return
         super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def pause_writing(self) -> None:
         """The client does not read: it has a time to begin again."""

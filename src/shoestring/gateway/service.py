@@ -207,16 +207,19 @@ class Gateway:
             output_tokens=tally.used.output_tokens,
             answered_by=tally.answered_by,
         )
-        if not self._ended:
-            asyncio.get_running_loop().call_later(COUNT_WITHIN_S, self.count)
         self._ended.append((outcome, ask.body.get("messages") or ask.body.get("prompt")))
+        if self.draining:
+            self.count()  # the process may end before a moment is over
+        elif len(self._ended) == 1:
+            asyncio.get_running_loop().call_later(COUNT_WITHIN_S, self.count)
 
     def count(self) -> None:
         """Count and log the requests that have ended."""
         ended, self._ended = self._ended, []
-        for outcome, prompt in ended:
+        for outcome, _ in ended:
             self.metrics.ended(outcome)
             self.activity.note(outcome)
+        for outcome, prompt in ended:
             log_request(outcome, prompt=prompt)
 
     def ready(self) -> bool:

@@ -3,14 +3,15 @@
 -- one hit) and `counted` (the oldest in the window, and how many lie in it).
 --
 -- KEYS: the request's mark; of its key: hits, tokens, their sum, running; the budget;
---       of its address: hits, running.
+--       of its address: hits, running; the epoch.
 -- ARGV: id, tokens, six limits (-1: none; hits, tokens, running, budget, address hits, address
 --       running), seconds left of the budget's period (-1: no end), replica, seconds that a running
 --       request is believed, age in seconds (-1: a question; else it was admitted that long ago
---       while we were out of reach, and its budget is counted apart).
+--       while we were out of reach, and its budget is counted apart), the epoch that it is asked of.
+-- Error: FORGOTTEN, to a question of another epoch or of one that is not trusted yet (beat.lua).
 -- Returns: reason ('': admitted), seconds to wait (-1: for ever), counts of the six, and how long
 --       ago the newest hit and the newest tokens of the key were.
-local mark, hits, tokens, sum, running, budget, address_hits, address_running = unpack(KEYS)
+local mark, hits, tokens, sum, running, budget, address_hits, address_running, epoch = unpack(KEYS)
 local id, amount, replica = ARGV[1], tonumber(ARGV[2]), ARGV[10]
 local limit = {}
 for i = 1, 6 do limit[i] = tonumber(ARGV[i + 2]) end
@@ -19,6 +20,13 @@ local WINDOW, GUESS = 60, 1
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 local function exact(number) return string.format('%.6f', number) end
+
+if age < 0 then
+  local id, trusted = unpack(redis.call('HMGET', epoch, 'id', 'trusted'))
+  if id ~= ARGV[13] or tonumber(trusted) > now then
+    return redis.error_reply('FORGOTTEN what was admitted before may not be here')
+  end
+end
 
 local function count_hits(key, most)
   if most < 0 then return 0 end
