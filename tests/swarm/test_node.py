@@ -12,9 +12,10 @@ from shoestring.hardware.devices import Device
 from shoestring.swarm.addresses import PeerAddress
 from shoestring.swarm.firewall import Rules
 from shoestring.swarm.link import LinkError
+from shoestring.swarm.node import IDLE_S, Offer
 from shoestring.swarm.node import Node as Agent
-from shoestring.swarm.node import Offer
-from shoestring.swarm.queueing import MAX_WAITING_PER_PEER, BusyError, Turns
+from shoestring.swarm.queueing import MAX_WAITING_PER_PEER, BusyError, GoneError, Turns
+from shoestring.swarm.session import Session
 from shoestring.swarm.stage import RefusedError, Remote, Stage, open_session
 from shoestring.swarm.wire import Command, request
 from shoestring.swarm.worker_pool import WorkerPool
@@ -44,7 +45,7 @@ def friend(tmp_path, owner):
 
 
 @asynccontextmanager
-async def serving(owner, *, sessions=1):
+async def serving(owner, *, sessions=1, idle_s=IDLE_S):
     """Let the node serve; yields where, as its friends know it."""
     program = need_program("ggml-rpc-server")
     digest = file_sha256(program)
@@ -57,7 +58,7 @@ async def serving(owner, *, sessions=1):
         owner.news.set()
 
     async with WorkerPool(settings) as pool:
-        agent = Agent(owner.peers, pool, offer, sessions=sessions, say=say)
+        agent = Agent(owner.peers, pool, offer, sessions=sessions, idle_s=idle_s, say=say)
         async with owner.listener(agent.answer) as listener:
             address = PeerAddress(owner.identity.id, "127.0.0.1", listener.port)
             yield Remote("owner", address, owner.identity.certificate)
@@ -167,12 +168,90 @@ def test_a_dead_worker_ends_its_session_alone(owner, friend):
             for child in [child for child in below if child.name() == program.name]:
                 with suppress(psutil.NoSuchProcess):
                     child.kill()
-            with pytest.raises(LinkError, match="ended"):
+            with pytest.raises(LinkError) as lost:
                 await link.hear(HEAR_S)
+            assert lost.value.reason == "closed"
             (await open_session(friend.identity, remote)).abort()
 
     asyncio.run(kill())
     assert re.search("session of a friend ended: .*(killed|SIGKILL|worker)", owner.said[0])
+
+
+@pytest.mark.parametrize("owed", [False, True])
+def test_who_asks_and_does_not_read_is_not_read_from(owed):
+    """Answers that are made by the agent itself would pile up in it."""
+
+    class Transport(asyncio.Transport):
+        reading = True
+
+        def is_reading(self):
+            return self.reading
+
+        def pause_reading(self):
+            self.reading = False
+
+        def resume_reading(self):
+            self.reading = True
+
+        def is_closing(self):
+            return False
+
+        def set_write_buffer_limits(self, high=None, low=None):
+            pass
+
+        def write(self, data):
+            pass
+
+    async def flood():
+        session = Session(RULES)
+        for side in (session.client, session.worker):
+            side.connection_made(Transport())
+        session.take_requests(request(Command.HELLO, bytes(24)))
+        if not owed:
+            session.take_answers((28).to_bytes(8, "little") + bytes([7, 0, 0]) + bytes(25))
+            session.client.pause_writing()
+        session.take_requests(request(Command.PING, bytes(8)) * 5_000)
+        return session.client.transport.reading
+
+    assert not asyncio.run(flood())
+
+
+def test_a_session_that_says_nothing_is_ended(owner, friend):
+    """Others wait for its place."""
+
+    async def idle():
+        async with serving(owner, idle_s=0.1) as remote:
+            link = await open_session(friend.identity, remote)
+            ended = asyncio.get_running_loop().create_future()
+
+            class Silent(asyncio.Protocol):
+                def connection_lost(self, exc):
+                    ended.set_result(exc)
+
+            link.hand_over(Silent()).write(request(Command.HELLO, bytes(24)))
+            await asyncio.wait_for(ended, HEAR_S)
+            await until_said(owner, "nothing was said")
+
+    asyncio.run(idle())
+
+
+def test_who_hangs_up_while_waiting_leaves_the_queue():
+    """Else its own next tries would find its places taken."""
+
+    async def scenario():
+        turns, served = Turns(1), []
+
+        async def come():
+            async with turns.place("a", asyncio.create_task(asyncio.sleep(0))):
+                served.append("a")
+
+        async with turns.place("x"):
+            with pytest.raises(GoneError):
+                await come()
+            assert turns.waiting == 0
+        assert (served, turns.free) == ([], 1)
+
+    asyncio.run(scenario())
 
 
 def test_sessions_wait_in_turns_between_peers():

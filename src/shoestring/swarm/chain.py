@@ -85,9 +85,13 @@ def plan_chain(
         raise BadValueError(
             f"{found.name} does not fit here and on {len(seen)} peers: {'; '.join(plan.rejected)}"
         )
-    by_name = {one.device.name: one for one in seen}
-    used = [placed.name for placed in plan.placed if placed.output or _has_layers(placed.layers)]
-    return Chain(plan, tuple(by_name[name] for name in used if name in by_name))
+    stages = tuple(
+        one
+        for placed in plan.placed
+        for one in seen
+        if placed.device is one.device and (placed.output or _has_layers(placed.layers))
+    )
+    return Chain(plan, stages)
 
 
 @asynccontextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from shoestring.errors import BadValueError, MissingError
+from shoestring.errors import BadValueError, EngineLostError, MissingError
 
 if TYPE_CHECKING:
+    from shoestring.engines.protocol import Engine
     from shoestring.hardware.devices import Device
     from shoestring.swarm.chain import Chain
     from shoestring.swarm.node import Offer
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 PORT: Final = 7433
 HOUR_S: Final = 3600.0
+LOOK_S: Final = 1.0
+SPARE_BYTES: Final = 512 << 20
 SHARE: Final = 10
 """Of a device's memory a node gives a tenth, unless its owner says otherwise."""
 RIGHTS: Final[dict[str, tuple[Right, ...]]] = {
@@ -33,7 +35,7 @@ RIGHTS: Final[dict[str, tuple[Right, ...]]] = {
 EXAMPLES = """\b
 Examples (on a machine that serves, and on one that uses it):
   shoestring swarm invite --name ana --address 192.168.1.20    prints an invitation, once
-  shoestring swarm node --memory 8GiB                          serves until Ctrl-C
+  shoestring swarm node --host :: --memory 8GiB                serves until Ctrl-C
 \b
   shoestring swarm join --name lab < invitation.txt            here; what was pasted is no argument
   shoestring swarm peers                                       who answers, how far, with what
@@ -163,7 +165,8 @@ def peers(*, as_json: bool) -> None:
 
 
 @swarm.command()
-@click.option("--host", default="::", show_default=True, help="Only invited keys get in.")
+@click.option("--host", default="127.0.0.1", show_default=True,
+              help="Listen here; :: is every address of this machine.")  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65_535), default=PORT, show_default=True,
               help="0 takes a free one.")  # fmt: skip
 @click.option("--device", "name", help="cpu or gpu0, gpu1, ...  [default: the first GPU, else cpu]")
@@ -191,7 +194,8 @@ def node(
     home = Home()
 
     def ready(real_port: int) -> None:
-        _say(f"serving {device.title} on port {real_port}; this node is {home.identity().id}")
+        where = f"{host} port {real_port}"
+        _say(f"serving {device.title} on {where}; this node is {home.identity().id}")
 
     asyncio.run(serve_node(home, settings, offer, host=host, port=port, ready=ready, say=_say))
 
@@ -233,7 +237,6 @@ async def _up(
     from shoestring.report.plan_machine import find_devices
     from shoestring.swarm.chain import plan_chain, running_chain
     from shoestring.swarm.home import Home
-    from shoestring.swarm.serving import until_told
     from shoestring.swarm.survey import survey
 
     home = Home()
@@ -247,13 +250,34 @@ async def _up(
         context=context, parallel=parallel, peer_layers=peer_layers,
     )  # fmt: skip
     _say(_described(chain))
-    async with running_chain(model, chain, home.identity(), say=_say, log_path=log_path) as engine:
+    async with running_chain(
+        found.name, chain, home.identity(), say=_say, log_path=log_path
+    ) as engine:
         url, key = engine.address()
         if as_json:
             click.echo(json.dumps({"base_url": f"{url}/v1", "api_key": key}))
         else:
             click.echo(f"{url}/v1\nSHOESTRING_API_KEY={key}")
-        await until_told()
+        await _until_told_or_lost(engine)
+
+
+async def _until_told_or_lost(engine: Engine) -> None:
+    """Wait for the user.
+
+    Raises:
+        EngineLostError: llama-server has ended, as it does when a peer is gone.
+    """
+    from shoestring.swarm.serving import until_told
+
+    told = asyncio.create_task(until_told())
+    try:
+        while not told.done():
+            await asyncio.wait({told}, timeout=LOOK_S)
+            how = None if told.done() else engine.lost()
+            if how is not None:
+                raise EngineLostError(f"{how}: start it again, without the peer that is gone")
+    finally:
+        told.cancel()
 
 
 def _described(chain: Chain) -> str:
@@ -283,6 +307,7 @@ def _worker(
 ) -> tuple[WorkerSettings, Offer]:
     from shoestring.digests import file_sha256
     from shoestring.engines.discovery import check_installed, find_program
+    from shoestring.hardware.cores import usable_cores
     from shoestring.hardware.quantities import parse_size, spell_size
     from shoestring.swarm.firewall import Rules
     from shoestring.swarm.node import Offer
@@ -298,9 +323,12 @@ def _worker(
         raise BadValueError(f"--memory {memory}: {device.name} has {free} free; give at most that")
     is_gpu = device.kind == "gpu"
     digest = file_sha256(program)
-    threads = threads or max(1, (os.cpu_count() or 1) // 2)
+    threads = threads or max(1, usable_cores() // 2)
     settings = WorkerSettings(
         program, digest, threads,
+        # Its buffers are the firewall's to count; the rest is work memory and the program.
+        memory_bytes=None if is_gpu else given_bytes + given_bytes // 4 + SPARE_BYTES,
+        cpu_share=min(1.0, threads / usable_cores()),
         device=f"CUDA{device.name.removeprefix('gpu')}" if is_gpu else None,
         allow_weaker=allow_weaker,
     )  # fmt: skip

@@ -8,8 +8,8 @@ certificate only, which says nothing but its key (:mod:`shoestring.swarm.certifi
 There is nothing to resume: no tickets are sent and none is kept, so a removed peer has to shake
 hands again, and there is no early data. TLS 1.3 itself has no renegotiation and no compression.
 
-Nagle's algorithm is off (asyncio and uvloop see to it, the listener for what it accepts), and so
-is keepalive: liveness is the session's.
+Nagle's algorithm is off (asyncio and uvloop see to it, the listener for what it accepts). Keepalive
+is on: who lost power is missed within half a minute. That work goes on is the session's to see.
 
 After :meth:`Link.hand_over` the bytes go between the transport and the protocol it was given to;
 nothing of ours is in between.
@@ -18,6 +18,7 @@ nothing of ours is in between.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -42,6 +43,7 @@ ALPN: Final = "shoestring-swarm/1"
 CONNECT_S: Final = 10.0
 SAY_S: Final = 10.0
 SHUTDOWN_S: Final = 2.0
+KEEPALIVE: Final = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 HELD_BYTES: Final = LENGTH_BYTES + WORD_BYTES
 """More than this is not read before somebody hears it."""
 
@@ -135,6 +137,12 @@ class Link(asyncio.Protocol):
             self._open().resume_reading()
         return word
 
+    async def until_closed(self) -> None:
+        """Return when the link has ended; for who waits and hears nothing meanwhile."""
+        while self._end is None:
+            self._news.clear()
+            await self._news.wait()
+
     async def wait_for_word(self, timeout_s: float) -> None:
         """Return when a whole word is here, for :meth:`hear`.
 
@@ -170,6 +178,14 @@ class Link(asyncio.Protocol):
         if not transport.is_closing():
             transport.resume_reading()
         return transport
+
+    def keep_watch(self) -> None:
+        """Have the system ask whether the other machine is still there."""
+        connection = self._open().get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE.items():
+            if hasattr(socket, name):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def close(self) -> None:
         """End the link when what was said is sent."""
@@ -272,8 +288,9 @@ async def open_link(context: ssl.SSLContext, peer: PeerAddress, timeout_s: float
         raise _other_key(peer) from error
     except ssl.SSLError as error:
         raise LinkError("refused", f"{peer.place} shakes no hands: {_cause(error)}") from error
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # of a name that no resolver takes
         raise LinkError("unreachable", f"{peer.place}: {_cause(error)}") from error
+    link.keep_watch()
     if not link.speaks_ours:
         link.abort()
         raise LinkError("refused", f"{peer.place} does not speak {ALPN}")

@@ -238,6 +238,7 @@ class Listener:
                 ssl_handshake_timeout=self._bounds.handshake_s,
                 ssl_shutdown_timeout=SHUTDOWN_S,
             )
+            link.keep_watch()
         except OSError:  # TLS's own and the time-out are, too; counted, for anybody can cause them
             return False
         return True

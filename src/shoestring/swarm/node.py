@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from shoestring.errors import EngineLostError, ShoestringError
 from shoestring.swarm.link import LinkError
-from shoestring.swarm.queueing import BusyError, Turns
+from shoestring.swarm.queueing import BusyError, GoneError, Turns
 from shoestring.swarm.session import Session
 from shoestring.swarm.wire import VERSION
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from shoestring.swarm.worker_pool import WorkerPool
 
 WORD_S: Final = 10.0
+IDLE_S: Final = 1_800.0
 PINGS: Final = 1_000
 """Words that one greeting may hold, and so round trips that a client may measure by it."""
 
@@ -51,6 +51,7 @@ class Offer:
             "version": version("shoestring"),
             "rpc": list(VERSION),
             "engine_sha256": self.engine_sha256,
+            "kind": self.device.kind,
             "title": self.device.title,
             "generation": self.device.generation,
             "bandwidth_bytes_per_s": self.device.bandwidth_bytes_per_s,
@@ -68,6 +69,7 @@ class Node:
         pool: of workers.
         offer: to each session.
         sessions: at a time.
+        idle_s: how long a session may say nothing.
         say: given a line for whatever an owner would want to know.
     """
 
@@ -78,12 +80,14 @@ class Node:
         offer: Offer,
         *,
         sessions: int = 1,
+        idle_s: float = IDLE_S,
         say: Callable[[str], None],
     ) -> None:
         self._peers = peers
         self._pool = pool
         self._offer = offer
         self._turns = Turns(sessions)
+        self._idle_s = idle_s
         self._say = say
 
     async def answer(self, link: Link) -> None:
@@ -113,14 +117,21 @@ class Node:
                 word = await link.hear(WORD_S)
             except LinkError:
                 return  # it has measured enough
-            await link.say({"ok": True, "ping": word.get("ping")})
+            number = word.get("ping")
+            await link.say({"ok": True, "ping": number if isinstance(number, int) else None})
 
     async def _serve(self, link: Link, name: str) -> None:
+        gone = asyncio.create_task(link.until_closed())
         try:
-            async with self._turns.place(link.peer_id):
+            async with self._turns.place(link.peer_id, gone):
+                gone.cancel()
                 await self._serve_now(link, name)
         except BusyError as error:
             await _refuse(link, "busy", str(error))
+        except GoneError:
+            return
+        finally:
+            gone.cancel()
 
     async def _serve_now(self, link: Link, name: str) -> None:
         if link.is_closed:
@@ -144,22 +155,34 @@ class Node:
         session = Session(self._offer.rules)
         connection = await worker.connect()
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: session.worker, sock=connection)
-        await link.say({"ok": True, **self._offer.words()})
-        link.hand_over(session.client)
-        dying = asyncio.create_task(worker.ended())
-        ending = asyncio.create_task(session.ended())
+        tasks: list[asyncio.Task[Any]] = []
         try:
+            await loop.create_connection(lambda: session.worker, sock=connection)
+            await link.say({"ok": True, **self._offer.words()})
+            link.hand_over(session.client)
+            dying = asyncio.create_task(worker.ended())
+            ending = asyncio.create_task(session.ended())
+            tasks = [dying, ending, asyncio.create_task(self._watch(session))]
             await asyncio.wait({dying, ending}, return_when=asyncio.FIRST_COMPLETED)
             if session.refused is None and dying.done():
                 return dying.result()
-            return ending.result() if ending.done() else await session.ended()
+            return await session.ended()
         finally:
             session.end("the session was ended here")
-            for task in (dying, ending):
+            for task in tasks:
                 task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self, session: Session) -> None:
+        """End a session in which nothing is said for too long: others wait for its place."""
+        now_s = asyncio.get_running_loop().time
+        while True:
+            limit_s = self._idle_s if session.begun else WORD_S
+            left_s = session.moved_s + limit_s - now_s()
+            if left_s <= 0:
+                session.end(f"nothing was said for {limit_s:g} s")
+                return
+            await asyncio.sleep(left_s)
 
 
 async def _refuse(link: Link, reason: str, message: str) -> None:

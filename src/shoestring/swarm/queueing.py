@@ -20,6 +20,10 @@ class BusyError(ShoestringError):
     """There is no place to wait."""
 
 
+class GoneError(ShoestringError):
+    """Who waited is there no more."""
+
+
 class Turns:
     """Places for sessions; those who wait get them in turns between peers, in order within one.
 
@@ -42,20 +46,27 @@ class Turns:
         return self._free
 
     @asynccontextmanager
-    async def place(self, peer_id: str) -> AsyncIterator[None]:
+    async def place(
+        self, peer_id: str, gone: asyncio.Task[None] | None = None
+    ) -> AsyncIterator[None]:
         """Wait for a place and hold it.
+
+        Args:
+            peer_id: who waits.
+            gone: done when it is there no more; None: nobody can tell.
 
         Raises:
             BusyError: too many wait already, of all or of this peer.
+            GoneError: it went away before it had a place.
         """
-        await self._take(peer_id)
+        await self._take(peer_id, gone)
         try:
             yield
         finally:
             self._free += 1
             self._give()
 
-    async def _take(self, peer_id: str) -> None:
+    async def _take(self, peer_id: str, gone: asyncio.Task[None] | None) -> None:
         if self._free and not self._waiting:
             self._free -= 1
             return
@@ -67,7 +78,8 @@ class Turns:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         its.append(turn)
         try:
-            await turn
+            ends = {turn} if gone is None else {turn, gone}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # it had just been given
                 self._free += 1
@@ -75,6 +87,9 @@ class Turns:
             else:
                 self._leave(peer_id, turn)
             raise
+        if not turn.done():
+            self._leave(peer_id, turn)
+            raise GoneError(f"{peer_id} did not wait")
 
     def _give(self) -> None:
         while self._free and self._waiting:

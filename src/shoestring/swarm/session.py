@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 HIGH_BYTES = 1 << 20
 """Of one side's buffer; above it the other side is not read."""
+MOST_PENDING = 4_096
+"""Answers that a client may be owed; llama.cpp is owed one at a time."""
 
 
 class Side(asyncio.Protocol):
@@ -70,14 +72,18 @@ class Session:
         client: the protocol for the link, to be handed over once the worker is connected.
         worker: the protocol for the connection to the worker.
         refused: why the firewall ended it; None: it did not.
+        moved_s: when a byte last came from either side, on the loop's clock.
+        begun: the client has said something.
     """
 
     def __init__(self, rules: Rules) -> None:
         self.client = Side(self, is_client=True)
         self.worker = Side(self, is_client=False)
         self.refused: BadFrameError | None = None
+        self.begun = False
+        self.moved_s = asyncio.get_running_loop().time()
         self._firewall = Firewall(rules)
-        self._splitter = Splitter(bulk_bytes=rules.memory_bytes)
+        self._splitter = Splitter(bulk_bytes=rules.memory_bytes, graph_tensors=rules.graph_tensors)
         self._answers = Answers()
         self._waiting: deque[Frame | bytes] = deque()
         self._unread: set[Side] = set()
@@ -89,6 +95,7 @@ class Session:
 
     def take_requests(self, data: bytes) -> None:
         """Check what the client sends and pass it on."""
+        self.begun, self.moved_s = True, asyncio.get_running_loop().time()
         try:
             self._waiting.extend(self._splitter.feed(data))
             self._pass_on()
@@ -97,6 +104,7 @@ class Session:
 
     def take_answers(self, data: bytes) -> None:
         """Pass on what the worker answers."""
+        self.moved_s = asyncio.get_running_loop().time()
         try:
             self._give(self._answers.feed(data))
             self._pass_on()
@@ -155,7 +163,9 @@ class Session:
             self.client.transport.write(out)
 
     def _set_reading(self) -> None:
-        self._read(self.client, self.worker not in self._unread and not self._waiting)
+        # Also what is answered here goes to the client: one that does not read is not read from.
+        busy = self._unread or self._waiting or self._answers.pending >= MOST_PENDING
+        self._read(self.client, not busy)
         self._read(self.worker, self.client not in self._unread)
 
     @staticmethod

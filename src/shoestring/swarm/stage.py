@@ -120,9 +120,11 @@ class Stage:
         try:
             link = await open_session(self._identity, self._remote)
             link.hand_over(way.far)
-        except LinkError as error:
-            self._say(f"{self._remote.name}: no session: {error}")
+        except BaseException as error:
             way.drop()
+            if not isinstance(error, LinkError):
+                raise
+            self._say(f"{self._remote.name}: no session: {error}")
             return
         self._ways.add(way)
         way.on_end = self._ended
