@@ -837,8 +837,8 @@ def test_a_listener_that_ends_leaves_nothing(run, node, friend):
     run(work())
 
 
-def test_nagle_is_off_and_so_is_keepalive_on_both_sides(run, node, friend):
-    """A frame leaves when it is written; liveness is the session's."""
+def test_nagle_is_off_and_keepalive_on_on_both_sides(run, node, friend):
+    """A frame leaves when it is written, and who lost power is missed."""
     seen = []
 
     def options(link):
@@ -860,7 +860,7 @@ def test_nagle_is_off_and_so_is_keepalive_on_both_sides(run, node, friend):
                 await link.hear(HEAR_S)
 
     run(work())
-    assert seen == [(True, False)] * 2
+    assert seen == [(True, True)] * 2
 
 
 def test_all_peers_that_a_file_can_hold_are_known_to_a_handshake(node, friend, tmp_path):
