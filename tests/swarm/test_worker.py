@@ -113,6 +113,15 @@ async def _read(sock: socket.socket, size: int) -> bytes:
     return found
 
 
+def _children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def _born_since(before: list[psutil.Process]) -> list[psutil.Process]:
+    """Other tests' servers are children of ours, too."""
+    return [child for child in _children() if child not in before]
+
+
 def _with_worker(settings: WorkerSettings, use: Callable[[Worker], Awaitable[T]]) -> T:
     async def scenario() -> T:
         async with Worker(settings) as worker:
@@ -188,9 +197,10 @@ def test_a_worker_that_dies_says_how(settings: WorkerSettings) -> None:
 
 def test_stop_leaves_no_process_and_no_group(settings: WorkerSettings) -> None:
     """After the end nothing of the room is there, and a second stop does nothing."""
+    before = _children()
 
     async def use(worker: Worker) -> list[psutil.Process]:
-        room = psutil.Process().children(recursive=True)
+        room = _born_since(before)
         assert len(room) >= 3
         await worker.stop()
         await worker.stop()
@@ -205,9 +215,10 @@ def test_stop_leaves_no_process_and_no_group(settings: WorkerSettings) -> None:
 
 def test_a_killed_doorman_takes_all_along(settings: WorkerSettings) -> None:
     """The worker is told lost, and warden and engine end with their doorman."""
+    before = _children()
 
     async def use(worker: Worker) -> tuple[str, list[psutil.Process]]:
-        room = psutil.Process().children(recursive=True)
+        room = _born_since(before)
         room[0].kill()
         how = await worker.ended()
         await worker.stop()
@@ -387,6 +398,7 @@ def test_a_paused_worker_can_be_stopped(settings: WorkerSettings) -> None:
 
 def test_the_pool_gives_each_worker_once(settings: WorkerSettings) -> None:
     """Two at the same time get two, though one was spare; close ends them all."""
+    before = _children()
 
     async def scenario() -> list[psutil.Process]:
         async with WorkerPool(settings) as pool:
@@ -397,7 +409,7 @@ def test_the_pool_gives_each_worker_once(settings: WorkerSettings) -> None:
             await first.stop()
             third = await pool.take()
             assert third not in {first, second}
-            return psutil.Process().children(recursive=True)
+            return _born_since(before)
 
     room = asyncio.run(scenario())
     assert room
