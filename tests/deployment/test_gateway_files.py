@@ -48,7 +48,7 @@ def services(compose):
 @pytest.fixture(scope="module")
 def told():
     """The names of all samples that a busy gateway tells."""
-    readings = Readings((EngineReading("a", True, 1, 2, 4, 5),), "ok", 3, 300, 1, draining=False)
+    readings = Readings((EngineReading("a", True, 1, 2, 4, 5),), "ok", 2, 3, 300, 1, draining=False)
     metrics = Metrics(CollectorRegistry(), lambda: readings, version="1")
     for cache in ("miss", "hit"):
         metrics.began("m")
@@ -547,6 +547,7 @@ def test_the_board_asks_for_metrics_that_are_told(told):
     families = {re.sub("_(bucket|sum|count)$", "", name) for name in asked}
     ours = {re.sub("_(bucket|sum|count)$", "", name) for name in told if "process_" not in name}
     untold = {"shoestring_gateway_build_info", "shoestring_gateway_key_file_errors_total",
+              "shoestring_gateway_replicas",
               "shoestring_gateway_cache_entries"}  # fmt: skip
     assert ours - families == untold
 

@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 BUILD_LOCK = Path("deployment/build.lock")
 EXTRAS = ("screenshots",)
 """Of the package's extras, what a session in the cloud needs: pictures of Open WebUI."""
-LEFT_OUT = ("shoestring/gateway/", "shoestring/quality/", "shoestring/swarm/")
-"""Rooms that such a session has no use for: a notebook may have 1 MB, and may not serve others."""
+LEFT_OUT = (
+    "shoestring/gateway/", "shoestring/quality/", "shoestring/swarm/", "shoestring/testing/lab",
+    "shoestring/testing/rpc_",
+)  # fmt: skip
+"""What such a session has no use for: a notebook may have 1 MB, and may not serve others."""
 LINE_CHARACTERS = 1000
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The date of every member of a payload: the oldest that a zip can say."""
