@@ -7,7 +7,6 @@ it breaks. Each connection that comes gets a session at the stage's node.
 from __future__ import annotations
 
 import asyncio
-import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -93,7 +92,7 @@ class Stage:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Way(self._open), HOST, 0)
+        self._server = await loop.create_server(lambda: Way(self._open).near, HOST, 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -135,62 +134,50 @@ class Stage:
         self._say(f"{self._remote.name}: session ended")
 
 
-class Way(asyncio.Protocol):
-    """A connection of llama-server, joined to a link: bytes go both ways as they come."""
+class Way:
+    """A connection of llama-server, joined to a link: bytes go both ways as they come.
+
+    Args:
+        opened: called when llama-server has connected.
+
+    Attributes:
+        near: the side of llama-server.
+        far: the link's.
+        on_end: called once when it is over.
+    """
 
     def __init__(self, opened: Callable[[Way], None]) -> None:
-        self.far = Far(self)
-        self.near: asyncio.Transport | None = None
+        self.near, self.far = Near(self, opened), End(self)
+        self.near.other, self.far.other = self.far, self.near
         self.on_end: Callable[[Way], None] | None = None
-        self._opened = opened
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Of asyncio: llama-server is there; it waits until the node is."""
-        near: asyncio.Transport = transport  # type: ignore[assignment]  # of uvloop: no base
-        near.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        near.set_write_buffer_limits(high=HIGH_BYTES)
-        near.pause_reading()
-        self.near = near
-        self._opened(self)
 
     def begin(self) -> None:
         """Let the bytes flow."""
-        if self.near is not None and not self.near.is_closing():
-            self.near.resume_reading()
+        near = self.near.transport
+        if near is not None and not near.is_closing():
+            near.resume_reading()
         else:
             self.drop()
 
-    def data_received(self, data: bytes) -> None:
-        """Of asyncio."""
-        if self.far.transport is not None:
-            self.far.transport.write(data)
-
-    def pause_writing(self) -> None:
-        """Of asyncio."""
-        if self.far.transport is not None:
-            self.far.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Of asyncio."""
-        if self.far.transport is not None:
-            self.far.transport.resume_reading()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """Of asyncio."""
-        self.drop()
-
     def drop(self) -> None:
         """End both sides now."""
-        for transport in (self.near, self.far.transport):
-            if transport is not None:
-                transport.abort()
+        for end in (self.near, self.far):
+            if end.transport is not None:
+                end.transport.abort()
         on_end, self.on_end = self.on_end, None
         if on_end is not None:
             on_end(self)
 
 
-class Far(asyncio.Protocol):
-    """The link's side of a :class:`Way`."""
+class End(asyncio.Protocol):
+    """One side of a :class:`Way`: what it sends the other gets, and who does not read is not sent.
+
+    Attributes:
+        transport: None until there is a connection.
+        other: the other side.
+    """
+
+    other: End
 
     def __init__(self, way: Way) -> None:
         self.transport: asyncio.Transport | None = None
@@ -203,22 +190,36 @@ class Far(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Of asyncio."""
-        if self._way.near is not None:
-            self._way.near.write(data)
+        if self.other.transport is not None:
+            self.other.transport.write(data)
 
     def pause_writing(self) -> None:
         """Of asyncio."""
-        if self._way.near is not None:
-            self._way.near.pause_reading()
+        if self.other.transport is not None:
+            self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Of asyncio."""
-        if self._way.near is not None:
-            self._way.near.resume_reading()
+        if self.other.transport is not None:
+            self.other.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Of asyncio."""
         self._way.drop()
+
+
+class Near(End):
+    """The side of llama-server, which waits until the node is there."""
+
+    def __init__(self, way: Way, opened: Callable[[Way], None]) -> None:
+        super().__init__(way)
+        self._opened = opened
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of asyncio, which has switched Nagle's algorithm off."""
+        super().connection_made(transport)
+        transport.pause_reading()  # type: ignore[attr-defined]
+        self._opened(self._way)
 
 
 def printable(said: Any) -> str:
