@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,11 +131,17 @@ def test_a_model_is_pulled_with_progress(tmp_path, monkeypatch):
     content = io.BytesIO()
     sha256 = write_model(lay_out(TINY_SHAPE, "f16"), content)
     told = []
-    with running_registry({"small": content.getvalue()}, tmp_path) as registry:
+    heard = threading.Event()  # a pull of 50 MB may end before Ollama's first report
+
+    def pulled(*bytes_: int) -> None:
+        told.append(bytes_)
+        heard.set()
+
+    with running_registry({"small": content.getvalue()}, tmp_path, go_on=heard) as registry:
         monkeypatch.setenv("SSL_CERT_FILE", str(registry.certificate))
         with OllamaEngine(
             registry.name("small"), store=tmp_path / "store", endpoint="completions",
-            pulled=lambda *bytes_: told.append(bytes_),
+            pulled=pulled,
         ) as engine:  # fmt: skip
             facts, said = engine.describe()
             made = engine.generate(Prompt("sea", 4))

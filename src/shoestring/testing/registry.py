@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 NAMESPACE = "library"
 
+PATIENCE_S = 60.0
+
 
 @dataclass
 class Registry:
@@ -48,12 +50,15 @@ class Registry:
 
 
 @contextmanager
-def running_registry(models: dict[str, bytes], folder: Path) -> Iterator[Registry]:
+def running_registry(
+    models: dict[str, bytes], folder: Path, *, go_on: threading.Event
+) -> Iterator[Registry]:
     """Serve GGUF files as models, each with the tag ``latest``.
 
     Args:
         models: content by name.
         folder: gets key and certificate.
+        go_on: the last byte of each blob waits for it, :data:`PATIENCE_S` at most.
 
     Raises:
         OSError: there is no ``openssl`` to make them with.
@@ -81,7 +86,11 @@ def running_registry(models: dict[str, bytes], folder: Path) -> Iterator[Registr
                 self.send_header("Content-Length", "0")
                 self.end_headers()
             else:
-                self.wfile.write(self._head(content))
+                body = self._head(content)
+                self.wfile.write(body[:-1])
+                if "/manifests/" not in self.path:
+                    go_on.wait(PATIENCE_S)
+                self.wfile.write(body[-1:])
 
         def do_HEAD(self) -> None:
             """Say how large a blob is."""
@@ -100,17 +109,12 @@ def running_registry(models: dict[str, bytes], folder: Path) -> Iterator[Registr
 
         def _head(self, content: bytes) -> bytes:
             """Send the head of an answer; return its body."""
-            first, last = self._range(len(content))
+            first, last = _range(self.headers.get("Range", ""), len(content))
             whole = last - first + 1 == len(content)
             self.send_response(HTTPStatus.OK if whole else HTTPStatus.PARTIAL_CONTENT)
             self.send_header("Content-Length", str(last - first + 1))
             self.end_headers()
             return content[first : last + 1]
-
-        def _range(self, size: int) -> tuple[int, int]:
-            asked = self.headers.get("Range", "")
-            first, _, last = asked.removeprefix("bytes=").partition("-")
-            return int(first or 0), min(int(last or size - 1), size - 1)
 
     server.RequestHandlerClass = Handler
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -142,6 +146,12 @@ def _manifest(model: bytes, blobs: dict[str, bytes]) -> bytes:
         "layers": [layer("application/vnd.ollama.image.model", model)],
     }
     return json.dumps(manifest).encode()
+
+
+def _range(asked: str, size: int) -> tuple[int, int]:
+    """Return the first and the last byte of what a client asks for."""
+    first, _, last = asked.removeprefix("bytes=").partition("-")
+    return int(first or 0), min(int(last or size - 1), size - 1)
 
 
 def _make_key(certificate: Path) -> Path:
