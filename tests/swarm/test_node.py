@@ -10,13 +10,16 @@ import pytest
 from shoestring.digests import file_sha256
 from shoestring.hardware.devices import Device
 from shoestring.swarm.addresses import PeerAddress
+from shoestring.swarm.crossing import Crossings
 from shoestring.swarm.firewall import Rules
 from shoestring.swarm.link import LinkError
 from shoestring.swarm.node import IDLE_S, Offer
 from shoestring.swarm.node import Node as Agent
 from shoestring.swarm.queueing import MAX_WAITING_PER_PEER, BusyError, GoneError, Turns
+from shoestring.swarm.remote import RefusedError, Remote, open_session
 from shoestring.swarm.session import Session
-from shoestring.swarm.stage import RefusedError, Remote, Stage, open_session
+from shoestring.swarm.stage import Spares, standing_stages
+from shoestring.swarm.weights import Weights
 from shoestring.swarm.wire import Command, request
 from shoestring.swarm.worker_pool import WorkerPool
 from shoestring.swarm.worker_settings import WorkerSettings
@@ -60,8 +63,19 @@ async def serving(owner, *, sessions=1, idle_s=IDLE_S):
     async with WorkerPool(settings) as pool:
         agent = Agent(owner.peers, pool, offer, sessions=sessions, idle_s=idle_s, say=say)
         async with owner.listener(agent.answer) as listener:
+            agent.crossings = Crossings(owner.identity, listener.admit_for, owner.clock)
             address = PeerAddress(owner.identity.id, "127.0.0.1", listener.port)
             yield Remote("owner", address, owner.identity.certificate)
+
+
+@asynccontextmanager
+async def stage_of(friend, members, model, spares=()):
+    """Let a stage of a friend's chain listen; what happens is told to the friend."""
+    async with standing_stages(
+        friend.identity, [members], Spares((spare, 4 * GIB) for spare in spares), Weights(model),
+        least_bytes=[GIB], tell=friend.said.append,
+    ) as (stage,):  # fmt: skip
+        yield stage
 
 
 async def until_said(owner, pattern):
@@ -80,7 +94,7 @@ def test_an_answer_over_a_node_is_the_workers_own(owner, friend, small_model, tm
     async def twice():
         async with (
             serving(owner) as remote,
-            Stage(friend.identity, remote, say=friend.said.append) as stage,
+            stage_of(friend, [remote], small_model.path) as stage,
         ):
             return [
                 await asyncio.to_thread(answer_over, stage.port, small_model.path, tmp_path)
@@ -141,7 +155,7 @@ def test_what_may_not_be_said_ends_the_session_and_not_the_node(owner, friend, f
 
     async def attack():
         async with serving(owner) as remote:
-            link = await open_session(friend.identity, remote)
+            link = (await open_session(friend.identity, remote)).link
             ended = asyncio.get_running_loop().create_future()
 
             class Attacker(asyncio.Protocol):
@@ -150,7 +164,7 @@ def test_what_may_not_be_said_ends_the_session_and_not_the_node(owner, friend, f
 
             link.hand_over(Attacker()).write(frames)
             await asyncio.wait_for(ended, HEAR_S)
-            (await open_session(friend.identity, remote)).abort()
+            (await open_session(friend.identity, remote)).link.abort()
             await until_said(owner, "client hung up")
 
     asyncio.run(attack())
@@ -163,7 +177,7 @@ def test_a_dead_worker_ends_its_session_alone(owner, friend):
     async def kill():
         program = need_program("ggml-rpc-server")
         async with serving(owner) as remote:
-            link = await open_session(friend.identity, remote)
+            link = (await open_session(friend.identity, remote)).link
             below = psutil.Process().children(recursive=True)
             for child in [child for child in below if child.name() == program.name]:
                 with suppress(psutil.NoSuchProcess):
@@ -171,7 +185,7 @@ def test_a_dead_worker_ends_its_session_alone(owner, friend):
             with pytest.raises(LinkError) as lost:
                 await link.hear(HEAR_S)
             assert lost.value.reason == "closed"
-            (await open_session(friend.identity, remote)).abort()
+            (await open_session(friend.identity, remote)).link.abort()
 
     asyncio.run(kill())
     assert re.search("session of a friend ended: .*(killed|SIGKILL|worker)", owner.said[0])
@@ -221,7 +235,7 @@ def test_a_session_that_says_nothing_is_ended(owner, friend):
 
     async def idle():
         async with serving(owner, idle_s=0.1) as remote:
-            link = await open_session(friend.identity, remote)
+            link = (await open_session(friend.identity, remote)).link
             ended = asyncio.get_running_loop().create_future()
 
             class Silent(asyncio.Protocol):

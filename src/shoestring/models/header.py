@@ -92,6 +92,12 @@ class Header:
     end_bytes: int
     file_bytes: int
 
+    @property
+    def data_start_bytes(self) -> int:
+        """Where the offsets of tensors begin, in the file."""
+        ends = (tensor.offset_bytes + tensor.data_bytes for tensor in self.tensors)
+        return self.end_bytes - max(ends, default=0)
+
 
 class _Cut(Exception):  # noqa: N818 - a signal between the functions of this module
     """The header goes on after the end of the file."""

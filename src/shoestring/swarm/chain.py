@@ -1,7 +1,7 @@
 """A model over peers: which layers where, the stages, and llama-server before them.
 
 The planner lays the layers out, this machine's memory and the peers as one row; a peer that gets
-none is left alone. llama-server sees one worker on loopback for each of the others.
+none is a spare. llama-server sees one worker on loopback for each of the others.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from shoestring.engines.opening import open_engine
+from shoestring.engines.opening import find_subject, make_engine
 from shoestring.errors import BadValueError
 from shoestring.plan.memory import Settings
 from shoestring.plan.planner import Ask, make_plan
 from shoestring.report.planning import offload_of
-from shoestring.swarm.stage import HOST, Stage
+from shoestring.swarm.stage import HOST, Spares, standing_stages
+from shoestring.swarm.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -28,9 +29,23 @@ if TYPE_CHECKING:
     from shoestring.plan.planner import Plan
     from shoestring.plan.speed_constants import SpeedConstants
     from shoestring.swarm.identity import Identity
+    from shoestring.swarm.stage import Event
     from shoestring.swarm.survey import Seen
 
 PROMPT_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one stage holds.
+
+    Attributes:
+        members: the peers that hold it; the first was planned, others mirror it.
+        least_bytes: that a peer must offer to hold it.
+    """
+
+    members: tuple[Seen, ...]
+    least_bytes: int
 
 
 @dataclass(frozen=True)
@@ -39,11 +54,13 @@ class Chain:
 
     Attributes:
         plan: with the predicted speed.
-        stages: the peers that have a part, in the order of their layers.
+        parts: in the order of their layers.
+        spares: the peers that have none, the nearest first.
     """
 
     plan: Plan
-    stages: tuple[Seen, ...]
+    parts: tuple[Part, ...]
+    spares: tuple[Seen, ...]
 
 
 def plan_chain(
@@ -55,6 +72,7 @@ def plan_chain(
     context: int,
     parallel: int = 1,
     peer_layers: int | None = None,
+    mirrors: int = 0,
 ) -> Chain:
     """Lay a model over this machine and peers.
 
@@ -67,15 +85,16 @@ def plan_chain(
         parallel: requests at once.
         peer_layers: so many layers on cards and peers, the output counted as one; None: as many as
             make a token fastest.
+        mirrors: how many more peers hold each part.
 
     Raises:
-        BadValueError: it fits nowhere, or a value cannot be used.
+        BadValueError: it fits nowhere, there are too few peers, or a value cannot be used.
     """
     settings = Settings(context=context, parallel=parallel)
     plan = make_plan(
         Ask(
             model=found.name, outline=found.outline, settings=settings,
-            devices=(*own, *(one.device for one in seen)),
+            devices=(*own, *(_offered(one, found.outline.file_bytes) for one in seen)),
             prompt_tokens=min(PROMPT_TOKENS, context), gpu_layers=peer_layers,
         ),
         constants,
@@ -85,13 +104,18 @@ def plan_chain(
         raise BadValueError(
             f"{found.name} does not fit here and on {len(seen)} peers: {'; '.join(plan.rejected)}"
         )
-    stages = tuple(
-        one
+    first = {
+        one: placed.total_bytes
         for placed in plan.placed
         for one in seen
-        if placed.device is one.device and (placed.output or _has_layers(placed.layers))
-    )
-    return Chain(plan, stages)
+        if placed.name == one.device.name and (placed.output or _has_layers(placed.layers))
+    }
+    spares = [one for one in seen if one not in first]
+    parts = [
+        Part((one, *_mirrors(one, least_bytes, mirrors, spares)), least_bytes)
+        for one, least_bytes in first.items()
+    ]
+    return Chain(plan, tuple(parts), tuple(spares))
 
 
 @asynccontextmanager
@@ -100,26 +124,37 @@ async def running_chain(
     chain: Chain,
     identity: Identity,
     *,
-    say: Callable[[str], None],
+    tell: Callable[[Event], None],
     log_path: Path | None = None,
 ) -> AsyncIterator[Engine]:
     """Open the stages, start llama-server before them, and end all of it with the block.
 
     Raises:
         UserError: the model or the engine cannot be used.
-        EngineLostError: it did not take the model over the stages; ``say`` was told which failed.
+        EngineLostError: it did not take the model over the stages; ``tell`` was told what failed.
     """
     settings = chain.plan.ask.settings
+    subject = await asyncio.to_thread(find_subject, model, "llama-server")
+    assert subject.file is not None, "llama-server loads files"
+    weights = Weights(subject.file.path)
+    spares = Spares((one.remote, one.device.memory_bytes) for one in chain.spares)
     async with AsyncExitStack() as stack:
-        stages = [
-            await stack.enter_async_context(Stage(identity, one.remote, say=say))
-            for one in chain.stages
-        ]
+        members = [[one.remote for one in part.members] for part in chain.parts]
+        least_bytes = [part.least_bytes for part in chain.parts]
+        stages = await stack.enter_async_context(
+            standing_stages(
+                identity,
+                members,
+                spares,
+                weights,
+                least_bytes=least_bytes,
+                tell=tell,
+                model_bytes=chain.plan.ask.outline.file_bytes,
+            )
+        )
         endpoints = tuple(f"{HOST}:{stage.port}" for stage in stages)
-        engine = await asyncio.to_thread(
-            open_engine,
-            model,
-            engine="llama-server",
+        engine = make_engine(
+            subject,
             context=settings.context,
             parallel=settings.parallel,
             offload=replace(offload_of(chain.plan), rpc=endpoints),
@@ -130,6 +165,33 @@ async def running_chain(
         await asyncio.to_thread(engine.start)
         await asyncio.to_thread(engine.load)
         yield engine
+
+
+def _offered(one: Seen, model_bytes: int) -> Device:
+    """Return what a peer gives to this model."""
+    device = one.device
+    if one.share is None:
+        return device
+    return replace(device, memory_bytes=min(device.memory_bytes, int(one.share * model_bytes)))
+
+
+def _mirrors(one: Seen, least_bytes: int, count: int, spares: list[Seen]) -> list[Seen]:
+    """Take peers from the spares that compute as another does: their answers are to be equal."""
+    found = [
+        spare
+        for spare in spares
+        if spare.device.memory_bytes >= least_bytes
+        and spare.engine_sha256 == one.engine_sha256
+        and spare.device.generation == one.device.generation
+    ][:count]
+    if len(found) < count:
+        raise BadValueError(
+            f"--mirrors {count}: {one.remote.name} has {len(found)} peers of its kind with room; "
+            "give fewer, or invite more"
+        )
+    for spare in found:
+        spares.remove(spare)
+    return found
 
 
 def _has_layers(layers: tuple[int, int]) -> bool:

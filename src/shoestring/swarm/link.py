@@ -117,6 +117,14 @@ class Link(asyncio.Protocol):
             raise LinkError("timeout", f"nothing was read for {SAY_S} s: link ended") from error
         self._open()
 
+    async def refuse(self, reason: str, message: str) -> None:
+        """Say no to what a word asked for.
+
+        Raises:
+            LinkError: as :meth:`say`.
+        """
+        await self.say({"ok": False, "reason": reason, "message": message})
+
     async def hear(self, timeout_s: float) -> dict[str, Any]:
         """Return the next word.
 

@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
-from shoestring.errors import EngineLostError, ShoestringError
+from shoestring.errors import BadValueError, EngineLostError, ShoestringError
+from shoestring.swarm.crossing import Sitting, take_push
+from shoestring.swarm.feeding import give_blob
 from shoestring.swarm.link import LinkError
+from shoestring.swarm.manifest import tell_manifest
+from shoestring.swarm.owner import PAUSED, session_rules
 from shoestring.swarm.queueing import BusyError, GoneError, Turns
 from shoestring.swarm.session import Session
+from shoestring.swarm.watching import report
 from shoestring.swarm.wire import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from shoestring.hardware.devices import Device
+    from shoestring.swarm.crossing import Crossings
     from shoestring.swarm.firewall import Rules
+    from shoestring.swarm.identity import Identity
     from shoestring.swarm.link import Link
+    from shoestring.swarm.owner import Owner
     from shoestring.swarm.peers import Peers
+    from shoestring.swarm.store import Store
     from shoestring.swarm.worker import Worker
     from shoestring.swarm.worker_pool import WorkerPool
 
 WORD_S: Final = 10.0
 IDLE_S: Final = 1_800.0
+SESSION_BYTES: Final = 8
+OF_SESSIONS: Final = ("watch", "expect", "route")
+"""Words about a session, for its owner."""
+FEEDS: Final = 2
+"""Weights that other nodes fetch at a time: the rest of the link and the disk is the sessions'."""
 PINGS: Final = 1_000
 """Words that one greeting may hold, and so round trips that a client may measure by it."""
 
@@ -38,12 +54,14 @@ class Offer:
         engine_sha256: of its worker's program.
         device: that its worker computes on.
         threads: of the worker.
+        share: of each session's model, the most that it holds; None: what the rules allow.
     """
 
     rules: Rules
     engine_sha256: str
     device: Device
     threads: int
+    share: float | None = None
 
     def words(self) -> dict[str, Any]:
         """Return what peers are told of it."""
@@ -58,7 +76,21 @@ class Offer:
             "compute_flops": self.device.compute_flops,
             "threads": self.threads,
             "memory_bytes": self.rules.memory_bytes,
+            "share": self.share,
         }
+
+
+@dataclass(frozen=True)
+class Stock:
+    """Weights that a node keeps.
+
+    Attributes:
+        store: where.
+        identity: who says so.
+    """
+
+    store: Store
+    identity: Identity
 
 
 class Node:
@@ -68,9 +100,14 @@ class Node:
         peers: who may do what.
         pool: of workers.
         offer: to each session.
+        stock: weights that it keeps; None: none.
+        owner: whose machine it is; None: nobody else uses it.
         sessions: at a time.
         idle_s: how long a session may say nothing.
         say: given a line for whatever an owner would want to know.
+
+    Attributes:
+        crossings: for activations from and to other nodes; None: none go.
     """
 
     def __init__(
@@ -79,16 +116,24 @@ class Node:
         pool: WorkerPool,
         offer: Offer,
         *,
+        stock: Stock | None = None,
+        owner: Owner | None = None,
         sessions: int = 1,
         idle_s: float = IDLE_S,
         say: Callable[[str], None],
     ) -> None:
+        self.crossings: Crossings | None = None
         self._peers = peers
         self._pool = pool
         self._offer = offer
+        self._stock = stock
+        self._owner = owner
+        self._feeds = 0
         self._turns = Turns(sessions)
         self._idle_s = idle_s
         self._say = say
+        self._sittings: dict[str, Sitting] = {}
+        """The sessions that are, by the name that their owners were told."""
 
     async def answer(self, link: Link) -> None:
         """Do what a link came for; for :class:`~shoestring.swarm.listening.Listener`.
@@ -97,6 +142,9 @@ class Node:
             LinkError: it ended, or said what is no word.
         """
         word = await link.hear(WORD_S)
+        if word.get("do") == "push":
+            await self._take_push(link, word)
+            return
         peer = self._peers.find(link.peer_id)
         if peer is None or "use" not in peer.rights:
             await _refuse(link, "rights", "you may not use this node: ask its owner")
@@ -104,13 +152,23 @@ class Node:
         if word.get("do") == "hello":
             await self._greet(link)
         elif word.get("do") == "session":
-            await self._serve(link, peer.name)
+            await self._serve(link, peer.name, word)
+        elif word.get("do") in OF_SESSIONS:
+            await self._answer_about(link, word)
+        elif word.get("do") in {"manifest", "fetch"}:
+            await self._open_stock(link, word)
         else:
-            await _refuse(link, "word", "do: one of hello, session")
+            await _refuse(
+                link,
+                "word",
+                f"do: one of hello, session, manifest, fetch, push, {', '.join(OF_SESSIONS)}",
+            )
 
     async def _greet(self, link: Link) -> None:
         """Say what is offered, and then the same number back for each that comes."""
-        state = {"free": self._turns.free, "waiting": self._turns.waiting}
+        why_not = self._why_not()
+        free = 0 if why_not else self._turns.free
+        state = {"free": free, "waiting": self._turns.waiting, "why_not": why_not}
         await link.say({"ok": True, **self._offer.words(), **state})
         for _ in range(PINGS):
             try:
@@ -120,12 +178,68 @@ class Node:
             number = word.get("ping")
             await link.say({"ok": True, "ping": number if isinstance(number, int) else None})
 
-    async def _serve(self, link: Link, name: str) -> None:
+    async def _answer_about(self, link: Link, word: dict[str, Any]) -> None:
+        """Do what is asked about a session by its owner."""
+        sitting = self._sittings.get(str(word.get("session")))
+        if sitting is None or sitting.owner != link.peer_id:
+            await _refuse(link, "session", "you have no such session here")
+        elif word["do"] == "watch":
+            await link.say({"ok": True})
+            with suppress(LinkError):  # it has heard enough
+                await report(link, sitting.worker)
+        elif self.crossings is None:
+            await _refuse(link, "push", "this node pushes nothing to others")
+        elif word["do"] == "expect":
+            await self.crossings.expect(link, sitting, word)
+        else:
+            await self.crossings.route(link, sitting, word)
+
+    async def _take_push(self, link: Link, word: dict[str, Any]) -> None:
+        """Let a session's owner, or whom it expects, push to it."""
+        sitting = self._sittings.get(str(word.get("session")))
+        if sitting is None or link.peer_id not in {sitting.owner, *sitting.expected}:
+            await _refuse(link, "session", "no such session expects you")
+            return
+        await take_push(link, sitting)
+
+    async def _open_stock(self, link: Link, word: dict[str, Any]) -> None:
+        """Say under our signature which weights are kept, or give one away."""
+        if self._stock is None:
+            await _refuse(link, "store", "this node keeps no weights")
+            return
+        if self._feeds >= FEEDS:
+            await _refuse(link, "busy", f"{FEEDS} weights are being fetched here: try again")
+            return
+        self._feeds += 1
+        try:
+            with suppress(LinkError):  # it has heard enough
+                if word["do"] == "manifest":
+                    await tell_manifest(link, self._stock.identity, self._stock.store)
+                else:
+                    await give_blob(link, self._stock.store, word)
+        finally:
+            self._feeds -= 1
+
+    def _why_not(self) -> str | None:
+        """Return why no session can begin now, as peers are told; None: one can."""
+        if self._owner is not None and self._owner.paused:
+            return PAUSED
+        return "no worker can be started here" if self._pool.is_broken else None
+
+    async def _serve(self, link: Link, name: str, word: dict[str, Any]) -> None:
+        try:
+            rules = session_rules(self._offer.rules, word, self._offer.share)
+        except BadValueError as error:
+            await _refuse(link, "share", str(error))
+            return
+        if why_not := self._why_not():
+            await _refuse(link, "paused", why_not)
+            return
         gone = asyncio.create_task(link.until_closed())
         try:
             async with self._turns.place(link.peer_id, gone):
                 gone.cancel()
-                await self._serve_now(link, name)
+                await self._serve_now(link, name, rules)
         except BusyError as error:
             await _refuse(link, "busy", str(error))
         except GoneError:
@@ -133,9 +247,12 @@ class Node:
         finally:
             gone.cancel()
 
-    async def _serve_now(self, link: Link, name: str) -> None:
+    async def _serve_now(self, link: Link, name: str, rules: Rules) -> None:
         if link.is_closed:
             return  # it did not wait
+        if why_not := self._why_not():  # since it began to wait
+            await _refuse(link, "paused", why_not)
+            return
         try:
             worker = await self._pool.take()
         except ShoestringError as error:
@@ -143,22 +260,27 @@ class Node:
             await _refuse(link, "worker", "this node has no worker to give: ask another")
             return
         try:
-            how = await self._carry(link, worker)
+            with self._owner.holding(worker) if self._owner else nullcontext():
+                how = await self._carry(link, worker, rules)
         except EngineLostError as error:
             how = f"the worker is lost: {error}"
         finally:
             await worker.stop()
         self._say(f"session of {name} ended: {how}")
 
-    async def _carry(self, link: Link, worker: Worker) -> str:
+    async def _carry(self, link: Link, worker: Worker, rules: Rules) -> str:
         """Carry a session to its end; return how it ended."""
-        session = Session(self._offer.rules)
+        session = Session(rules, self._stock.store if self._stock else None)
         connection = await worker.connect()
+        name = secrets.token_hex(SESSION_BYTES)
         loop = asyncio.get_running_loop()
         tasks: list[asyncio.Task[Any]] = []
         try:
             await loop.create_connection(lambda: session.worker, sock=connection)
-            await link.say({"ok": True, **self._offer.words()})
+            self._sittings[name] = Sitting(link.peer_id, worker, session)
+            told = {"session": name, "stores": self._stock is not None}
+            told |= {"memory_bytes": rules.memory_bytes}
+            await link.say({"ok": True, **self._offer.words(), **told})
             link.hand_over(session.client)
             dying = asyncio.create_task(worker.ended())
             ending = asyncio.create_task(session.ended())
@@ -168,10 +290,12 @@ class Node:
                 return dying.result()
             return await session.ended()
         finally:
+            self._sittings.pop(name, None)
             session.end("the session was ended here")
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await session.close()
 
     async def _watch(self, session: Session) -> None:
         """End a session in which nothing is said for too long: others wait for its place."""

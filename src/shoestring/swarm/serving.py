@@ -6,8 +6,11 @@ import asyncio
 import signal
 from typing import TYPE_CHECKING
 
+from shoestring.paths import cache_dir
+from shoestring.swarm.crossing import Crossings
 from shoestring.swarm.listening import Listener
-from shoestring.swarm.node import Node
+from shoestring.swarm.node import Node, Stock
+from shoestring.swarm.store import open_store
 from shoestring.swarm.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
@@ -15,7 +18,12 @@ if TYPE_CHECKING:
 
     from shoestring.swarm.home import Home
     from shoestring.swarm.node import Offer
+    from shoestring.swarm.owner import Owner
     from shoestring.swarm.worker_settings import WorkerSettings
+
+
+STORE_FOLDER = "swarm/weights"
+"""Of the cache: weights can be sent again."""
 
 
 async def serve_node(
@@ -25,6 +33,8 @@ async def serve_node(
     *,
     host: str,
     port: int,
+    store_bytes: int | None = None,
+    owner: Owner | None = None,
     ready: Callable[[int], None],
     say: Callable[[str], None],
 ) -> None:
@@ -36,6 +46,8 @@ async def serve_node(
         offer: what peers are told and given.
         host: to listen on.
         port: likewise; 0: any free one.
+        store_bytes: of weights that are kept; 0: none are. None: as the disk has room.
+        owner: whose machine it is, being watched; None: nobody else uses it.
         ready: told the port once peers are answered.
         say: given a line for whatever an owner would want to know.
 
@@ -43,16 +55,35 @@ async def serve_node(
         UserError: the worker, the port or a file cannot be used.
     """
     peers = home.peers(say)
+    identity = home.identity()
+    stock = None
+    if store_bytes != 0:
+        folder, say_there = cache_dir() / STORE_FOLDER, _from_any_thread(say)
+        store = await asyncio.to_thread(open_store, folder, store_bytes, say=say_there)
+        stock = Stock(store, identity)
     async with WorkerPool(worker) as pool:
         first = await pool.take()  # that it can be started here is found out before anybody asks
         await first.stop()
-        node = Node(peers, pool, offer, say=say)
+        for what, why in (first.protections.lacks if first.protections else {}).items():
+            say(f"the worker's room lacks {what}: {why} (docs/swarm-sandbox.md)")
+        node = Node(peers, pool, offer, stock=stock, owner=owner, say=say)
         async with Listener(
-            home.identity(), peers, on_link=node.answer, host=host, port=port,
+            identity, peers, on_link=node.answer, host=host, port=port,
             invitations=home.invitations(), say=say,
         ) as listener:  # fmt: skip
+            node.crossings = Crossings(identity, listener.admit_for)
             ready(listener.port)
             await until_told()
+
+
+def _from_any_thread(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Have lines said where all others are said."""
+    loop = asyncio.get_running_loop()
+
+    def say_there(line: str) -> None:
+        loop.call_soon_threadsafe(say, line)
+
+    return say_there
 
 
 async def until_told() -> None:

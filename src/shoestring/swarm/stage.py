@@ -1,72 +1,123 @@
 """A stage of a chain at the client: an endpoint on loopback that llama-server takes for a worker.
 
-llama.cpp's client opens one connection to an endpoint, asks on it for all it wants, and ends when
-it breaks. Each connection that comes gets a session at the stage's node.
+A stage has members, nodes that hold its layers; more than one is a mirror. Each connection of
+llama-server has a session at every member (:mod:`shoestring.swarm.conversation`). Who is lost is
+replaced by a spare, for all connections to come.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from shoestring.swarm.link import Link, LinkError, connect
+from shoestring.errors import ShoestringError
+from shoestring.swarm.boundaries import Boundaries
+from shoestring.swarm.conversation import Conversation
+from shoestring.swarm.remote import Seat, open_session
+from shoestring.swarm.replica import Replica
+from shoestring.swarm.routes import Routes
+from shoestring.swarm.watching import watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
     from types import TracebackType
+    from typing import Any
 
-    from shoestring.swarm.addresses import PeerAddress
     from shoestring.swarm.identity import Identity
+    from shoestring.swarm.remote import Remote
+    from shoestring.swarm.weights import Weights
 
-HIGH_BYTES = 1 << 20
-QUEUE_S = 120.0
-"""How long a node may let us wait for its worker."""
 HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True)
-class Remote:
-    """A node that serves a stage.
+class Event:
+    """Something that happened at a stage.
 
     Attributes:
-        name: what we call it.
-        address: of its key.
-        certificate: its own, in DER.
+        at_s: when, on the loop's clock (``time.monotonic``).
+        stage: number of it.
+        what: ``joined`` (it begins to be told), ``ready`` (it knows all), ``lost``, ``silent``
+            (nobody can replace it), ``unreachable``, ``differs``, ``misspoken``, ``misread`` (what
+            was computed from a placeholder is thrown away), ``pushes``, ``no way``.
+        who: a node's name.
+        why: in a few words, or nothing.
     """
 
-    name: str
-    address: PeerAddress
-    certificate: bytes
+    at_s: float
+    stage: int
+    what: str
+    who: str
+    why: str
 
 
-class RefusedError(LinkError):
-    """A node does not give what was asked for; ``reason`` is its own word."""
+class Spares:
+    """Nodes that have no part yet, the nearest first; shared by all stages.
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__("refused", message)
-        self.word = reason
-
-
-async def open_session(identity: Identity, remote: Remote) -> Link:
-    """Return a link on which a node's worker now listens.
-
-    Raises:
-        LinkError: the node cannot be reached, or ended the link.
-        RefusedError: it gives no session.
+    Args:
+        remotes: with the bytes that each offers.
     """
-    link = await connect(identity, remote.address, certificate=remote.certificate)
+
+    def __init__(self, remotes: Iterable[tuple[Remote, int]] = ()) -> None:
+        self._left = list(remotes)
+
+    def has(self, least_bytes: int) -> bool:
+        """Tell whether one offers so much."""
+        return any(offered >= least_bytes for _, offered in self._left)
+
+    def take(self, least_bytes: int) -> Remote | None:
+        """Return the first that offers so much; it is a spare no longer."""
+        for number, (remote, offered) in enumerate(self._left):
+            if offered >= least_bytes:
+                del self._left[number]
+                return remote
+        return None
+
+
+@asynccontextmanager
+async def standing_stages(
+    identity: Identity,
+    members: Sequence[Sequence[Remote]],
+    spares: Spares,
+    weights: Weights,
+    *,
+    least_bytes: Sequence[int],
+    tell: Callable[[Event], None],
+    model_bytes: int | None = None,
+    pushes: bool = True,
+) -> AsyncIterator[list[Stage]]:
+    """Let the stages of one chain listen while the block lasts.
+
+    Args:
+        identity: ours.
+        members: of each stage.
+        spares: of all.
+        weights: of the model.
+        least_bytes: that a spare must offer, for each stage.
+        tell: given what happens.
+        model_bytes: for nodes that give a share of it; None: not told.
+        pushes: activations go from node to node where they can; else all come here (a star).
+    """
+    stages: list[Stage] = []
+
+    def leader(number: int) -> Replica | None:
+        return stages[number].leader() if pushes and number < len(stages) else None
+
+    boundaries = Boundaries()
+    routes = Routes(identity, leader, lambda number, *words: stages[number].tell(*words))
     try:
-        await link.say({"do": "session"})
-        answer = await link.hear(QUEUE_S)
-    except BaseException:
-        link.abort()
-        raise
-    if answer.get("ok") is not True:
-        link.abort()
-        message = f"{remote.name}: {printable(answer.get('message'))}"
-        raise RefusedError(printable(answer.get("reason")), message)
-    return link
+        async with AsyncExitStack() as stack:
+            for number, (its, least) in enumerate(zip(members, least_bytes, strict=True)):
+                stage = Stage(
+                    identity, its, spares, weights, boundaries, routes,
+                    number=number, least_bytes=least, tell=tell, model_bytes=model_bytes,
+                )  # fmt: skip
+                stages.append(await stack.enter_async_context(stage))
+            yield stages
+    finally:
+        routes.close()
 
 
 class Stage:
@@ -74,25 +125,53 @@ class Stage:
 
     Args:
         identity: ours.
-        remote: whose worker it is.
-        say: given a line when a session begins, ends or cannot begin.
+        members: whose workers compute it, one or more.
+        spares: who replaces one that is lost.
+        weights: of the model.
+        boundaries: of all stages.
+        routes: between them.
+        number: of the stage, from 0.
+        least_bytes: that a spare must offer.
+        tell: given what happens.
+        model_bytes: for nodes that give a share of it; None: not told.
 
     Attributes:
+        number: as given.
         port: on loopback.
+        members: as they are now.
+        conversations: that are there.
     """
 
-    def __init__(self, identity: Identity, remote: Remote, *, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        members: Sequence[Remote],
+        spares: Spares,
+        weights: Weights,
+        boundaries: Boundaries,
+        routes: Routes,
+        *,
+        number: int,
+        least_bytes: int,
+        tell: Callable[[Event], None],
+        model_bytes: int | None = None,
+    ) -> None:
+        self.number = number
         self.port = 0
+        self.members = list(members)
+        self.conversations: set[Conversation] = set()
         self._identity = identity
-        self._remote = remote
-        self._say = say
-        self._ways: set[Way] = set()
+        self._spares = spares
+        self._weights, self._boundaries, self._routes = weights, boundaries, routes
+        self._least_bytes = least_bytes
+        self._tell_all = tell
+        self._model_bytes = model_bytes
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Way(self._open).near, HOST, 0)
+        self._server = await loop.create_server(self._conversation, HOST, 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -107,121 +186,90 @@ class Stage:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for way in tuple(self._ways):
-            way.drop()
+        for conversation in tuple(self.conversations):
+            conversation.end()
 
-    def _open(self, way: Way) -> None:
-        task = asyncio.create_task(self._carry(way))
+    def opened(self, conversation: Conversation) -> None:
+        """Open sessions at all members for a new connection of llama-server."""
+        self.conversations.add(conversation)
+        for remote in tuple(self.members):
+            self._begin(conversation, remote)
+
+    def recruit(self, conversation: Conversation, lost: Replica) -> None:
+        """Put a spare in the place of one that is lost; without one, and nobody left, end it."""
+        self._find_other(conversation, lost.seat.remote)
+
+    def closed(self, conversation: Conversation) -> None:
+        """Forget a connection."""
+        self.conversations.discard(conversation)
+
+    def has_spare(self) -> bool:
+        """Tell whether anybody could hold this stage who does not."""
+        return self._spares.has(self._least_bytes)
+
+    def leader(self) -> Replica | None:
+        """Return who answers first now, if any knows all."""
+        ready = (
+            replica
+            for conversation in self.conversations
+            for replica in conversation.replicas
+            if not replica.is_behind
+        )
+        return next(ready, None)
+
+    def tell(self, what: str, who: str, why: str) -> None:
+        """Tell what happened, and when."""
+        now_s = asyncio.get_running_loop().time()
+        self._tell_all(Event(now_s, self.number, what, who, why))
+
+    def _conversation(self) -> Conversation:
+        return Conversation(self, self._weights, self._boundaries, self._routes)
+
+    def _begin(self, conversation: Conversation, remote: Remote) -> None:
+        conversation.joining += 1
+        self._run(self._join(conversation, remote))
+
+    async def _join(self, conversation: Conversation, remote: Remote) -> None:
+        """Open a session and let it answer; else find another node."""
+        try:
+            opened = await open_session(self._identity, remote, model_bytes=self._model_bytes)
+            seat = Seat(remote, opened.session)
+            replica = Replica(seat, conversation, stores=opened.stores)
+            opened.link.hand_over(replica)
+        except ShoestringError as error:
+            conversation.joining -= 1
+            self.tell("unreachable", remote.name, str(error))
+            self._find_other(conversation, remote)
+            return
+        conversation.joining -= 1
+        if conversation.is_over:
+            replica.drop()
+            return
+        self.tell("joined", remote.name, "")
+        conversation.join(replica)
+        self._run(self._watch(conversation, replica))
+
+    def _find_other(self, conversation: Conversation, remote: Remote) -> None:
+        if remote in self.members:
+            self.members.remove(remote)
+            if (spare := self._spares.take(self._least_bytes)) is not None:
+                self.members.append(spare)
+                self._begin(conversation, spare)
+                return
+        if not conversation.replicas and not conversation.joining:
+            conversation.end()
+
+    async def _watch(self, conversation: Conversation, replica: Replica) -> None:
+        """Replace a node that does nothing any more, if there is who could."""
+        async for why in watch(self._identity, replica.seat):
+            if replica not in conversation.replicas:
+                return
+            if len(conversation.replicas) > 1 or self.has_spare():
+                conversation.lose(replica, why)
+                return
+            self.tell("silent", replica.name, f"{why}; there is nobody to replace it")
+
+    def _run(self, what: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(what)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    async def _carry(self, way: Way) -> None:
-        try:
-            link = await open_session(self._identity, self._remote)
-            link.hand_over(way.far)
-        except BaseException as error:
-            way.drop()
-            if not isinstance(error, LinkError):
-                raise
-            self._say(f"{self._remote.name}: no session: {error}")
-            return
-        self._ways.add(way)
-        way.on_end = self._ended
-        way.begin()
-
-    def _ended(self, way: Way) -> None:
-        self._ways.discard(way)
-        self._say(f"{self._remote.name}: session ended")
-
-
-class Way:
-    """A connection of llama-server, joined to a link: bytes go both ways as they come.
-
-    Args:
-        opened: called when llama-server has connected.
-
-    Attributes:
-        near: the side of llama-server.
-        far: the link's.
-        on_end: called once when it is over.
-    """
-
-    def __init__(self, opened: Callable[[Way], None]) -> None:
-        self.near, self.far = Near(self, opened), End(self)
-        self.near.other, self.far.other = self.far, self.near
-        self.on_end: Callable[[Way], None] | None = None
-
-    def begin(self) -> None:
-        """Let the bytes flow."""
-        near = self.near.transport
-        if near is not None and not near.is_closing():
-            near.resume_reading()
-        else:
-            self.drop()
-
-    def drop(self) -> None:
-        """End both sides now."""
-        for end in (self.near, self.far):
-            if end.transport is not None:
-                end.transport.abort()
-        on_end, self.on_end = self.on_end, None
-        if on_end is not None:
-            on_end(self)
-
-
-class End(asyncio.Protocol):
-    """One side of a :class:`Way`: what it sends the other gets, and who does not read is not sent.
-
-    Attributes:
-        transport: None until there is a connection.
-        other: the other side.
-    """
-
-    other: End
-
-    def __init__(self, way: Way) -> None:
-        self.transport: asyncio.Transport | None = None
-        self._way = way
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Of asyncio, and of the link that is handed over."""
-        transport.set_write_buffer_limits(high=HIGH_BYTES)  # type: ignore[attr-defined]
-        self.transport = transport  # type: ignore[assignment]  # of asyncio, of uvloop: no base
-
-    def data_received(self, data: bytes) -> None:
-        """Of asyncio."""
-        if self.other.transport is not None:
-            self.other.transport.write(data)
-
-    def pause_writing(self) -> None:
-        """Of asyncio."""
-        if self.other.transport is not None:
-            self.other.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Of asyncio."""
-        if self.other.transport is not None:
-            self.other.transport.resume_reading()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """Of asyncio."""
-        self._way.drop()
-
-
-class Near(End):
-    """The side of llama-server, which waits until the node is there."""
-
-    def __init__(self, way: Way, opened: Callable[[Way], None]) -> None:
-        super().__init__(way)
-        self._opened = opened
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Of asyncio, which has switched Nagle's algorithm off."""
-        super().connection_made(transport)
-        transport.pause_reading()  # type: ignore[attr-defined]
-        self._opened(self._way)
-
-
-def printable(said: Any) -> str:
-    """Return another side's own words, made fit for a line."""
-    return "".join(filter(str.isprintable, said))[:200] if isinstance(said, str) else "not told"

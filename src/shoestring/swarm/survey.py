@@ -17,20 +17,26 @@ from shoestring.errors import BadValueError, ShoestringError
 from shoestring.hardware.devices import Device
 from shoestring.swarm.addresses import PeerAddress, parse_place
 from shoestring.swarm.link import LinkError, connect
-from shoestring.swarm.stage import RefusedError, Remote, printable
+from shoestring.swarm.remote import RefusedError, Remote, printable
 from shoestring.swarm.wire import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from shoestring.swarm.identity import Identity
+    from shoestring.swarm.link import Link
     from shoestring.swarm.peers import Peer
+
+    Look = Callable[[Collection[str]], Awaitable[Mapping[str, Sequence[str]]]]
 
 PINGS: Final = 21
 HEAR_S: Final = 10.0
 GREET_S: Final = 15.0
 COMMON_PROCESSOR: Final = "x86-avx2"
 MOST_BYTES: Final = 1 << 50
+MOST_SESSIONS: Final = 1_024
+SOON_S: Final = 1.0
+"""Who has not answered by then is looked for elsewhere, too."""
 
 
 @dataclass(frozen=True)
@@ -42,43 +48,96 @@ class Seen:
         device: what it offers, as the planner takes it: kind ``peer``, with the round trip.
         engine_sha256: of its worker's program.
         free: sessions that it could begin now.
+        why_not: why it begins none, as its owner pausing; None: nothing is in the way.
+        share: of a model, the most that it holds; None: whatever its memory holds.
     """
 
     remote: Remote
     device: Device
     engine_sha256: str
     free: int
+    why_not: str | None = None
+    share: float | None = None
 
 
 async def survey(
-    identity: Identity, peers: Iterable[Peer]
+    identity: Identity,
+    peers: Iterable[Peer],
+    *,
+    look: Look | None = None,
+    greet_s: float = GREET_S,
+    soon_s: float = SOON_S,
 ) -> tuple[list[Seen], dict[str, ShoestringError]]:
-    """Greet all peers that may serve us at once; return who answered, and why others did not."""
-    asked = [peer for peer in peers if "serve" in peer.rights]
-    found = await asyncio.gather(*(_greet_any(identity, peer) for peer in asked))
-    seen = [one for one in found if isinstance(one, Seen)]
+    """Greet all peers that may serve us at once; return who answered, and why others did not.
+
+    Args:
+        identity: ours.
+        peers: whom we know.
+        look: returns places where peers of these ids may be, beside those that are known; asked
+            once, for who has not answered soon. A wrong place costs time alone: keys are pinned.
+        greet_s: for one whole greeting.
+        soon_s: before ``look`` is asked.
+    """
+    asked = {peer: _greeting(identity, peer, peer.addresses, greet_s) for peer in peers
+             if "serve" in peer.rights}  # fmt: skip
+    tries = {peer: [first] for peer, first in asked.items()}
+    try:
+        if look is not None and asked:
+            await asyncio.wait(asked.values(), timeout=soon_s)
+            late = {peer.id: peer for peer, first in asked.items() if not _answered(first)}
+            elsewhere = await look(tuple(late)) if late else {}
+            for peer_id, peer in late.items():
+                places = [one for one in elsewhere.get(peer_id, ()) if one not in peer.addresses]
+                if places:
+                    tries[peer].append(_greeting(identity, peer, places, greet_s))
+        found = {peer: await _first_seen(of_one) for peer, of_one in tries.items()}
+    finally:
+        begun = [one for of_one in tries.values() for one in of_one]
+        for one in begun:
+            one.cancel()
+        await asyncio.gather(*begun, return_exceptions=True)
+    seen = [one for one in found.values() if isinstance(one, Seen)]
     failed = {
-        peer.name: one
-        for peer, one in zip(asked, found, strict=True)
-        if isinstance(one, ShoestringError)
-    }
+        peer.name: one for peer, one in found.items() if isinstance(one, ShoestringError)
+    }  # fmt: skip
     return sorted(seen, key=lambda one: one.device.link_latency_s), failed
 
 
-async def _greet_any(identity: Identity, peer: Peer) -> Seen | ShoestringError:
-    """Greet a peer at the first of its addresses that answers."""
+def _greeting(
+    identity: Identity, peer: Peer, places: Sequence[str], greet_s: float
+) -> asyncio.Task[Seen | ShoestringError]:
+    return asyncio.create_task(_greet_any(identity, peer, places, greet_s))
+
+
+def _answered(greeting: asyncio.Task[Seen | ShoestringError]) -> bool:
+    return greeting.done() and isinstance(greeting.result(), Seen)
+
+
+async def _first_seen(greetings: Sequence[asyncio.Task[Seen | ShoestringError]]) -> Any:
+    """Return the first answer; where none came, why not at the places that were known."""
+    for coming in asyncio.as_completed(greetings):
+        found = await coming
+        if isinstance(found, Seen):
+            return found
+    return greetings[0].result()
+
+
+async def _greet_any(
+    identity: Identity, peer: Peer, places: Sequence[str], greet_s: float
+) -> Seen | ShoestringError:
+    """Greet a peer at the first of some places that answers."""
     last: ShoestringError = BadValueError(f"{peer.name} has no address: invite it anew with one")
-    for place in peer.addresses:
+    for place in places:
         host, port = parse_place(place)
         remote = Remote(peer.name, PeerAddress(peer.id, host, port), peer.certificate)
         try:
-            async with asyncio.timeout(GREET_S):
+            async with asyncio.timeout(greet_s):
                 return await greet(identity, remote)
         except LinkError as error:
             last = error
         except TimeoutError:
             last = LinkError(
-                "timeout", f"{peer.name} is too slow: no whole greeting in {GREET_S} s"
+                "timeout", f"{peer.name} is too slow: no whole greeting in {greet_s:g} s"
             )
     return last
 
@@ -91,8 +150,7 @@ async def greet(identity: Identity, remote: Remote) -> Seen:
     """
     link = await connect(identity, remote.address, certificate=remote.certificate)
     try:
-        await link.say({"do": "hello"})
-        told = await link.hear(HEAR_S)
+        told = await _hello(link, remote.name)
         if told.get("ok") is not True:
             raise RefusedError(printable(told.get("reason")), printable(told.get("message")))
         if told.get("rpc") != list(VERSION):
@@ -112,8 +170,30 @@ async def greet(identity: Identity, remote: Remote) -> Seen:
         remote=remote,
         device=_device(remote, told, median(times_s)),
         engine_sha256=printable(told.get("engine_sha256")),
-        free=told["free"] if isinstance(told.get("free"), int) else 0,
+        free=_count(told.get("free")),
+        why_not=None if told.get("why_not") is None else printable(told["why_not"]),
+        share=_possible(told.get("share"), 1e-6, 1.0),
     )
+
+
+async def _hello(link: Link, name: str) -> dict[str, Any]:
+    """Return a node's greeting; TLS tells who is not admitted nothing but the link's end."""
+    try:
+        await link.say({"do": "hello"})
+        return await link.hear(HEAR_S)
+    except LinkError as error:
+        if error.reason != "closed":
+            raise
+        raise LinkError(
+            "refused",
+            f"{name} ends the link without a word: its owner may have removed this node, "
+            "ask for a new invitation",
+        ) from error
+
+
+def _count(value: Any) -> int:
+    """Return how many sessions a peer says that it could begin; what cannot be is none."""
+    return value if type(value) is int and 0 < value <= MOST_SESSIONS else 0
 
 
 def _device(remote: Remote, told: dict[str, Any], rtt_s: float) -> Device:

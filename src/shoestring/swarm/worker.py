@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoestring.errors import EngineLostError, MissingError, ShoestringError
+from shoestring.hardware.platforms import read_text
 from shoestring.hardware.processes import ProcessTree
 from shoestring.swarm.worker_settings import check_program, plan_room, protections
 
@@ -163,6 +164,15 @@ class Worker:
         """Let it go on."""
         self._paused = False
         self._signal(signal.SIGCONT)
+
+    def stands_still(self) -> bool:
+        """Tell whether its engine was stopped by somebody (SIGSTOP, or a debugger)."""
+        if self.pid is None:
+            return False
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        pids = (read_text(children) or "").split()
+        states = (read_text(Path(f"/proc/{pid}/stat")) for pid in pids)
+        return any(state and state.rpartition(")")[2].split()[0] in "Tt" for state in states)
 
     def memory_bytes(self) -> int | None:
         """Return the resident memory of the room, its two Python processes included."""

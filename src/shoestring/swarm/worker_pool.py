@@ -70,6 +70,11 @@ class WorkerPool:
     ) -> None:
         await self.close()
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether it has given up: no session can begin here until the node is started again."""
+        return self.failure is not None
+
     async def take(self) -> Worker:
         """Return a worker that nobody had before; the caller stops it, or :meth:`close` does.
 
@@ -124,10 +129,19 @@ class WorkerPool:
             except ShoestringError as error:
                 await self._count_failure(str(error))
             else:
-                async with self._change:
-                    self._ready.append(worker)
-                    self._change.notify_all()
-                self._watchers[worker] = asyncio.create_task(self._watch(worker))
+                await self._add(worker)
+
+    async def _add(self, worker: Worker) -> None:
+        """Offer a started worker, unless whoever it was started for went away meanwhile."""
+        is_wanted = len(self._ready) < max(self._spare, self._waiting)
+        # Nothing is awaited before: what is watched is what :meth:`close` ends.
+        self._watchers[worker] = asyncio.create_task(self._watch(worker))
+        if not is_wanted:
+            await worker.stop()
+            return
+        self._ready.append(worker)
+        async with self._change:
+            self._change.notify_all()
 
     async def _watch(self, worker: Worker) -> None:
         """Clean up behind a worker that has ended."""

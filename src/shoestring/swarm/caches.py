@@ -1,0 +1,234 @@
+"""The tensors that one step of llama.cpp leaves to the next, and a copy of them at the client.
+
+They are the caches of keys and values, and the states of recurrent layers. Which they are, what is
+read of them and which rows are written, the graphs say: tensors named ``cache_k_l0`` and the like
+(``llama-kv-cache.cpp``, ``llama-memory-recurrent.cpp``), views of them, and SET_ROWS into them by
+rows that llama-server sets before. So only what changed since the last copy is asked for, which for
+a token is some rows; where that cannot be seen it is the whole tensor.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from shoestring.swarm.firewall_tensors import see_tensor
+from shoestring.swarm.tensors import EMPTY_OPS, NUMBER_OF_OP, NUMBER_OF_TYPE, read_graph
+from shoestring.swarm.wire import (
+    BUFFER_AT,
+    DATA_AT,
+    TENSOR_BYTES,
+    TWO_U64,
+    U32,
+    U64,
+    Command,
+    Frame,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+NAME: Final = re.compile(rb"cache_[a-z]_l\d+")
+SET_ROWS: Final = NUMBER_OF_OP["SET_ROWS"]
+VIEWS: Final = tuple(NUMBER_OF_OP[name] for name in EMPTY_OPS)
+ROW_NUMBERS: Final = {NUMBER_OF_TYPE["I64"]: "<i8", NUMBER_OF_TYPE["I32"]: "<i4"}
+TYPE_AT: Final = 8
+MOST_RANGES: Final = 8
+"""Of one tensor; then they become one."""
+PART_BYTES: Final = 4 << 20
+COMPUTES: Final = frozenset({Command.GRAPH_COMPUTE, Command.GRAPH_RECOMPUTE})
+WRITES: Final = frozenset(
+    {Command.SET_TENSOR, Command.MEMSET_TENSOR, Command.COPY_TENSOR, Command.INIT_TENSOR}
+)
+
+
+@dataclass(eq=False)
+class Cache:
+    """One such tensor.
+
+    Attributes:
+        tensor: as it is worded.
+        extent: bytes of it.
+        used: bytes from its begin that some graph has read.
+        changed: bytes that the copy lacks, as starts and ends.
+        copy: of its first bytes.
+    """
+
+    tensor: bytes
+    extent: int
+    used: int = 0
+    changed: list[tuple[int, int]] = field(default_factory=list)
+    copy: bytearray = field(default_factory=bytearray)
+
+    def change(self, start: int, end: int) -> None:
+        """Note that bytes were written."""
+        for number, (other_start, other_end) in enumerate(self.changed):
+            if start <= other_end and other_start <= end:
+                self.changed[number] = min(start, other_start), max(end, other_end)
+                return
+        self.changed.append((start, end))
+        if len(self.changed) > MOST_RANGES:
+            starts, ends = zip(*self.changed, strict=True)
+            self.changed = [(min(starts), max(ends))]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes of a cache that are asked for."""
+
+    cache: Cache
+    start: int
+    size: int
+
+
+class Caches:
+    """All of one connection of llama-server's."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, Cache] = {}
+        """By address."""
+        self._rows: dict[int, list[tuple[Cache, int]]] = {}
+        """Caches that are written by rows, with the bytes of one, by the address of the rows."""
+        self._numbers: dict[int, tuple[int, int]] = {}
+        """The least and the greatest of what was set last, of whole numbers, by address."""
+        self._in_place: list[Cache] = []
+        """Those that the last graph writes without saying where."""
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def see(self, frame: Frame, body: bytes) -> None:
+        """Note what a frame does to them."""
+        command = frame.command
+        if command == Command.GRAPH_COMPUTE:
+            self._see_graph(frame)
+        if command in COMPUTES:
+            self._see_compute()
+        elif command in WRITES:
+            self._see_write(frame, body)
+        elif command in (Command.BUFFER_CLEAR, Command.FREE_BUFFER):
+            self._see_buffer(frame)
+
+    def pieces(self) -> list[Piece]:
+        """Return what the copy lacks; from now on it counts as not lacking."""
+        found: list[Piece] = []
+        for cache in self._found.values():
+            ranges, cache.changed = cache.changed, []
+            copied = min(len(cache.copy), cache.used)
+            for start, end in ranges:
+                found += _cut(cache, start, min(end, copied))
+            found += _cut(cache, copied, cache.used)
+        return found
+
+    def take(self, pieces: Sequence[Piece], data: Sequence[bytes]) -> None:
+        """Put what was asked for into the copy."""
+        for piece, part in zip(pieces, data, strict=True):
+            copy = piece.cache.copy
+            if len(copy) < piece.start:
+                copy.extend(bytes(piece.start - len(copy)))
+            copy[piece.start : piece.start + piece.size] = part
+
+    def forget(self, pieces: Sequence[Piece]) -> None:
+        """Count what was asked for and did not come as lacking again."""
+        for piece in pieces:
+            piece.cache.change(piece.start, piece.start + piece.size)
+
+    def frames(self) -> Iterator[tuple[Frame, bytes]]:
+        """Yield what sets them as they were copied."""
+        for cache in self._found.values():
+            for at in range(0, len(cache.copy), PART_BYTES):
+                data = bytes(cache.copy[at : at + PART_BYTES])
+                head = bytearray(cache.tensor + b"\0" + U64.pack(at))
+                yield Frame(int(Command.SET_TENSOR), len(head) + len(data), head), data
+
+    def _see_graph(self, frame: Frame) -> None:
+        tensors = read_graph(frame.head).tensors
+        by_id: dict[int, Cache] = {}
+        for row in np.flatnonzero(tensors["view_src"] == 0):
+            if NAME.fullmatch(tensors["name"][row]):
+                by_id[int(tensors["id"][row])] = self._cache(tensors[row].tobytes())
+        ids = np.array(list(by_id), dtype="<u8")
+        place_of = dict(zip(tensors["id"].tolist(), tensors["data"].tolist(), strict=True))
+        self._rows, self._in_place = {}, []
+        for row in np.flatnonzero(np.isin(tensors["view_src"], ids)):
+            self._see_view(tensors[row], by_id[int(tensors["view_src"][row])], place_of)
+        direct = np.isin(tensors["src"], ids).any(axis=1) & ~np.isin(tensors["op"], VIEWS)
+        for row in np.flatnonzero(direct & (tensors["op"] != SET_ROWS)):
+            for source in tensors["src"][row].tolist():
+                if source in by_id:
+                    by_id[source].used = by_id[source].extent
+
+    def _see_compute(self) -> None:
+        for cache in self._in_place:
+            cache.change(0, cache.extent)
+        for address, written in self._rows.items():
+            numbers = self._numbers.get(address)
+            for cache, row_bytes in written:
+                if numbers is None or not row_bytes:
+                    cache.change(0, cache.extent)
+                else:
+                    first, last = numbers
+                    cache.change(first * row_bytes, min((last + 1) * row_bytes, cache.extent))
+
+    def _see_view(self, tensor: Any, cache: Cache, place_of: dict[int, int]) -> None:
+        if tensor["op"] in VIEWS:
+            end = int(tensor["view_offs"]) + see_tensor(bytearray(tensor.tobytes())).extent
+            cache.used = min(max(cache.used, end), cache.extent)
+        elif tensor["op"] == SET_ROWS:
+            rows_at = place_of.get(int(tensor["src"][1]), 0)
+            self._rows.setdefault(rows_at, []).append((cache, int(tensor["nb"][1])))
+        else:
+            self._in_place.append(cache)
+
+    def _cache(self, tensor: bytes) -> Cache:
+        address = U64.unpack_from(tensor, DATA_AT)[0]
+        cache = self._found.get(address)
+        if cache is None or cache.tensor[:TENSOR_BYTES] != tensor:
+            cache = Cache(tensor, see_tensor(bytearray(tensor)).extent)
+            self._found[address] = cache
+        return cache
+
+    def _see_write(self, frame: Frame, body: bytes) -> None:
+        head = frame.head
+        at = TENSOR_BYTES if frame.command == Command.COPY_TENSOR else 0
+        address = U64.unpack_from(head, at + DATA_AT)[0]
+        if frame.command == Command.SET_TENSOR:
+            address += U64.unpack_from(head, TENSOR_BYTES + 1)[0]
+            size = frame.size - len(head)
+            self._see_numbers(address, U32.unpack_from(head, TYPE_AT)[0], body)
+        elif frame.command == Command.MEMSET_TENSOR:
+            offset, size = TWO_U64.unpack_from(head, TENSOR_BYTES)
+            address += offset
+        else:
+            size = see_tensor(head, at).extent
+        for place, cache in self._found.items():
+            if place < address + size and address < place + cache.extent:
+                start = max(0, address - place)
+                cache.change(start, min(cache.extent, address + size - place))
+
+    def _see_numbers(self, address: int, number: int, body: bytes) -> None:
+        """Note what may be the rows that the next graph writes; which are, it says itself."""
+        kind = ROW_NUMBERS.get(number)
+        if kind is None or not body:
+            self._numbers.pop(address, None)
+        else:
+            rows = np.frombuffer(body, kind)
+            self._numbers[address] = int(rows.min()), int(rows.max())
+
+    def _see_buffer(self, frame: Frame) -> None:
+        number = U64.unpack_from(frame.head)[0]
+        for address, cache in tuple(self._found.items()):
+            if U64.unpack_from(cache.tensor, BUFFER_AT)[0] != number:
+                continue
+            if frame.command == Command.FREE_BUFFER:
+                del self._found[address]
+            else:
+                cache.change(0, cache.extent)
+
+
+def _cut(cache: Cache, start: int, end: int) -> Iterator[Piece]:
+    for at in range(start, end, PART_BYTES):
+        yield Piece(cache, at, min(PART_BYTES, end - at))

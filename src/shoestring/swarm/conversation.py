@@ -1,0 +1,323 @@
+"""What one connection of llama-server says at a stage, and the sessions that answer it.
+
+All replicas are told the same. Whoever has the next bytes of an answer gives them; the others are
+compared later. When one is lost another is recruited, told the journal, and then all that follows:
+llama-server waits and knows nothing of it. Without any left the connection ends, and llama-server
+with it.
+
+What a recruit must compute again is bounded: after :data:`COPY_AFTER_S` of waiting for answers the
+caches are copied here, between two steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from shoestring.swarm.copying import CacheCopy
+from shoestring.swarm.gathering import Gatherer
+from shoestring.swarm.journal import Journal
+from shoestring.swarm.replica import MUST_AGREE
+from shoestring.swarm.wire import (
+    Answer,
+    BadFrameError,
+    Command,
+)
+
+if TYPE_CHECKING:
+    from shoestring.swarm.boundaries import Boundaries, Carried
+    from shoestring.swarm.journal import Entry, Reply
+    from shoestring.swarm.replica import Replica
+    from shoestring.swarm.routes import Routes
+    from shoestring.swarm.weights import Weights
+
+HIGH_BYTES = 1 << 20
+COPY_AFTER_S = 1.0
+"""Of waiting for answers that a recruit would have to compute again."""
+COPY_SELDOM_S = 20.0
+"""The same where nobody is there to be recruited: the journal must end somewhere."""
+GRACE_S = 5.0
+"""For placeholders to come back; they are sent by other threads of llama-server's."""
+COPY_SHARE = 10
+"""So many times as long as the last copy took must have been waited before the next is made."""
+NOT_CACHED = b"\0"
+
+
+class Host(Protocol):
+    """What has conversations: a stage."""
+
+    number: int
+
+    def opened(self, conversation: Conversation) -> None:
+        """Llama-server has connected."""
+
+    def recruit(self, conversation: Conversation, lost: Replica) -> None:
+        """Find another in the place of one that is lost."""
+
+    def closed(self, conversation: Conversation) -> None:
+        """It is over; called once."""
+
+    def has_spare(self) -> bool:
+        """Tell whether there is anybody to recruit."""
+
+    def tell(self, what: str, who: str, why: str) -> None:
+        """Take note of something that happened."""
+
+
+class Conversation(asyncio.Protocol):
+    """The side of llama-server, and what it is told.
+
+    Args:
+        host: the stage.
+        weights: of llama-server's model.
+        boundaries: of all stages of the chain.
+        routes: likewise.
+
+    Attributes:
+        replicas: those that are there.
+        joining: sessions that are being opened for it.
+        counts: of answers compared, of those that differed, of copies of the caches.
+    """
+
+    def __init__(
+        self, host: Host, weights: Weights, boundaries: Boundaries, routes: Routes
+    ) -> None:
+        self.replicas: list[Replica] = []
+        self.joining = 0
+        self.counts: Counter[str] = Counter()
+        self._host = host
+        self._boundaries, self._routes = boundaries, routes
+        self._gatherer = Gatherer(weights)
+        self._journal = Journal()
+        self._owed: deque[Reply] = deque()
+        self._carried: dict[Reply, Carried] = {}
+        """What llama-server was given placeholders for and did not come yet."""
+        self._out = bytearray()
+        self._suspects: frozenset[bytes] = frozenset()
+        """Placeholders that must come back before more is given out."""
+        self._transport: asyncio.Transport | None = None
+        self._near_is_full = False
+        self._waited_s = 0.0
+        self._copy: CacheCopy | None = None
+        self._copy_took_s = 0.0
+        self._new: set[Replica] = set()
+        """They do not know all yet."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether llama-server has gone."""
+        return self._transport is None or self._transport.is_closing()
+
+    def join(self, replica: Replica) -> None:
+        """Have one more session answer: it is told the journal first."""
+        self.replicas.append(replica)
+        self._new.add(replica)
+        replica.tell(self._journal.entries())
+        self._set_reading()
+
+    def end(self) -> None:
+        """End all of it now."""
+        if self._transport is not None:
+            self._transport.abort()
+        for replica in self.replicas:
+            replica.drop()
+        self.replicas.clear()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of asyncio, which has switched Nagle's algorithm off."""
+        transport.set_write_buffer_limits(high=HIGH_BYTES)  # type: ignore[attr-defined]
+        self._transport = transport  # type: ignore[assignment]  # of asyncio, of uvloop: no base
+        self._set_reading()
+        self._boundaries.on_back.add(self._flush)
+        self._host.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Of asyncio: llama-server says something."""
+        now_s = asyncio.get_running_loop().time()
+        try:
+            entries = self._gatherer.feed(data, now_s)
+        except BadFrameError as error:
+            self._host.tell("misspoken", "llama-server", str(error))
+            self.end()
+            return
+        if entries and not self._owed:
+            self._copy_caches(now_s)
+        told = [noted for entry in entries if (noted := self._note(entry)) is not None]
+        for replica in tuple(self.replicas):
+            replica.tell(told)
+        self._flush()
+        self._set_reading()
+
+    def pause_writing(self) -> None:
+        """Of asyncio."""
+        self._near_is_full = True
+        self._set_reading()
+
+    def resume_writing(self) -> None:
+        """Of asyncio."""
+        self._near_is_full = False
+        self._set_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Of asyncio."""
+        self.end()
+        self._boundaries.on_back.discard(self._flush)
+        self._boundaries.forget(self._host.number)
+        self._host.closed(self)
+
+    def start(self, replica: Replica, reply: Reply, answer: Answer) -> None:
+        """Of replicas: an answer begins."""
+        if not reply.begun:
+            reply.payload = answer.payload
+            if reply.kept is None:
+                self._give(reply, answer)
+        elif answer.command in MUST_AGREE and answer.payload != reply.payload:
+            self.lose(replica, f"is not as the others: {Command(answer.command).name}")
+
+    def data(self, reply: Reply, at: int, data: bytes) -> None:
+        """Of replicas: data of an answer."""
+        fresh = reply.fresh(at, data)
+        if reply.kept is None:
+            self._out += fresh
+        else:
+            reply.kept += fresh
+
+    def finish(self, replica: Replica, reply: Reply, digest: bytes) -> None:
+        """Of replicas: the data of an answer are whole."""
+        if reply.digest is None:
+            reply.digest = digest
+            self._waited_s += asyncio.get_running_loop().time() - reply.asked_s
+            if reply.kept is None:
+                self._owed.remove(reply)
+                self._boundaries.answered(reply, digest)
+            else:
+                carried = self._carried.pop(reply)
+                carried.came()
+                self._routes.came(carried, replica)
+            return
+        self.counts["compared"] += 1
+        if reply.digest != digest:
+            self.counts["differing"] += 1
+            self._host.tell("differs", replica.name, "its answer is not that of the first")
+
+    def heard(self, replica: Replica) -> None:  # noqa: ARG002 - others may want to know who
+        """Of replicas: all that came in one read is told."""
+        self._flush()
+
+    def settle(self, replica: Replica) -> None:
+        """Of replicas: it takes more again, or no more for now, or knows all."""
+        if replica in self._new and not replica.is_behind:
+            self._new.remove(replica)
+            self._host.tell("ready", replica.name, "")
+        self._set_reading()
+
+    def lose(self, replica: Replica, why: str) -> None:
+        """Go on without a replica."""
+        if replica not in self.replicas:
+            return
+        self.replicas.remove(replica)
+        self._new.discard(replica)
+        replica.drop()
+        if self._copy is not None and self._copy.replica is replica:
+            self._copy.give_up()
+            self._copy = None
+        self._set_reading()
+        if not self.is_over:
+            self._host.tell("lost", replica.name, why)
+            self._host.recruit(self, replica)
+
+    def _note(self, entry: Entry) -> Entry | None:
+        """Put it into the journal; return what replicas are told."""
+        command, number = entry.frame.command, self._host.number
+        if command == Command.SET_TENSOR_HASH and not self._owed:
+            # A weight is named by its SHA-256 (TAKE); to ask by FNV-1a too is a round trip more.
+            self._out += Answer(command, len(NOT_CACHED), NOT_CACHED).start()
+            return None
+        if command == Command.GRAPH_COMPUTE:
+            self._boundaries.computed(number, entry.frame)
+        elif command == Command.GRAPH_RECOMPUTE:
+            self._boundaries.computed(number, None)
+        elif command == Command.SET_TENSOR and entry.weight is None:
+            carried = self._boundaries.set(number, entry.body)
+            if carried is not None:
+                entry = replace(entry, body=b"", carried=carried)
+        if entry.reply is not None:
+            entry = self._ask(entry, entry.reply)
+        self._journal.add(entry)
+        return entry
+
+    def _ask(self, entry: Entry, reply: Reply) -> Entry:
+        """Note that llama-server is owed an answer, or give it a placeholder."""
+        if entry.frame.command == Command.GET_TENSOR:
+            carried = self._boundaries.read(self._host.number, entry)
+            if carried is not None and not self._owed:
+                carried.route = self._routes.find(self._host.number, carried.target)
+                if carried.route is not None:
+                    self._out += Answer(entry.frame.command, reply.size, b"").start()
+                    self._out += self._boundaries.replace(carried)
+                    reply.kept = bytearray()
+                    self._carried[reply] = carried
+                    return replace(entry, carried=carried)
+            reply.away = self._boundaries.away
+        self._owed.append(reply)
+        return entry
+
+    def _give(self, reply: Reply, answer: Answer) -> None:
+        """Begin to give an answer to llama-server."""
+        if reply.away & self._boundaries.away:
+            self._suspects = reply.away
+            asyncio.get_running_loop().call_later(GRACE_S, self._judge, reply.away)
+        self._out += answer.start()
+        if reply.complete:
+            self._owed.remove(reply)
+
+    def _judge(self, suspects: frozenset[bytes]) -> None:
+        """End what was computed from placeholders that went nowhere."""
+        lost = self._boundaries.lose(suspects)
+        if lost and not self.is_over:
+            self._host.tell("misread", "llama-server", f"{', '.join(lost)} went to no stage")
+            self.end()
+
+    def _copy_caches(self, now_s: float) -> None:
+        """Copy the caches here if a recruit would have to compute for long; a step begins."""
+        after_s = COPY_AFTER_S if self._host.has_spare() else COPY_SELDOM_S
+        enough_s = max(after_s, COPY_SHARE * self._copy_took_s)
+        if self._copy is not None or self._waited_s < enough_s:
+            return
+        source = next((one for one in self.replicas if one.is_idle), None)
+        if not self._journal.caches or source is None:
+            return
+        self._waited_s = 0.0
+        self._copy = CacheCopy(
+            source, self._journal.mark, self._journal.caches, now_s, self._copied
+        )
+        self._copy.ask()
+
+    def _copied(self, copy: CacheCopy) -> None:
+        if copy is self._copy:
+            self._journal.condense(copy.mark)
+            self._copy_took_s = asyncio.get_running_loop().time() - copy.begun_s
+            self._copy = None
+            self.counts["copies"] += 1
+
+    def _flush(self) -> None:
+        if self._suspects & self._boundaries.away:
+            return
+        self._suspects = frozenset()
+        if self._out and self._transport is not None:
+            self._transport.write(self._out)
+            self._out = bytearray()
+
+    def _set_reading(self) -> None:
+        # One that lags is left behind as long as another takes what comes.
+        takes = any(not replica.is_full for replica in self.replicas)
+        transport = self._transport
+        if transport is not None and not transport.is_closing() and transport.is_reading() != takes:
+            if takes:
+                transport.resume_reading()
+            else:
+                transport.pause_reading()
+        for replica in self.replicas:
+            replica.set_reading(on=not self._near_is_full)

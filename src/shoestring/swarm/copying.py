@@ -1,0 +1,52 @@
+"""Copying the caches of a stage to the client, so that a recruit need not compute all again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shoestring.swarm.caches import Caches
+    from shoestring.swarm.replica import Replica
+
+
+class CacheCopy:
+    """What the copy of the caches lacks, asked of one replica between two steps.
+
+    Args:
+        replica: that is asked.
+        mark: of the journal: what it was told until now.
+        caches: that are copied.
+        begun_s: on the loop's clock.
+        copied: called when all is here.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        mark: int,
+        caches: Caches,
+        begun_s: float,
+        copied: Callable[[CacheCopy], None],
+    ) -> None:
+        self.replica, self.mark, self.begun_s = replica, mark, begun_s
+        self._caches = caches
+        self._copied = copied
+        self._pieces = caches.pieces()
+        self._data: list[bytes] = []
+
+    def ask(self) -> None:
+        """Ask for all pieces at once; they come in order, before what is asked later."""
+        for piece in self._pieces:
+            self.replica.ask(piece.cache.tensor, piece.start, piece.size, self._take)
+
+    def give_up(self) -> None:
+        """The replica is lost: what it was asked for is lacking."""
+        self._caches.forget(self._pieces)
+
+    def _take(self, data: bytes) -> None:
+        self._data.append(data)
+        if len(self._data) == len(self._pieces):
+            self._caches.take(self._pieces, self._data)
+            self._copied(self)

@@ -1,0 +1,370 @@
+"""One node's session of a stage: told what the stage is told, heard when it is first.
+
+A stage may have several; each answers all questions in their order, so whichever is ahead gives
+the next bytes, and the others are compared with it. A node that keeps weights by their SHA-256 is
+asked for each whether it has it, many at a time; until all were answered nothing else is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+from shoestring.swarm.packing import packed
+from shoestring.swarm.splitting import Answers
+from shoestring.swarm.wire import (
+    HEADER,
+    TENSOR_BYTES,
+    TWO_U64,
+    U64,
+    WITH_DATA,
+    BadFrameError,
+    Command,
+    Frame,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from shoestring.swarm.boundaries import Carried
+    from shoestring.swarm.journal import Entry, Reply
+    from shoestring.swarm.remote import Seat
+    from shoestring.swarm.weights import Weight
+    from shoestring.swarm.wire import Answer
+
+HIGH_BYTES = 1 << 20
+SLICE_BYTES = 1 << 18
+MOST_TAKES = 256
+"""Weights of which it may not have been said whether the node has them."""
+MOST_TICKETS = 256
+HELD = b"\1"
+MUST_AGREE = frozenset(
+    {
+        Command.HELLO,
+        Command.ALLOC_BUFFER,
+        Command.BUFFER_GET_BASE,
+        Command.GET_ALIGNMENT,
+        Command.GET_ALLOC_SIZE,
+        Command.COPY_TENSOR,
+    }
+)
+"""A node that answers these otherwise cannot take another's place."""
+
+
+class Listening(Protocol):
+    """What hears replicas: the conversation that they belong to."""
+
+    def start(self, replica: Replica, reply: Reply, answer: Answer) -> None:
+        """An answer begins; of those without data it is whole."""
+
+    def data(self, reply: Reply, at: int, data: bytes) -> None:
+        """Data of an answer, which begin at ``at``."""
+
+    def finish(self, replica: Replica, reply: Reply, digest: bytes) -> None:
+        """A replica's answer with data is whole."""
+
+    def heard(self, replica: Replica) -> None:
+        """What came in one read is told."""
+
+    def settle(self, replica: Replica) -> None:
+        """It takes more again, or takes no more for now; or it is where the others are."""
+
+    def lose(self, replica: Replica, why: str) -> None:
+        """It is of no use any more."""
+
+
+class Question:
+    """Something that we ask for ourselves: bytes of a tensor.
+
+    Args:
+        size: how many.
+        answered: given them.
+    """
+
+    def __init__(self, size: int, answered: Callable[[bytes], None]) -> None:
+        self.data = bytearray()
+        self.size = size
+        self.answered = answered
+
+
+class Take:
+    """A question whether the node has a weight.
+
+    Args:
+        entry: that sets it.
+    """
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+
+
+class Replica(asyncio.Protocol):
+    """A session at a node, from our side; its link is handed over to it.
+
+    Args:
+        seat: its session.
+        stores: whether the node keeps weights.
+        conversation: that it belongs to.
+
+    Attributes:
+        seat: as given.
+        name: of the node.
+        is_full: it takes no more for now.
+        weights_sent_bytes: of those that the node had not.
+        weights_held_bytes: of those that it had.
+    """
+
+    def __init__(self, seat: Seat, conversation: Listening, *, stores: bool) -> None:
+        self.seat = seat
+        self.name = seat.remote.name
+        self.is_full = False
+        self.weights_sent_bytes = self.weights_held_bytes = 0
+        self._stores = stores
+        self._conversation = conversation
+        self._transport: asyncio.Transport | None = None
+        self._answers = Answers()
+        self._asked: deque[Reply | Question | Take] = deque()
+        self._current: Reply | Question | None = None
+        self._at = 0
+        self._hash = hashlib.sha256()
+        self._queue: deque[Entry] = deque()
+        self._missing: deque[Entry] = deque()
+        """Weights that the node has not."""
+        self._rest: memoryview = memoryview(b"")
+        """Of a body that is being sent."""
+        self._takes = 0
+        self._answered = 0
+        """How many answers have begun."""
+        self._told_at: dict[int, int] = {}
+        """How many questions were asked before a ticket was told, of the last tickets."""
+        self._when_told: dict[int, Callable[[], None]] = {}
+        self._settling = True
+        """The conversation is to be told once it knows all."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it was not told all yet."""
+        return bool(self._queue or self._takes or self._missing or self._rest)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it was told all and has answered all."""
+        return not (self.is_behind or self._asked or self._current)
+
+    def tell(self, entries: Iterable[Entry]) -> None:
+        """Tell it these, after all that it was told."""
+        self._queue.extend(entries)
+        self._pump()
+
+    def ask(self, tensor: bytes, offset: int, size: int, answered: Callable[[bytes], None]) -> None:
+        """Ask for bytes of a tensor, for ourselves, before what it is told later."""
+        assert not self.is_behind
+        head = bytearray(tensor + TWO_U64.pack(offset, size))
+        frame = Frame(int(Command.GET_TENSOR), len(head), head)
+        self._expect(frame, Question(size, answered))
+        self._write(frame.start())
+
+    def drop(self) -> None:
+        """End its link; nothing is heard of it any more."""
+        self._conversation = _NOBODY
+        if self._transport is not None:
+            self._transport.abort()
+
+    def lacks(self, ticket: int) -> bool:
+        """Tell whether it may wait for a ticket's data: nothing asked since was answered."""
+        return self._answered <= self._told_at.get(ticket, -1)
+
+    def when_told(self, ticket: int, told: Callable[[], None]) -> None:
+        """Have ``told`` called once it was told to take what goes under a ticket."""
+        if ticket in self._told_at:
+            told()
+        else:
+            self._when_told[ticket] = told
+
+    def give_up(self, why: str) -> None:
+        """It is of no use any more."""
+        self._conversation.lose(self, why)
+
+    def set_reading(self, *, on: bool) -> None:
+        """Hear it, or let it wait."""
+        transport = self._transport
+        if transport is None or transport.is_closing() or transport.is_reading() is on:
+            return
+        if on:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of asyncio, by the link that is handed over."""
+        transport.set_write_buffer_limits(high=HIGH_BYTES)  # type: ignore[attr-defined]
+        self._transport = transport  # type: ignore[assignment]  # of asyncio, of uvloop: no base
+
+    def data_received(self, data: bytes) -> None:
+        """Of asyncio."""
+        try:
+            for piece in self._answers.feed(data):
+                if isinstance(piece, bytes):
+                    self._add(piece)
+                else:
+                    self._begin(piece)
+        except BadFrameError as error:
+            self._conversation.lose(self, f"answered what cannot be: {error}")
+            return
+        self._pump()
+        self._conversation.heard(self)
+
+    def pause_writing(self) -> None:
+        """Of asyncio."""
+        self.is_full = self._settling = True
+        self._conversation.settle(self)
+
+    def resume_writing(self) -> None:
+        """Of asyncio."""
+        self.is_full = False
+        self._pump()
+        if not self.is_full:
+            self._conversation.settle(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Of asyncio."""
+        how = "hung up" if exc is None else f"is gone ({type(exc).__name__})"
+        self._conversation.lose(self, how)
+
+    def _expect(self, frame: Frame, asked: Reply | Question | Take) -> None:
+        self._answers.expect(frame)
+        self._asked.append(asked)
+
+    def _pump(self) -> None:
+        """Send what may be sent now, in as few writes as there are slices of a weight."""
+        out = bytearray()
+        while not self.is_full and len(out) < SLICE_BYTES:
+            if self._rest:
+                out += self._rest[:SLICE_BYTES]
+                self._rest = self._rest[SLICE_BYTES:]
+            elif self._missing:
+                self._send(self._missing.popleft(), out)
+            elif not self._queue or not self._may_send(self._queue[0]):
+                break
+            elif (entry := self._queue.popleft()).weight is not None and self._stores:
+                self._send_take(entry, entry.weight, out)
+            else:
+                self._send(entry, out)
+            if len(out) >= SLICE_BYTES:
+                self._write(out)
+                out = bytearray()
+        if out:
+            self._write(out)
+        if self._settling and not self.is_behind:
+            self._settling = False
+            self._conversation.settle(self)
+
+    def _may_send(self, entry: Entry) -> bool:
+        """Whether the next entry need not wait for the node to say which weights it has."""
+        if self._stores and entry.weight is not None:
+            return self._takes < MOST_TAKES
+        if self._takes:
+            return False
+        carried = entry.carried
+        if carried is None or entry.reply is not None or carried.reply.complete:
+            return True
+        if carried.route is not None and carried.route.target is self:
+            return True
+        if self._pump not in carried.waiting:
+            carried.waiting.append(self._pump)
+        return False
+
+    def _send(self, entry: Entry, out: bytearray) -> None:
+        frame, carried = entry.frame, entry.carried
+        if carried is not None and carried.route is not None:
+            if entry.reply is not None and carried.route.source is self:
+                frame = _ticketed(Command.GET_PUSH, frame, TENSOR_BYTES, carried)
+            elif entry.reply is None and carried.route.target is self:
+                self._told_ticket(carried.ticket)
+                out += _ticketed(Command.SET_PUSHED, frame, TENSOR_BYTES + 1, carried).start()
+                return
+        if entry.reply is not None:
+            self._expect(frame, entry.reply)
+        if entry.weight is None:
+            frame, body = packed(frame, entry.data) or (frame, entry.data)
+            out += frame.start()
+            out += body
+        else:
+            out += frame.start()
+            self.weights_sent_bytes += len(entry.weight.data)
+            self._rest = entry.weight.data
+
+    def _told_ticket(self, ticket: int) -> None:
+        self._told_at[ticket] = self._answered + len(self._asked)
+        if len(self._told_at) > MOST_TICKETS:
+            del self._told_at[next(iter(self._told_at))]
+        if (told := self._when_told.pop(ticket, None)) is not None:
+            told()
+
+    def _send_take(self, entry: Entry, weight: Weight, out: bytearray) -> None:
+        head = bytearray(entry.frame.head[:TENSOR_BYTES])
+        head += TWO_U64.pack(0, len(weight.data)) + weight.sha256
+        frame = Frame(int(Command.TAKE), len(head), head)
+        self._takes += 1
+        self._expect(frame, Take(entry))
+        out += HEADER.pack(frame.command, frame.size) + head
+
+    def _begin(self, answer: Answer) -> None:
+        asked = self._asked.popleft()
+        self._answered += 1
+        if isinstance(asked, Take):
+            self._takes -= 1
+            assert asked.entry.weight is not None
+            if answer.payload == HELD:
+                self.weights_held_bytes += len(asked.entry.weight.data)
+            else:
+                self._missing.append(asked.entry)
+            return
+        if not isinstance(asked, Question):
+            self._conversation.start(self, asked, answer)
+        if answer.command in WITH_DATA and answer.size:
+            self._current, self._at, self._hash = asked, 0, hashlib.sha256()
+
+    def _add(self, part: bytes) -> None:
+        current = self._current
+        assert current is not None
+        if isinstance(current, Question):
+            current.data += part
+            if len(current.data) == current.size:
+                self._current = None
+                current.answered(bytes(current.data))
+            return
+        self._conversation.data(current, self._at, part)
+        self._hash.update(part)
+        self._at += len(part)
+        if self._at == current.size:
+            self._current = None
+            self._conversation.finish(self, current, self._hash.digest())
+
+    def _write(self, data: bytes | bytearray) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+
+def _ticketed(command: Command, frame: Frame, offset_at: int, carried: Carried) -> Frame:
+    """Word a read or a write of a tensor so that its data go from node to node."""
+    offset = U64.unpack_from(frame.head, offset_at)[0]
+    head = frame.head[:TENSOR_BYTES] + TWO_U64.pack(offset, carried.size)
+    head += U64.pack(carried.ticket)
+    return Frame(int(command), len(head), head)
+
+
+class _Nobody:
+    """Hears what a dropped replica still says."""
+
+    def start(self, replica: Replica, reply: Reply, answer: Answer) -> None: ...
+    def data(self, reply: Reply, at: int, data: bytes) -> None: ...
+    def finish(self, replica: Replica, reply: Reply, digest: bytes) -> None: ...
+    def heard(self, replica: Replica) -> None: ...
+    def settle(self, replica: Replica) -> None: ...
+    def lose(self, replica: Replica, why: str) -> None: ...
+
+
+_NOBODY = _Nobody()

@@ -1,0 +1,164 @@
+"""Ways for activations from one stage's node to the next one's.
+
+The client tells the one node whom to let in, and the other where to connect; both ends are pinned
+to the keys that the client knows. A way that breaks, or was never there, costs time and nothing
+else: the client has the bytes too, and sends them itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from shoestring.errors import ShoestringError
+from shoestring.swarm.pushing import Outgoing
+from shoestring.swarm.remote import open_push, open_route
+from shoestring.swarm.wire import TWO_U64
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from shoestring.swarm.boundaries import Carried
+    from shoestring.swarm.identity import Identity
+    from shoestring.swarm.replica import Replica
+
+OVERDUE_S: Final = 0.5
+"""After its bytes came to us, the next node must have them too."""
+AGAIN_S: Final = 5.0
+
+
+class Route:
+    """A way between two sessions.
+
+    Args:
+        identity: ours.
+        source: whose output goes over it.
+        target: who gets it.
+
+    Attributes:
+        source: as given.
+        target: as given.
+        is_open: the nodes have shaken hands.
+    """
+
+    def __init__(self, identity: Identity, source: Replica, target: Replica) -> None:
+        self.source, self.target = source, target
+        self.is_open = False
+        self._identity = identity
+        self._ours: Outgoing | None = None
+        self._lock = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Have the nodes connect.
+
+        Raises:
+            ShoestringError: one of them does not.
+        """
+        await open_route(self._identity, self.source.seat, self.target.seat)
+        self.is_open = True
+
+    async def deliver(self, carried: Carried) -> None:
+        """Send to the target ourselves what the source does not.
+
+        Raises:
+            ShoestringError: it cannot be reached.
+        """
+        assert carried.reply.kept is not None
+        async with self._lock:
+            if self._ours is None or not self._ours.is_open:
+                link = await open_push(self._identity, self.target.seat)
+                self._ours = Outgoing()
+                link.hand_over(self._ours)
+        self._ours.add(TWO_U64.pack(carried.ticket, carried.size) + bytes(carried.reply.kept))
+
+    def close(self) -> None:
+        """End what of it is ours."""
+        if self._ours is not None:
+            self._ours.abort()
+
+
+class Routes:
+    """All ways of one chain.
+
+    Args:
+        identity: ours.
+        replica_at: the replica of a stage that leads, or None.
+        tell: given a stage's number, what happened, who, and why.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        replica_at: Callable[[int], Replica | None],
+        tell: Callable[[int, str, str, str], None],
+    ) -> None:
+        self._identity = identity
+        self._replica_at = replica_at
+        self._tell = tell
+        self._routes: dict[tuple[int, int], Route] = {}
+        self._barred: dict[tuple[Replica, Replica], float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def find(self, source_stage: int, target_stage: int) -> Route | None:
+        """Return the way between two stages as they are now; without one, begin to open it."""
+        source, target = self._replica_at(source_stage), self._replica_at(target_stage)
+        if source is None or target is None:
+            return None
+        key = source_stage, target_stage
+        route = self._routes.get(key)
+        if route is None or route.source is not source or route.target is not target:
+            now_s = asyncio.get_running_loop().time()
+            if self._barred.get((source, target), 0.0) > now_s:
+                return None
+            self._barred[source, target] = now_s + AGAIN_S
+            if route is not None:
+                route.close()
+            route = self._routes[key] = Route(self._identity, source, target)
+            self._run(self._open(source_stage, key, route))
+        return route if route.is_open else None
+
+    def came(self, carried: Carried, replica: Replica) -> None:
+        """Note that an activation's bytes are here, from a replica of its source."""
+        route = carried.route
+        if route is None:
+            return
+        if route.source is not replica:
+            self._run(self._deliver(carried, route))
+        else:
+            route.target.when_told(carried.ticket, lambda: self._watch(carried, route))
+
+    def close(self) -> None:
+        """End all ways."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        for route in self._routes.values():
+            route.close()
+
+    def _watch(self, carried: Carried, route: Route) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(OVERDUE_S, self._see_to, carried, route)
+
+    def _see_to(self, carried: Carried, route: Route) -> None:
+        if route.target.lacks(carried.ticket):
+            self._run(self._deliver(carried, route))
+
+    async def _open(self, stage: int, key: tuple[int, int], route: Route) -> None:
+        try:
+            await route.open()
+        except ShoestringError as error:
+            self._routes.pop(key, None)
+            self._tell(stage, "no way", route.target.name, str(error))
+        else:
+            self._tell(stage, "pushes", route.source.name, f"to {route.target.name}")
+
+    async def _deliver(self, carried: Carried, route: Route) -> None:
+        try:
+            await route.deliver(carried)
+        except ShoestringError as error:
+            route.target.give_up(f"cannot be given what it waits for: {error}")
+
+    def _run(self, what: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(what)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

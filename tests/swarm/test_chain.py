@@ -1,0 +1,146 @@
+"""A chain of two nodes: activations go from one to the other, and the answer is the same."""
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from shoestring.engines.discovery import find_program
+from shoestring.swarm.boundaries import Boundaries
+from shoestring.swarm.pushing import Outgoing
+from shoestring.swarm.remote import Remote
+from shoestring.swarm.stage import Spares, standing_stages
+from shoestring.swarm.weights import Weights
+from shoestring.testing.live_server import live_server
+from tests.swarm.nodes import Node
+from tests.swarm.test_node import GIB, serving
+
+pytestmark = pytest.mark.engine
+ASKED = {
+    "prompt": "Once upon a time there was a ship. " * 8, "n_predict": 12, "temperature": 1,
+    "seed": 7, "cache_prompt": False, "ignore_eos": True,
+}  # fmt: skip
+
+
+@asynccontextmanager
+async def chain(folder, model, *, spares=0, **settings):
+    """Let two nodes serve a stage each; yields the stages and what was told."""
+    friend, told = Node(folder / "friend"), []
+    async with AsyncExitStack() as stack:
+        remotes = []
+        for number in range(2 + spares):
+            owner = Node(folder / f"owner{number}")
+            owner.knows(friend, rights=("use",))
+            friend.knows(owner)
+            there = await stack.enter_async_context(serving(owner))
+            remotes.append(Remote(f"owner{number}", there.address, there.certificate))
+        stages = await stack.enter_async_context(
+            standing_stages(
+                friend.identity, [[one] for one in remotes[:2]],
+                Spares((one, GIB) for one in remotes[2:]), Weights(model),
+                least_bytes=[GIB, GIB], tell=told.append, **settings,
+            )
+        )  # fmt: skip
+        yield stages, told
+
+
+def answers(stages, model, folder, between=lambda: None):
+    """Return what one llama-server over the stages says, three times."""
+
+    def command(port):
+        return (
+            str(find_program("llama-server")), "-m", str(model), "--host", "127.0.0.1",
+            "--port", str(port), "--rpc", ",".join(f"127.0.0.1:{one.port}" for one in stages),
+            "--device", "RPC0,RPC1", "-ngl", "18", "-c", "512", "-np", "1", "-t", "1",
+            "--fit", "off",
+        )  # fmt: skip
+
+    with live_server(command, log_path=folder / "llama-server.log") as server:
+        said = [server.complete(ASKED)["content"] for _ in range(2)]
+        between()
+        return [*said, server.complete(ASKED)["content"]]
+
+
+def run(folder, model, between=None, **settings):
+    """Return the three answers over a chain, how many reads were replaced, and what was told."""
+
+    async def ask():
+        async with chain(folder, model, **settings) as (stages, told):
+            loop = asyncio.get_running_loop()
+
+            def call_between():
+                if between is not None:
+                    asyncio.run_coroutine_threadsafe(between(stages), loop).result()
+
+            try:
+                said = await asyncio.to_thread(answers, stages, model, folder, call_between)
+            finally:
+                print(*told, sep="\n")
+            return said, Counter(event.what for event in told)
+
+    return asyncio.run(ask())
+
+
+@pytest.fixture
+def replaced(monkeypatch):
+    """Count the reads that are answered with a placeholder."""
+    counted = []
+    replace = Boundaries.replace
+
+    def count(self, carried):
+        counted.append(carried.key[1])
+        return replace(self, carried)
+
+    monkeypatch.setattr(Boundaries, "replace", count)
+    return counted
+
+
+@pytest.fixture
+def star(small_model, tmp_path):
+    """Return the answer where all activations come to the client."""
+    said, told = run(tmp_path / "star", small_model.path, pushes=False)
+    assert (len(set(said)), told["pushes"]) == (1, 0)
+    return said[0]
+
+
+def test_activations_go_from_node_to_node(star, small_model, tmp_path, replaced):
+    """After the star has shown which they are; the text is the same."""
+    said, told = run(tmp_path, small_model.path)
+    assert said == [star] * 3
+    assert told["pushes"] == 1
+    assert len(replaced) > len(said) * ASKED["n_predict"]
+    assert all(name.startswith(("l_out-", "norm-")) for name in replaced)
+
+
+def test_what_a_node_does_not_push_comes_from_the_client(star, small_model, tmp_path, monkeypatch):
+    """The way between the nodes looks open and carries nothing."""
+    monkeypatch.setattr(Outgoing, "begin", lambda _self, _ticket, _size: None)
+    monkeypatch.setattr(Outgoing, "add", _only_ours(Outgoing.add))
+    monkeypatch.setattr("shoestring.swarm.routes.OVERDUE_S", 0.01)
+    said, told = run(tmp_path, small_model.path)
+    assert said == [star] * 3
+    assert told["lost"] == 0
+
+
+def test_a_chain_is_mended_where_it_breaks(star, small_model, tmp_path, replaced):
+    """Another node takes the second's place, and the first pushes to it."""
+
+    async def break_second(stages):
+        (conversation,) = stages[1].conversations
+        conversation.lose(conversation.replicas[0], "the test says so")
+
+    said, told = run(tmp_path, small_model.path, break_second, spares=1)
+    assert said == [star] * 3
+    assert (told["lost"], told["pushes"]) == (1, 2)
+    assert replaced
+
+
+def _only_ours(add):
+    """Let through what the client delivers, which comes whole, and drop what a node pushes."""
+
+    def add_whole(self, data):
+        if int.from_bytes(data[8:16], "little") == len(data) - 16:
+            add(self, data)
+
+    return add_whole
