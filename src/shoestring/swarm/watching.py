@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from shoestring.swarm.worker import Worker
 
 BEAT_S: Final = 0.1
-SILENT_S: Final = 1.5
-"""Fifteen beats that did not come: on a busy machine, or over a radio, some are late."""
+SILENT_S: Final = 1.0
+"""Ten beats that did not come: on a busy machine, or over a radio, some are late."""
 LATE_S: Final = 0.2
 """So late on our own side, and it may have been us who did not listen."""
 AGAIN_S: Final = 1.0
