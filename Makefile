@@ -68,7 +68,7 @@ format: $(STAMP) ## Mend style where a machine can
 figures: $(STAMP) ## Rebuild the published figures, tables and HTML from the committed runs
 	@$(BIN)/shoestring report --published
 
-bench: engines ## All campaigns: clock, faults, costs, agreement, shapes, node, planner, gateway (four hours); writes results/benchmarks/
+bench: engines ## All campaigns: clock, faults, costs, agreement, shapes, node, planner, gateway, swarm (five hours); writes results/benchmarks/
 	@$(BIN)/python benchmarks/clock.py
 	@$(BIN)/python benchmarks/faults.py
 	@$(BIN)/python benchmarks/costs.py
@@ -87,6 +87,10 @@ bench: engines ## All campaigns: clock, faults, costs, agreement, shapes, node, 
 	@$(BIN)/python benchmarks/gateway_overhead.py
 	@$(BIN)/python benchmarks/gateway_crowd.py
 	@$(BIN)/python benchmarks/gateway_campaign.py --seconds 900
+	@$(BIN)/python benchmarks/swarm_overhead.py
+	@$(BIN)/python benchmarks/swarm_chain.py
+	@$(BIN)/python benchmarks/swarm_faults.py
+	@$(BIN)/python benchmarks/swarm_loads.py
 
 kaggle: $(STAMP) ## Write the self-contained Kaggle notebook into dist/kaggle/
 	@$(BIN)/python scripts/build_kaggle.py

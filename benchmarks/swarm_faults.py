@@ -54,7 +54,8 @@ from results import write_result
 from shoestring.errors import EngineLostError, ShoestringError
 from shoestring.models.fetch import resolve_model
 from shoestring.paths import cache_dir
-from shoestring.swarm.stage import HOST, Spares, standing_stages
+from shoestring.swarm.spares import Need, Spare, Spares
+from shoestring.swarm.stage import HOST, standing_stages
 from shoestring.swarm.weights import Weights
 
 if TYPE_CHECKING:
@@ -199,10 +200,10 @@ async def one_round(swarm: Swarm, case: Case, model: Path, weights: Weights) -> 
     first, second = (node.remote for node in swarm.nodes)
     mirrored = case.mode == "mirrored"
     told = Told()
-    spares = Spares([] if mirrored else [(second, MEMORY_BYTES)])
+    spares = Spares([] if mirrored else [Spare(second, MEMORY_BYTES)])
     stages = standing_stages(
         swarm.identity, [[first, second] if mirrored else [first]], spares, weights,
-        least_bytes=[MEMORY_BYTES], tell=told,
+        needs=[Need(MEMORY_BYTES)], tell=told,
     )  # fmt: skip
     row: dict[str, Any] = {"mode": case.mode, "model": case.model, "fault": case.fault}
     try:

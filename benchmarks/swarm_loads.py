@@ -25,7 +25,8 @@ from swarm_user import Told, llama_server
 from results import write_result
 from shoestring.models.fetch import resolve_model
 from shoestring.paths import cache_dir
-from shoestring.swarm.stage import HOST, Spares, standing_stages
+from shoestring.swarm.spares import Need, Spares
+from shoestring.swarm.stage import HOST, standing_stages
 from shoestring.swarm.weights import Weights
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ async def load_once(swarm: Swarm, model: Path, weights: Weights) -> dict[str, An
     async with (
         standing_stages(
             swarm.identity, [[node.remote]], Spares(), weights,
-            least_bytes=[MEMORY_BYTES], tell=told,
+            needs=[Need(MEMORY_BYTES)], tell=told,
         ) as [stage],
         llama_server([f"{HOST}:{stage.port}"], model, swarm.folder / "llama-server.log"),
     ):  # fmt: skip

@@ -34,7 +34,8 @@ from results import write_result
 from shoestring.analysis.stats import bootstrap_median_ci
 from shoestring.models.fetch import resolve_model
 from shoestring.paths import cache_dir
-from shoestring.swarm.stage import HOST, Spares, standing_stages
+from shoestring.swarm.spares import Need, Spares
+from shoestring.swarm.stage import HOST, standing_stages
 from shoestring.swarm.weights import Weights
 from shoestring.testing.lab_workers import start_workers
 
@@ -102,7 +103,7 @@ async def measure(given: argparse.Namespace, swarm: Swarm, model: Path, remotes:
         stages = await stack.enter_async_context(
             standing_stages(
                 swarm.identity, [[node.remote] for node in nodes], spares, weights,
-                least_bytes=[MEMORY_BYTES] * remotes, tell=told, pushes=not given.star,
+                needs=[Need(MEMORY_BYTES)] * remotes, tell=told, pushes=not given.star,
             )
         )  # fmt: skip
         places = {

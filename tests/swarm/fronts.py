@@ -4,13 +4,13 @@ import asyncio
 import json
 import os
 import signal
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from shoestring.engines.offload import Offload
 from shoestring.engines.opening import Subject, make_engine
 from shoestring.swarm.continuing import DONE
 from shoestring.swarm.front import Front
-from shoestring.swarm.http11 import Request, asking
+from shoestring.swarm.http11 import Request, asking, hear
 from shoestring.swarm.standing import Standing, Trying
 from shoestring.testing.engines import need_program
 
@@ -97,6 +97,69 @@ class Engines:
 
         standing.place = place
         return left
+
+
+class Canned:
+    """An engine that says what is given it, for what no real one does when it is asked to.
+
+    Args:
+        answers: one after another, the last again and again; an empty one never comes.
+
+    Attributes:
+        asked: what it was asked.
+    """
+
+    def __init__(self, *answers):
+        self.asked = []
+        self._answers = answers
+        self._url = ""
+
+    def address(self):
+        """Return where it is; it has no key."""
+        return self._url, None
+
+    def lost(self):
+        """Return that it is there."""
+
+    async def plan_again(self):
+        """Return itself as the next."""
+        return self._running()
+
+    @asynccontextmanager
+    async def _running(self):
+        async with await asyncio.start_server(self._serve, "127.0.0.1", 0) as server:
+            self._url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            yield self
+
+    async def _serve(self, reader, writer):
+        self.asked.append(await hear(reader, writer, lambda _: None))
+        if answer := self._answers[min(len(self.asked), len(self._answers)) - 1]:
+            writer.write(answer)
+        else:  # it stands still
+            with suppress(OSError):
+                await reader.read()
+        writer.close()
+
+    @asynccontextmanager
+    async def front(self):
+        """Serve, and tell what the user would have been told."""
+        told = []
+        standing = Standing(self.plan_again, tell=told.append)
+        async with standing, Front(standing) as front:
+            yield front, told
+
+
+async def raw(front, data, *, ends=False):
+    """Return all that comes for bytes; ends: nothing more is sent, and the other side hears so."""
+    host, port = front.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(data)
+        if ends:
+            writer.write_eof()
+        return await reader.read()
+    finally:
+        writer.transport.abort()
 
 
 async def post(front, path, body, *, key=None, heard=lambda _: None):

@@ -1,6 +1,5 @@
 """What goes from stage to stage: learned in the star, replaced, and brought back."""
 
-import asyncio
 import hashlib
 
 import numpy as np
@@ -10,12 +9,13 @@ from hypothesis import strategies as st
 
 from shoestring.swarm.boundaries import MOST_RECENT, Boundaries
 from shoestring.swarm.gathering import Gatherer
-from shoestring.swarm.pushing import MOST_BYTES, Inbox, Incoming
+from shoestring.swarm.pushing import MOST_BYTES, MOST_LINKS, NOTE_BYTES, Inbox, Incoming
 from shoestring.swarm.tensors import NUMBER_OF_OP, TENSOR
 from shoestring.swarm.wire import TWO_U64, BadFrameError, Command, Frame, get_tensor, graph_compute
 
 SIZE = 1024
 HERE, THERE = 0, 1
+US = "our connection"
 
 
 def tensor(name, op="ADD"):
@@ -40,8 +40,8 @@ def reading(name, size=SIZE):
 def star(boundaries, name, target, body):
     """Let a tensor be read at the first stage and set at another, as llama-server does."""
     entry = reading(name, len(body))
-    boundaries.computed(HERE, None)
-    carried = boundaries.read(HERE, entry)
+    boundaries.computed(US, None)
+    carried = boundaries.read(US, HERE, entry)
     boundaries.answered(entry.reply, hashlib.sha256(body).digest())
     if target is not None:
         assert boundaries.set(target, body) is None
@@ -57,7 +57,7 @@ def body_of(number):
 def boundaries():
     """A chain of which one graph is known."""
     made = Boundaries()
-    made.computed(HERE, graph("a", "l_out-3"))
+    made.computed(US, graph("a", "l_out-3"))
     return made
 
 
@@ -76,9 +76,9 @@ def test_what_was_carried_once_is_replaced(boundaries):
 def test_a_prompts_graph_teaches_a_tokens(boundaries):
     """Shapes are not what it is known by; names and operations are."""
     star(boundaries, "l_out-3", THERE, body_of(1))
-    boundaries.computed(HERE, graph("a", "l_out-3"))
+    boundaries.computed(US, graph("a", "l_out-3"))
     assert star(boundaries, "l_out-3", None, body_of(2)) is not None
-    boundaries.computed(HERE, graph("a", "b", "l_out-3"))
+    boundaries.computed(US, graph("a", "b", "l_out-3"))
     assert star(boundaries, "l_out-3", None, body_of(3)) is None
 
 
@@ -96,7 +96,7 @@ def test_what_one_graph_gives_twice_is_never_replaced(boundaries):
     """The second time it may be for the user's own machine."""
     star(boundaries, "l_out-3", THERE, body_of(1))
     assert star(boundaries, "l_out-3", None, body_of(2)) is not None
-    assert boundaries.read(HERE, reading("l_out-3")) is None
+    assert boundaries.read(US, HERE, reading("l_out-3")) is None
     assert star(boundaries, "l_out-3", None, body_of(3)) is None
 
 
@@ -120,6 +120,16 @@ def test_a_placeholder_that_does_not_come_back_is_the_last(boundaries):
     assert (len(away), boundaries.lose(away)) == (1, ["l_out-3"])
     assert boundaries.lose(away) == []
     assert star(boundaries, "l_out-3", None, body_of(3)) is None
+
+
+def test_a_connection_that_ends_takes_its_own_placeholders_alone(boundaries):
+    """Another that comes and goes at the same stage has none."""
+    star(boundaries, "l_out-3", THERE, body_of(1))
+    placeholder = boundaries.replace(star(boundaries, "l_out-3", None, body_of(2)))
+    boundaries.forget("another connection")
+    assert len(boundaries.away) == 1
+    boundaries.forget(US)
+    assert (boundaries.away, boundaries.set(THERE, placeholder)) == (frozenset(), None)
 
 
 def test_who_waits_is_told_when_one_comes_back(boundaries):
@@ -160,12 +170,11 @@ class Pipe:
 
 
 def incoming(inbox):
-    """Return a link that pushes, its transport, and what was refused."""
-    refused = []
-    link = Incoming(inbox, refused.append)
+    """Return a link that pushes, and its transport."""
+    link = Incoming(inbox)
     pipe = Pipe()
     link.connection_made(pipe)
-    return link, pipe, refused
+    return link, pipe
 
 
 @given(st.data())
@@ -173,7 +182,7 @@ def test_tickets_are_given_in_their_order_however_they_come(data):
     """Early, late, twice, and in pieces."""
     sizes = data.draw(st.lists(st.integers(0, 40), min_size=1, max_size=5))
     inbox, got = Inbox(), []
-    link, _, refused = incoming(inbox)
+    link, pipe = incoming(inbox)
     stream = b"".join(
         TWO_U64.pack(ticket, size) + bytes([ticket]) * size
         for ticket, size in enumerate(sizes)
@@ -189,14 +198,14 @@ def test_tickets_are_given_in_their_order_however_they_come(data):
             link.data_received(stream[:count])
             stream = stream[count:]
     assert got == [bytes([ticket]) * size for ticket, size in enumerate(sizes)]
-    assert refused == []
+    assert not pipe.aborted
 
 
 def test_what_was_not_asked_for_is_held_up_to_a_bound(monkeypatch):
     """Then the link is not read until some of it is taken."""
-    monkeypatch.setattr("shoestring.swarm.pushing.HELD_BYTES", 100)
+    monkeypatch.setattr("shoestring.swarm.pushing.HELD_BYTES", 2 * (50 + NOTE_BYTES))
     inbox, got = Inbox(), []
-    link, pipe, _ = incoming(inbox)
+    link, pipe = incoming(inbox)
     for ticket in range(3):
         link.data_received(TWO_U64.pack(ticket, 50) + bytes(50))
     assert not pipe.reads
@@ -204,22 +213,50 @@ def test_what_was_not_asked_for_is_held_up_to_a_bound(monkeypatch):
     assert (pipe.reads, len(got)) == (True, 1)
 
 
-@pytest.mark.parametrize(
-    ("wanted", "said"),
-    [
-        ((1, 8), TWO_U64.pack(1, 9) + bytes(9)),
-        ((1, 8), TWO_U64.pack(1, MOST_BYTES + 1)),
-        ((1, 8), TWO_U64.pack(1, 2**63)),
-    ],
-    ids=["another size", "too large", "much too large"],
-)
-def test_a_node_that_pushes_what_cannot_be_is_refused(wanted, said):
-    """Its link ends at once."""
+def test_tickets_without_data_are_held_up_to_a_bound_too(monkeypatch):
+    """Each is a note that takes memory."""
+    monkeypatch.setattr("shoestring.swarm.pushing.HELD_BYTES", 100 * NOTE_BYTES)
+    link, pipe = incoming(Inbox())
+    for ticket in range(100):
+        link.data_received(TWO_U64.pack(ticket, 0))
+    assert pipe.reads
+    link.data_received(TWO_U64.pack(100, 0))
+    assert not pipe.reads
+
+
+@pytest.mark.parametrize("size", [MOST_BYTES + 1, 2**63])
+def test_a_node_that_pushes_what_cannot_be_loses_its_link_alone(size):
+    """What was asked for still comes from another."""
+    inbox, got = Inbox(), []
+    link, pipe = incoming(inbox)
+    inbox.want(1, 8, got.append)
+    link.data_received(TWO_U64.pack(1, size))
+    assert pipe.aborted
+    incoming(inbox)[0].data_received(TWO_U64.pack(1, 8) + b"the data")
+    assert got == [b"the data"]
+
+
+@pytest.mark.parametrize("comes_first", [False, True])
+def test_data_of_another_size_are_passed_over(comes_first):
+    """A neighbour's, before or after they were asked for; the session's owner sends the true."""
+    inbox, got = Inbox(), []
+    if comes_first:
+        inbox.put(1, b"wrong")
+    inbox.want(1, 8, got.append)
+    if not comes_first:
+        inbox.put(1, b"wrong")
+    assert got == []
+    inbox.put(1, b"the data")
+    assert got == [b"the data"]
+
+
+def test_links_of_a_session_are_few():
+    """Each may hold a ticket that has not come whole; one that ended leaves its place."""
     inbox = Inbox()
-    link, pipe, refused = incoming(inbox)
-    inbox.want(*wanted, lambda _data: None)
-    link.data_received(said)
-    assert (pipe.aborted, [error.reason for error in refused]) == (True, ["ticket"])
+    links = [incoming(inbox) for _ in range(MOST_LINKS + 1)]
+    assert [pipe.aborted for _, pipe in links] == [False] * MOST_LINKS + [True]
+    links[0][0].connection_lost(None)
+    assert not incoming(inbox)[1].aborted
 
 
 def test_tickets_rise():
@@ -232,12 +269,11 @@ def test_tickets_rise():
 
 
 def test_the_links_of_a_session_end_with_it():
-    """Nothing is pushed to nobody."""
-
-    async def end():
-        inbox = Inbox()
-        _, pipe, _ = incoming(inbox)
-        inbox.end()
-        return pipe.aborted
-
-    assert asyncio.run(end())
+    """Nothing is pushed to nobody, nor by one that came a moment too late."""
+    inbox, got = Inbox(), []
+    _, early = incoming(inbox)
+    inbox.want(1, 0, got.append)
+    inbox.end()
+    link, late = incoming(inbox)
+    link.data_received(TWO_U64.pack(1, 0))
+    assert (early.aborted, late.aborted, got) == (True, True, [])

@@ -8,15 +8,21 @@ import pytest
 
 from shoestring.engines.discovery import find_program
 from shoestring.swarm.boundaries import Boundaries
+from shoestring.swarm.conversation import Conversation
+from shoestring.swarm.node import Stock
 from shoestring.swarm.pushing import Outgoing
 from shoestring.swarm.remote import Remote
-from shoestring.swarm.stage import Spares, standing_stages
+from shoestring.swarm.spares import Need, Spare, Spares
+from shoestring.swarm.stage import standing_stages
+from shoestring.swarm.store import Store
 from shoestring.swarm.weights import Weights
 from shoestring.testing.live_server import live_server
 from tests.swarm.nodes import Node
 from tests.swarm.test_node import GIB, serving
 
 pytestmark = pytest.mark.engine
+COPIES = 5
+"""Before a node is lost: some tokens of an answer."""
 ASKED = {
     "prompt": "Once upon a time there was a ship. " * 8, "n_predict": 12, "temperature": 1,
     "seed": 7, "cache_prompt": False, "ignore_eos": True,
@@ -24,7 +30,7 @@ ASKED = {
 
 
 @asynccontextmanager
-async def chain(folder, model, *, spares=0, **settings):
+async def chain(folder, model, *, spares=0, keeps=False, **settings):
     """Let two nodes serve a stage each; yields the stages and what was told."""
     friend, told = Node(folder / "friend"), []
     async with AsyncExitStack() as stack:
@@ -33,13 +39,15 @@ async def chain(folder, model, *, spares=0, **settings):
             owner = Node(folder / f"owner{number}")
             owner.knows(friend, rights=("use",))
             friend.knows(owner)
-            there = await stack.enter_async_context(serving(owner))
+            store = Store(owner.folder / "weights", GIB, say=told.append)
+            stock = Stock(store, owner.identity) if keeps else None
+            there = await stack.enter_async_context(serving(owner, stock=stock))
             remotes.append(Remote(f"owner{number}", there.address, there.certificate))
         stages = await stack.enter_async_context(
             standing_stages(
                 friend.identity, [[one] for one in remotes[:2]],
-                Spares((one, GIB) for one in remotes[2:]), Weights(model),
-                least_bytes=[GIB, GIB], tell=told.append, **settings,
+                Spares(Spare(one, GIB) for one in remotes[2:]), Weights(model),
+                needs=[Need(GIB), Need(GIB)], tell=told.append, **settings,
             )
         )  # fmt: skip
         yield stages, told
@@ -134,6 +142,47 @@ def test_a_chain_is_mended_where_it_breaks(star, small_model, tmp_path, replaced
     assert said == [star] * 3
     assert (told["lost"], told["pushes"]) == (1, 2)
     assert replaced
+
+
+def test_a_spare_has_the_weights_before_it_is_needed(small_model, tmp_path, monkeypatch):
+    """Taking another's place, it is sent none of them."""
+    joined = []
+    join = Conversation.join
+    monkeypatch.setattr(
+        Conversation, "join", lambda self, one: (joined.append(one), join(self, one))
+    )
+
+    async def break_second(stages):
+        rehearsing = [task for its in stages[1].spares.rehearsing.values() for task in its]
+        await asyncio.gather(*rehearsing)
+        (conversation,) = stages[1].conversations
+        conversation.lose(conversation.replicas[0], "the test says so")
+
+    said, told = run(tmp_path, small_model.path, break_second, spares=1, keeps=True)
+    assert (len(set(said)), told["rehearsed"], told["lost"]) == (1, 2, 1)
+    spare = joined[-1]
+    assert (spare.name, spare.weights_sent_bytes) == ("owner2", 0)
+    assert spare.weights_held_bytes > 1 << 20
+
+
+def test_a_copy_and_what_came_after_it_are_the_whole_state(
+    star, small_model, tmp_path, monkeypatch
+):
+    """A node is lost in mid-answer, when what led to the copy is long forgotten."""
+    monkeypatch.setattr("shoestring.swarm.conversation.COPY_AFTER_S", 0.0)
+    monkeypatch.setattr("shoestring.swarm.conversation.COPY_SHARE", 0)
+    finish, lost = Conversation.finish, []
+
+    def finish_and_lose(self, replica, reply, digest):
+        finish(self, replica, reply, digest)
+        if self.counts["copies"] > COPIES and not lost:
+            lost.append(self.counts["copies"])
+            self.lose(replica, "the test says so")
+
+    monkeypatch.setattr(Conversation, "finish", finish_and_lose)
+    said, told = run(tmp_path, small_model.path, spares=1)
+    assert said == [star] * 3
+    assert (told["lost"], len(lost)) == (1, 1)
 
 
 def _only_ours(add):

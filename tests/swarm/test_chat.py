@@ -1,6 +1,7 @@
 """The conversation at a terminal: what it says, where, and how it is ended."""
 
 import asyncio
+import json
 import os
 import pty
 import signal
@@ -11,7 +12,7 @@ import pytest
 
 from shoestring.errors import EngineLostError
 from shoestring.swarm.chat import Conversation, Terminal, Told
-from tests.swarm.fronts import Engines
+from tests.swarm.fronts import Canned, Engines
 
 PROGRAM = """
 import asyncio, sys
@@ -115,6 +116,24 @@ def test_an_error_ends_it_with_what_was_said(small_model):
 
     with pytest.raises(EngineLostError, match="Invalid API Key"):
         asyncio.run(run())
+
+
+def test_what_a_terminal_would_obey_is_not_written():
+    """A model says what its question's documents say; joined emojis and lines stay."""
+    said = "a\x1b]52;c;aGk=\x07\x9b2J\u200d\r\n\tb"
+    chunks = [{"choices": [{"delta": {"content": said}}]}, {"error": {"message": said}}]
+    events = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + events
+    written = []
+
+    async def run():
+        async with Canned(answer).front() as (front, _):
+            with pytest.raises(EngineLostError) as error:
+                await Conversation(front.url, front.key).ask("?", written.append)
+        return str(error.value)
+
+    assert asyncio.run(run()) == "a]52;c;aGk=2J\u200d b"
+    assert written == ["a]52;c;aGk=2J\u200d\n\tb"]
 
 
 def test_figures_that_are_not_known_are_not_told():

@@ -128,6 +128,16 @@ def test_a_machine_without_multicast_serves_unannounced(tmp_path):
     assert "tell peers the address" in asyncio.run(scenario())[0]
 
 
+@pytest.mark.parametrize("at", [["fe80::1"], ["2001:db8::77"], ["nowhere"]])
+def test_an_interface_that_is_none_of_this_machines_is_an_error_of_the_system(tmp_path, at):
+    """Whatever the library makes of it; a peer is then looked for in lists alone."""
+    own = fresh_id(tmp_path).id
+    with pytest.raises(OSError, match=r"."):
+        asyncio.run(look(0.1, at=at))
+    lists = Lists(tmp_path / "lists.json", now=lambda: 1_800_000_000.0)
+    assert asyncio.run(find_again([own], lists, at=at)) == {own: ()}
+
+
 def announced_as(name, properties, port=7433, addresses=("127.0.0.1",)):
     """Return what anybody could announce."""
     return ServiceInfo(

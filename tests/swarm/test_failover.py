@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from shoestring.swarm.stage import HOST, Event, Spares, standing_stages
+from shoestring.swarm.spares import Need, Spare, Spares
+from shoestring.swarm.stage import HOST, Event, standing_stages
 from shoestring.swarm.weights import Weights
 from shoestring.testing.engines import need_program
 
@@ -74,8 +75,8 @@ def answer_while(swarm, model, strike, *, members, spares=0):
         remotes = [node.remote for node in swarm.nodes]
         stages = standing_stages(
             swarm.identity, [remotes[:members]],
-            Spares((one, MEMORY_BYTES) for one in remotes[members : members + spares]),
-            Weights(model), least_bytes=[MEMORY_BYTES], tell=told,
+            Spares(Spare(one, MEMORY_BYTES) for one in remotes[members : members + spares]),
+            Weights(model), needs=[Need(MEMORY_BYTES)], tell=told,
         )  # fmt: skip
         log = swarm.folder / "llama-server.log"
         async with (

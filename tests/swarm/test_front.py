@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring.errors import BadValueError, EngineLostError
-from shoestring.swarm import exchange, standing
+from shoestring.swarm import exchange, front, http11, standing
 from shoestring.swarm.continuing import Answer, LostAnswerError
-from shoestring.swarm.http11 import BadHttpError, Body, CutError
+from shoestring.swarm.exchange import Watched
+from shoestring.swarm.http11 import BadHttpError, Body, CutError, Request, asking
 from shoestring.swarm.questions import shape_of
-from shoestring.swarm.standing import Pace, Trying
-from tests.swarm.fronts import CHAT, COUNTING, NATIVE, TEXT, Engines, post, read
+from shoestring.swarm.standing import Pace, Place, Trying
+from tests.swarm.fronts import CHAT, COUNTING, NATIVE, TEXT, Canned, Engines, post, raw, read
 
 SURE = {"temperature": 0, "cache_prompt": False}
 ASKED = {
@@ -426,3 +427,211 @@ def test_thoughts_go_on_as_thoughts_and_are_not_said_twice():
     assert hears(reasoning_content="Let me think\n") == []
     assert hears(content="So it is") == [{"content": "is"}]
     assert answer.text == "Let me thinkSo it is"
+
+
+@pytest.mark.engine
+def test_the_head_of_an_answer_alone_may_be_asked_for(small_model):
+    """It tells a length and has no body: the engine stays. Without a key only GET is open."""
+
+    async def head(front, key):
+        host, port = front.url.removeprefix("http://").split(":")
+        request = Request("HEAD", "/health", {"Authorization": f"Bearer {key}"}, b"")
+        async with asking(host, int(port), request) as reply:
+            return reply.status, reply.headers["content-length"], await reply.whole()
+
+    async def run():
+        engines = Engines(small_model)
+        async with engines.front() as (front, _):
+            assert (await head(front, front.key))[::2] == (200, b"")
+            assert (await head(front, "wrong"))[0] == 401
+            assert (await post(front, "/health", {}, key="wrong"))[0] == 401
+            assert (await post(front, "/health", None, key="wrong"))[0] == 200
+        return engines.told
+
+    assert asyncio.run(run()) == []
+
+
+def test_a_client_that_does_not_read_is_not_the_engines_silence():
+    """However long it takes; nor does it teach the pace that such silence is usual."""
+    now_s = 0.0
+    pace = Pace(lambda: now_s)
+
+    class Given:
+        """An answer of which everything has come."""
+
+        def __init__(self):
+            self.left = [b"data: 1\n\n", b"data: 2\n\n"]
+
+        async def part(self):
+            """Return what comes."""
+            return self.left.pop(0) if self.left else b""
+
+    async def run():
+        nonlocal now_s
+        got = []
+        async for one in Watched(Place("", 0, None, pace)).events(Given()):
+            got.append((one, pace.left_s(now_s, begun=True)))
+            for wait_s in (1000.0, standing.DOUBTED_S):
+                now_s += wait_s
+                pace.doubt()
+        return got
+
+    gap_s = standing.GAP_S
+    assert asyncio.run(run()) == [(b"data: 1", gap_s), (b"data: 2", gap_s)]
+
+
+def test_an_error_in_the_middle_of_an_answer_in_one_piece_is_told():
+    """Its engine has ended it, and stays."""
+    said = stream_of(TEXT, ["a"])[0] + b"\n\n"
+    said += event({"error": {"message": "Context size has been exceeded."}}) + b"\n\n"
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + said
+
+    async def run():
+        async with Canned(answer).front() as (front, told):
+            return await post(front, TEXT, ASKED[TEXT]), told
+
+    (status, body), told = asyncio.run(run())
+    assert (status, body["error"]["message"]) == (500, "Context size has been exceeded.")
+    assert told == []
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("odd", [{"prompt": "\ud800"}, {"n": [1]}, {"n_cmpl": {}}])
+def test_an_odd_question_is_answered_by_the_engine(small_model, odd):
+    """Also one that cannot be said again; never with an empty connection."""
+
+    async def run():
+        engines = Engines(small_model)
+        async with engines.front() as (front, _):
+            status, _ = await post(front, TEXT, {**ASKED[TEXT], "max_tokens": 1, **odd})
+            return status, engines.told
+
+    status, told = asyncio.run(run())
+    assert status >= 200
+    assert told == []
+
+
+def test_engines_that_are_lost_one_after_another_end_it():
+    """Each of them stood, so that no plan ever failed."""
+
+    async def lose_all(kept):
+        for _ in range(4):
+            kept.lose(await kept.place(), "a test")
+
+    async def run():
+        engine, told = Canned(b""), []
+        trying = Trying(losses=3, wait_s=0.01)
+        async with standing.Standing(engine.plan_again, tell=told.append, trying=trying) as kept:
+            with pytest.raises(EngineLostError, match="3 engines one after another"):
+                await lose_all(kept)
+            with pytest.raises(EngineLostError):
+                await kept.over()
+        return told
+
+    assert asyncio.run(run()) == ["the engine is lost: a test"] * 3
+
+
+def test_who_shows_no_key_is_refused_before_the_body():
+    """And told so while it still sends."""
+    asked = b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 9000000\r\n\r\n"
+
+    async def run():
+        engine = Canned(b"")
+        async with engine.front() as (front, _):
+            answers = [await raw(front, asked + b" " * size) for size in (0, 5_000_000)]
+        assert engine.asked == []
+        return answers
+
+    for answer in asyncio.run(run()):
+        assert answer.startswith(b"HTTP/1.1 401 ")
+        assert b"Invalid API Key" in answer
+
+
+@pytest.mark.parametrize("line", ["GET /\x01a HTTP/1.1", "GET /a HTTP/1.1\r\nAccept: a\nHost: b",
+                                  "GET /\x80 HTTP/1.1", "GET /a\nb HTTP/1.1"])  # fmt: skip
+def test_control_characters_in_a_head_are_refused(line):
+    """They would end a line of what the engine gets."""
+
+    async def run():
+        engine = Canned(b"")
+        async with engine.front() as (front, _):
+            return await raw(front, line.encode("latin-1") + b"\r\n\r\n"), engine.asked
+
+    answer, asked = asyncio.run(run())
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert asked == []
+
+
+def test_more_connections_than_are_served_are_hung_up_on(monkeypatch):
+    """Those that were there before stay."""
+    monkeypatch.setattr(front, "MOST_OPEN", 1)
+
+    async def run():
+        async with Canned(OTHER).front() as (front, _):
+            host, port = front.url.removeprefix("http://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            with pytest.raises(CutError):
+                await post(front, "/health", None)
+            writer.write(b"GET /health HTTP/1.1\r\n\r\n")
+            answer = await reader.read()
+            writer.close()
+            return answer
+
+    assert asyncio.run(run()).endswith(b"{}")
+
+
+OTHER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+def test_an_engine_that_stands_still_is_lost_to_whatever_is_asked(monkeypatch):
+    """Also where no tokens are to come; the next one answers."""
+    monkeypatch.setattr(standing, "FIRST_S", 0.2)
+
+    async def run():
+        async with Canned(b"", OTHER).front() as (front, told):
+            return await post(front, "/props", None), told
+
+    answer, told = asyncio.run(run())
+    assert answer == (200, {})
+    assert told == ["the engine is lost: no token came for far longer than usual"]
+
+
+def test_an_answer_that_is_too_long_is_not_the_loss_of_its_engine(monkeypatch):
+    """Asked again it would be as long."""
+    monkeypatch.setattr(http11, "BODY_BYTES", 1)
+    engine = Canned(OTHER)
+
+    async def run():
+        async with engine.front() as (front, told):
+            ask = f"GET /props HTTP/1.1\r\nX-Api-Key: {front.key}\r\n\r\n"
+            return await raw(front, ask.encode()), told
+
+    answer, told = asyncio.run(run())
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert b"more than 1 bytes" in answer
+    assert (len(engine.asked), told) == (1, [])
+
+
+def test_what_loses_every_engine_is_given_up():
+    """Before it has ended the service for everybody."""
+    engine = Canned(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}")
+
+    async def run():
+        async with engine.front() as (front, _):
+            return await post(front, "/props", None)
+
+    assert asyncio.run(run())[0] == 500
+    assert len(engine.asked) == 3
+
+
+def test_who_ends_its_side_before_the_answer_is_told():
+    """Whether it still reads cannot be known before something is sent."""
+
+    async def run():
+        async with Canned(b"").front() as (front, _):
+            ask = f"GET /props HTTP/1.1\r\nX-Api-Key: {front.key}\r\n\r\n"
+            return await raw(front, ask.encode(), ends=True)
+
+    answer = asyncio.run(run())
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"half closed" in answer

@@ -1,13 +1,16 @@
 """What a stage keeps: its journal, the copy of the caches, and answers put together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shoestring.swarm.boundaries import Carried
 from shoestring.swarm.caches import MOST_RANGES, Cache, Caches
 from shoestring.swarm.gathering import Gatherer
-from shoestring.swarm.journal import Entry, Journal, Reply
+from shoestring.swarm.journal import SPLITS, Entry, Journal, Reply
 from shoestring.swarm.tensors import NUMBER_OF_OP, NUMBER_OF_TYPE, TENSOR
 from shoestring.swarm.weights import LEAST_BYTES, Weight
 from shoestring.swarm.wire import (
@@ -136,6 +139,63 @@ def test_rows_are_known_also_where_they_are_set_before_a_new_graph():
     assert copied(journal.caches, bytes(2048)) == [(6 * ROW_BYTES, ROW_BYTES)]
 
 
+def test_a_copy_outlives_a_graph_that_uses_the_cache_otherwise():
+    """How often a graph uses a tensor is in its wording; what was copied is the same."""
+    journal = journal_of(set_rows(0, 1) + GRAPH)
+    copied(journal.caches, b"\1" * 2048)
+    once = np.frombuffer(CACHE, TENSOR).copy()
+    once["use_count"] = 7
+    other = graph_compute(0, [2, 4], [once.tobytes(), READ, NUMBERS, WRITE, INPUT])
+    journal.add(*entries_of(other))
+    journal.condense(journal.mark)
+    assert [body for _, body in journal.caches.frames()] == [b"\1" * 8 * ROW_BYTES]
+
+
+def test_states_are_found_whatever_they_are_called():
+    """What is written in place is copied whole."""
+    state = tensor(1, "dsv4_state_kv_l3", data=CACHE_AT)
+    view = tensor(2, "v", op="VIEW", data=CACHE_AT, src=(1,), view=1)
+    step = tensor(6, "new", op="CPY", data=CACHE_AT, src=(5, 2), view=1)
+    journal = journal_of(graph_compute(0, [2, 6], [state, view, step, INPUT]))
+    assert copied(journal.caches, bytes(2048)) == [(0, 2048)]
+    journal.add(*entries_of(request(Command.GRAPH_RECOMPUTE, U32.pack(0))))
+    assert copied(journal.caches, bytes(2048)) == [(0, 2048)]
+
+
+def test_inputs_of_former_graphs_are_forgotten():
+    """Masks grow with the answer, and lie elsewhere in each graph."""
+    grown = b"".join(
+        set_tensor_start(tensor(9, "CPU#mask#0", ne=(size, 1), data=INPUT_AT + size), 0, size * 2)
+        + bytes(size * 2)
+        + GRAPH
+        for size in range(32, 96)
+    )
+    journal = journal_of(set_rows(0, 1) + grown)
+    copied(journal.caches, bytes(2048))
+    journal.condense(journal.mark)
+    masks = [one for one in journal.entries() if one.frame.head[228:237] == b"CPU#mask#"]
+    assert len(masks) <= SPLITS + 1
+    assert len(masks[-1].body) == 190
+
+
+def test_two_inputs_of_one_name_are_two():
+    """Caches of two kinds have rows of their own, and llama.cpp calls them alike."""
+    rows = [tensor(3, "CPU#rows#0", kind="I64", ne=(2, 1), data=ROWS_AT + 16 * at) for at in (0, 1)]
+    data = b"".join(set_tensor_start(one, 0, 16) + bytes(16) for one in rows)
+    journal = journal_of(data + GRAPH)
+    journal.condense(journal.mark)
+    assert told(journal) == ["SET_TENSOR", "SET_TENSOR", "GRAPH_COMPUTE"]
+
+
+def test_a_read_that_is_told_late_has_no_body():
+    """Also where some of what it reads has come already."""
+    carried = Carried((0, "l_out-1", b""), None, None, 1, 128, 1)
+    (entry,) = entries_of(get_tensor(INPUT, 0, 128))
+    carried.reply = entry.reply
+    entry.reply.kept = bytearray(50)
+    assert replace(entry, carried=carried).data == b""
+
+
 def test_a_copy_that_did_not_come_is_asked_for_again():
     """Whoever was asked is lost."""
     caches = journal_of(set_rows(0, 1) + GRAPH).caches
@@ -175,7 +235,7 @@ def test_a_freed_cache_is_forgotten():
     journal = journal_of(set_rows(0, 1) + GRAPH)
     copied(journal.caches, bytes(2048))
     journal.add(*entries_of(request(Command.FREE_BUFFER, U64.pack(BUFFER))))
-    assert (bool(journal.caches), list(journal.caches.frames())) == (False, [])
+    assert (journal.caches.pieces(), list(journal.caches.frames())) == ([], [])
 
 
 def test_after_a_copy_only_what_lasts_is_told():
@@ -197,6 +257,15 @@ def test_after_a_copy_only_what_lasts_is_told():
     assert told(journal) == [*before, "SET_TENSOR", "SET_TENSOR", "GRAPH_RECOMPUTE"]
     inputs = [one.body[:1] for one in journal.entries() if len(one.body) == 128]
     assert inputs == [b"\4", b"\x09"]
+
+
+def test_a_graph_is_told_after_the_last_inputs():
+    """A worker that computed it on what happens to lie there could die of a row's number."""
+    again = set_input(2) + set_rows(1, 1) + request(Command.GRAPH_RECOMPUTE, U32.pack(0))
+    journal = journal_of(set_input(1) + set_rows(0, 0) + GRAPH + again)
+    journal.condense(journal.mark)
+    assert told(journal) == ["SET_TENSOR", "SET_TENSOR", "GRAPH_COMPUTE"]
+    assert journal.entries()[0].body[:1] == b"\2"
 
 
 def test_a_graph_that_the_worker_forgot_is_not_told_again():
@@ -271,4 +340,4 @@ def test_entries_are_themselves_alone():
 
 def test_no_caches_no_pieces():
     """Nothing was computed yet."""
-    assert (bool(Caches()), Caches().pieces()) == (False, [])
+    assert Caches().pieces() == []

@@ -2,7 +2,9 @@
 
 import asyncio
 import multiprocessing
-from contextlib import asynccontextmanager
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -177,6 +179,98 @@ def test_an_owner_watches_by_itself_and_tells_each_change_once():
     assert said == ["paused: the machine is on battery", "the pause is over"]
 
 
+def watched(read, said, enough, workers=()):
+    """Watch by readings until a line, or so many of them, was said."""
+
+    async def scenario():
+        over = asyncio.Event()
+
+        def say(line):
+            said.append(line)
+            if len(said) >= enough:
+                over.set()
+
+        owner = Owner(read, say=say, patience=Patience(0.0, 0.0), look_s=0.0)
+        with ExitStack() as held:
+            for worker in workers:
+                held.enter_context(owner.holding(worker))
+            async with owner:
+                await over.wait()
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+@pytest.mark.parametrize("error", [OSError(5, "I/O error"), RuntimeError("NVML"), psutil.Error()])
+def test_a_machine_that_cannot_be_read_is_watched_on(error):
+    """It is said once, and the next reading counts."""
+    readings = iter([error, error, CALM, error, BATTERY])
+
+    def read():
+        reading = next(readings, BATTERY)
+        if isinstance(reading, Exception):
+            raise reading
+        return reading
+
+    said = []
+    watched(read, said, 2)
+    assert said[0].startswith("how busy the machine is cannot be read: ")
+    assert said[1:] == ["paused: the machine is on battery"]
+
+
+def test_a_worker_that_cannot_be_held_still_spares_no_other():
+    """Its owner is told."""
+
+    class Lost(Worker):
+        def pause(self):
+            raise ProcessLookupError(3, "No such process")
+
+    said, workers = [], [Lost(), Worker(), Lost(), Worker()]
+    watched(lambda: BATTERY, said, 2, workers)
+    assert [worker.done for worker in workers] == [[], ["pause"], [], ["pause"]]
+    assert said[0].startswith("a worker cannot be held still")
+    assert said[1] == "paused: the machine is on battery"
+
+
+def test_a_watch_that_ends_is_told_of():
+    """Whatever it was: nobody would pause for the owner any more."""
+
+    def read():
+        raise KeyError("index")
+
+    said = []
+    watched(read, said, 1)
+    (line,) = said
+    assert line.startswith("the machine's use is not watched any more: KeyError: 'index'; ")
+
+
+def test_readings_wait_for_no_other_thread():
+    """Those of the loop may all wait for a disk."""
+    said, free = [], threading.Event()
+
+    async def scenario():
+        loop, paused = asyncio.get_running_loop(), asyncio.Event()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        busy = loop.run_in_executor(None, free.wait)
+        async with Owner(lambda: BATTERY, say=said.append, look_s=0.0) as owner:
+            owner.on_change(lambda _: paused.set())
+            await paused.wait()
+        free.set()
+        await busy
+
+    try:
+        asyncio.run(asyncio.wait_for(scenario(), 30))
+    finally:
+        free.set()
+    assert said == ["paused: the machine is on battery"]
+
+
+def test_a_gpu_that_is_not_told_of_is_nothing_known():
+    """It may fall off its bus."""
+    machine = Machine()
+    machine._card, machine._cards = 0, SimpleNamespace(indices=[0], read=lambda **_: [])
+    assert machine._card_use() == (None, None)
+
+
 def test_our_own_work_is_not_the_owners():
     """A child that computes counts as ours, however busy it is."""
     machine = Machine()
@@ -276,7 +370,7 @@ def test_a_node_that_pauses_holds_its_sessions_still_and_begins_none(tmp_path):
             return runs, still, again, seen, refused.value.word
 
     runs, still, again, seen, word = asyncio.run(scenario())
-    assert (runs, still, again) == ({"worker": "runs"}, {"worker": "stopped"}, runs)
+    assert [word["worker"] for word in (runs, still, again)] == ["runs", "stopped", "runs"]
     assert (seen.free, seen.why_not, word) == (0, "paused: the owner uses the machine", "paused")
 
 

@@ -19,7 +19,8 @@ from shoestring.swarm.link import LinkError
 from shoestring.swarm.manifest import PAGE_BLOBS, hear_manifest, read_page, tell_manifest
 from shoestring.swarm.own_commands import MOST_MISSING, WRITING_BYTES
 from shoestring.swarm.remote import RefusedError, Remote
-from shoestring.swarm.stage import Spares, standing_stages
+from shoestring.swarm.spares import Need, Spares
+from shoestring.swarm.stage import standing_stages
 from shoestring.swarm.store import FORGOTTEN_S, LEAST_BYTES, QUOTA_BYTES, Store, open_store
 from shoestring.swarm.store_contents import PART_BYTES
 from shoestring.swarm.weights import Weights
@@ -732,7 +733,7 @@ def test_the_second_load_of_a_model_moves_next_to_nothing(
             counting(remote) as (counted, passed),
             standing_stages(
                 friend.identity, [[counted]], Spares(), Weights(small_model.path),
-                least_bytes=[0], tell=lambda _event: None,
+                needs=[Need(0)], tell=lambda _event: None,
             ) as (stage,),
         ):  # fmt: skip
             settings = (stage.port, small_model.path, tmp_path, passed)

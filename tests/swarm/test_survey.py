@@ -171,6 +171,24 @@ def test_a_slow_peer_is_left_out_and_holds_nobody_up(owner, friend):
     assert "0.2 s" in str(failed["a friend"])
 
 
+def test_a_peer_of_many_places_gets_no_more_time(owner, friend):
+    """However many it names, one greeting is as long as any other's."""
+    came = []
+
+    async def scenario():
+        async def answer(link):
+            came.append(await link.hear(HEAR_S))
+            await link.until_closed()
+
+        async with owner.listener(answer) as listener:
+            places = (f"127.0.0.1:{listener.port}",) * 8
+            peer = replace(friend.record_of(owner, rights=("serve",)), addresses=places)
+            return await survey(friend.identity, [peer], greet_s=1.0)
+
+    seen, failed = asyncio.run(scenario())
+    assert (seen, failed["a friend"].reason, len(came)) == ([], "timeout", 1)
+
+
 def test_a_peer_of_other_engines_is_left_out(owner, friend):
     """Its worker would not understand a frame."""
     seen, failed = ask(owner, friend, answering({**TRUE, "rpc": [6, 0]}))

@@ -27,7 +27,7 @@ from shoestring.swarm.tensors import read_graph
 from shoestring.swarm.wire import tensor_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from shoestring.swarm.journal import Entry, Reply
     from shoestring.swarm.routes import Route
@@ -54,6 +54,7 @@ class Carried:
         ticket: under which it goes from node to node.
         size: of it, in bytes.
         target: the stage that it was seen to go to.
+        by: the connection that reads it.
         route: by which it was sent; None: by none, it comes to us alone.
     """
 
@@ -62,6 +63,7 @@ class Carried:
     ticket: int
     size: int
     target: int
+    by: Hashable = None
     route: Route | None = None
     waiting: list[Callable[[], None]] = field(default_factory=list)
     """Called when its bytes are here."""
@@ -90,34 +92,36 @@ class Boundaries:
         """What is being read in the star and not known yet."""
         self._recent: dict[bytes, Key] = {}
         """What was read in the star and not set since, by its SHA-256."""
-        self._graphs: dict[int, bytes] = {}
-        self._read: set[Key] = set()
-        """What the stages' graphs gave out since they were computed last."""
+        self._graphs: dict[Hashable, bytes] = {}
+        """By connection of llama-server's: what its last graph does."""
+        self._read: dict[Hashable, set[Key]] = {}
+        """Likewise: what it gave out since it was computed last."""
         self._away: dict[bytes, Carried] = {}
         """Placeholders that have not come back."""
         self._tickets = itertools.count(1)
 
-    def computed(self, stage: int, frame: Frame | None) -> None:
-        """Note that a stage computes: a graph, or with None its last one again."""
+    def computed(self, by: Hashable, frame: Frame | None) -> None:
+        """Note that a connection has a graph computed; with None: its last one again."""
         if frame is not None:
             tensors = read_graph(frame.head).tensors
             said = tensors["op"].tobytes() + tensors["name"].tobytes()
-            self._graphs[stage] = hashlib.sha256(said).digest()
-        self._read = {key for key in self._read if key[0] != stage}
+            self._graphs[by] = hashlib.sha256(said).digest()
+        self._read[by] = set()
 
-    def read(self, stage: int, entry: Entry) -> Carried | None:
+    def read(self, by: Hashable, stage: int, entry: Entry) -> Carried | None:
         """Note a read; return what it carries if it may be replaced, else None."""
         assert entry.reply is not None
-        key = self._key(stage, entry)
-        if key in self._read:
+        key = stage, tensor_name(entry.frame.head), self._graphs.get(by, b"")
+        its = self._read.setdefault(by, set())
+        if key in its:
             self._known[key] = None
-        self._read.add(key)
+        its.add(key)
         if key not in self._known:
             self._asked[entry.reply] = key
         target = self._known.get(key)
         if target is None or not LEAST_BYTES <= entry.reply.size <= MOST_BYTES:
             return None
-        return Carried(key, entry.reply, next(self._tickets), entry.reply.size, target)
+        return Carried(key, entry.reply, next(self._tickets), entry.reply.size, target, by)
 
     def replace(self, carried: Carried) -> bytes:
         """Return a placeholder for it."""
@@ -162,12 +166,10 @@ class Boundaries:
             self._known[carried.key] = None
         return [carried.key[1] for carried in lost]
 
-    def forget(self, stage: int) -> None:
-        """Forget placeholders for what a stage gave: its connection has ended."""
+    def forget(self, by: Hashable) -> None:
+        """Forget what a connection was given and is owed: it has ended."""
         self._away = {
-            nonce: carried for nonce, carried in self._away.items() if carried.key[0] != stage
+            nonce: carried for nonce, carried in self._away.items() if carried.by is not by
         }
-        self._asked = {reply: key for reply, key in self._asked.items() if key[0] != stage}
-
-    def _key(self, stage: int, entry: Entry) -> Key:
-        return stage, tensor_name(entry.frame.head), self._graphs.get(stage, b"")
+        self._graphs.pop(by, None)
+        self._read.pop(by, None)

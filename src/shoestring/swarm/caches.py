@@ -1,15 +1,14 @@
 """The tensors that one step of llama.cpp leaves to the next, and a copy of them at the client.
 
 They are the caches of keys and values, and the states of recurrent layers. Which they are, what is
-read of them and which rows are written, the graphs say: tensors named ``cache_k_l0`` and the like
-(``llama-kv-cache.cpp``, ``llama-memory-recurrent.cpp``), views of them, and SET_ROWS into them by
-rows that llama-server sets before. So only what changed since the last copy is asked for, which for
-a token is some rows; where that cannot be seen it is the whole tensor.
+read of them and which rows are written, the graphs say: tensors that nothing computes and that
+something is written into, views of them, and SET_ROWS into them by rows that llama-server sets
+before. So only what changed since the last copy is asked for, which for a token is some rows; where
+that cannot be seen it is the whole tensor.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +30,7 @@ from shoestring.swarm.wire import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-NAME: Final = re.compile(rb"cache_[a-z]_l\d+")
+NONE: Final = NUMBER_OF_OP["NONE"]
 SET_ROWS: Final = NUMBER_OF_OP["SET_ROWS"]
 VIEWS: Final = tuple(NUMBER_OF_OP[name] for name in EMPTY_OPS)
 ROW_NUMBERS: Final = {NUMBER_OF_TYPE["I64"]: "<i8", NUMBER_OF_TYPE["I32"]: "<i4"}
@@ -90,15 +89,13 @@ class Caches:
     def __init__(self) -> None:
         self._found: dict[int, Cache] = {}
         """By address."""
-        self._rows: dict[int, list[tuple[Cache, int]]] = {}
-        """Caches that are written by rows, with the bytes of one, by the address of the rows."""
+        self._rows: dict[int, list[tuple[Cache, int, int]]] = {}
+        """Caches that are written by rows, with the bytes of one and where the first begins, by the
+        address of the rows."""
         self._numbers: dict[int, tuple[int, int]] = {}
         """The least and the greatest of what was set last, of whole numbers, by address."""
         self._in_place: list[Cache] = []
         """Those that the last graph writes without saying where."""
-
-    def __bool__(self) -> bool:
-        return bool(self._found)
 
     def see(self, frame: Frame, body: bytes) -> None:
         """Note what a frame does to them."""
@@ -136,6 +133,13 @@ class Caches:
         for piece in pieces:
             piece.cache.change(piece.start, piece.start + piece.size)
 
+    def hold(self, place: int, size: int) -> bool:
+        """Tell whether bytes lie in what was copied."""
+        return any(
+            address <= place and place + size <= address + len(cache.copy)
+            for address, cache in self._found.items()
+        )
+
     def frames(self) -> Iterator[tuple[Frame, bytes]]:
         """Yield what sets them as they were copied."""
         for cache in self._found.values():
@@ -146,9 +150,14 @@ class Caches:
 
     def _see_graph(self, frame: Frame) -> None:
         tensors = read_graph(frame.head).tensors
+        writes = (tensors["view_src"] != 0) & ~np.isin(tensors["op"], VIEWS)
+        kept = (tensors["view_src"] == 0) & (tensors["op"] == NONE) & (tensors["buffer"] != 0)
+        kept &= np.isin(tensors["id"], tensors["view_src"][writes]) | np.isin(
+            tensors["data"], np.array(list(self._found), dtype="<u8")
+        )
         by_id: dict[int, Cache] = {}
-        for row in np.flatnonzero(tensors["view_src"] == 0):
-            if NAME.fullmatch(tensors["name"][row]):
+        for row in np.flatnonzero(kept):
+            if b"#" not in tensors["name"][row]:  # those the scheduler copies here each time
                 by_id[int(tensors["id"][row])] = self._cache(tensors[row].tobytes())
         ids = np.array(list(by_id), dtype="<u8")
         place_of = dict(zip(tensors["id"].tolist(), tensors["data"].tolist(), strict=True))
@@ -166,12 +175,13 @@ class Caches:
             cache.change(0, cache.extent)
         for address, written in self._rows.items():
             numbers = self._numbers.get(address)
-            for cache, row_bytes in written:
+            for cache, row_bytes, start in written:
                 if numbers is None or not row_bytes:
                     cache.change(0, cache.extent)
                 else:
                     first, last = numbers
-                    cache.change(first * row_bytes, min((last + 1) * row_bytes, cache.extent))
+                    end = start + (last + 1) * row_bytes
+                    cache.change(start + first * row_bytes, min(end, cache.extent))
 
     def _see_view(self, tensor: Any, cache: Cache, place_of: dict[int, int]) -> None:
         if tensor["op"] in VIEWS:
@@ -179,16 +189,17 @@ class Caches:
             cache.used = min(max(cache.used, end), cache.extent)
         elif tensor["op"] == SET_ROWS:
             rows_at = place_of.get(int(tensor["src"][1]), 0)
-            self._rows.setdefault(rows_at, []).append((cache, int(tensor["nb"][1])))
+            written = (cache, int(tensor["nb"][1]), int(tensor["view_offs"]))
+            self._rows.setdefault(rows_at, []).append(written)
         else:
             self._in_place.append(cache)
 
     def _cache(self, tensor: bytes) -> Cache:
         address = U64.unpack_from(tensor, DATA_AT)[0]
+        extent = see_tensor(bytearray(tensor)).extent
         cache = self._found.get(address)
-        if cache is None or cache.tensor[:TENSOR_BYTES] != tensor:
-            cache = Cache(tensor, see_tensor(bytearray(tensor)).extent)
-            self._found[address] = cache
+        if cache is None or (cache.extent, _buffer(cache.tensor)) != (extent, _buffer(tensor)):
+            cache = self._found[address] = Cache(tensor, extent)
         return cache
 
     def _see_write(self, frame: Frame, body: bytes) -> None:
@@ -221,12 +232,16 @@ class Caches:
     def _see_buffer(self, frame: Frame) -> None:
         number = U64.unpack_from(frame.head)[0]
         for address, cache in tuple(self._found.items()):
-            if U64.unpack_from(cache.tensor, BUFFER_AT)[0] != number:
+            if _buffer(cache.tensor) != number:
                 continue
             if frame.command == Command.FREE_BUFFER:
                 del self._found[address]
             else:
                 cache.change(0, cache.extent)
+
+
+def _buffer(tensor: bytes) -> int:
+    return int(U64.unpack_from(tensor, BUFFER_AT)[0])
 
 
 def _cut(cache: Cache, start: int, end: int) -> Iterator[Piece]:

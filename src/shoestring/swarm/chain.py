@@ -16,7 +16,8 @@ from shoestring.errors import BadValueError
 from shoestring.plan.memory import Settings
 from shoestring.plan.planner import Ask, make_plan
 from shoestring.report.planning import offload_of
-from shoestring.swarm.stage import HOST, Spares, standing_stages
+from shoestring.swarm.spares import Need, Spare, Spares
+from shoestring.swarm.stage import HOST, standing_stages
 from shoestring.swarm.weights import Weights
 
 if TYPE_CHECKING:
@@ -110,9 +111,10 @@ def plan_chain(
         for one in seen
         if placed.name == one.device.name and (placed.output or _has_layers(placed.layers))
     }
+    model_bytes = found.outline.file_bytes
     spares = [one for one in seen if one not in first]
     parts = [
-        Part((one, *_mirrors(one, least_bytes, mirrors, spares)), least_bytes)
+        Part((one, *_mirrors(one, least_bytes, mirrors, spares, model_bytes)), least_bytes)
         for one, least_bytes in first.items()
     ]
     return Chain(plan, tuple(parts), tuple(spares))
@@ -137,19 +139,23 @@ async def running_chain(
     subject = await asyncio.to_thread(find_subject, model, "llama-server")
     assert subject.file is not None, "llama-server loads files"
     weights = Weights(subject.file.path)
-    spares = Spares((one.remote, one.device.memory_bytes) for one in chain.spares)
+    model_bytes = chain.plan.ask.outline.file_bytes
+    spares = Spares(
+        Spare(one.remote, _offered(one, model_bytes).memory_bytes, _kind(one))
+        for one in chain.spares
+    )
     async with AsyncExitStack() as stack:
         members = [[one.remote for one in part.members] for part in chain.parts]
-        least_bytes = [part.least_bytes for part in chain.parts]
+        needs = [Need(part.least_bytes, _kind(part.members[0])) for part in chain.parts]
         stages = await stack.enter_async_context(
             standing_stages(
                 identity,
                 members,
                 spares,
                 weights,
-                least_bytes=least_bytes,
+                needs=needs,
                 tell=tell,
-                model_bytes=chain.plan.ask.outline.file_bytes,
+                model_bytes=model_bytes,
             )
         )
         endpoints = tuple(f"{HOST}:{stage.port}" for stage in stages)
@@ -175,14 +181,20 @@ def _offered(one: Seen, model_bytes: int) -> Device:
     return replace(device, memory_bytes=min(device.memory_bytes, int(one.share * model_bytes)))
 
 
-def _mirrors(one: Seen, least_bytes: int, count: int, spares: list[Seen]) -> list[Seen]:
+def _kind(one: Seen) -> str:
+    """Return what tells whether two peers give the same bytes: program and kind of device."""
+    return f"{one.engine_sha256} {one.device.generation}"
+
+
+def _mirrors(
+    one: Seen, least_bytes: int, count: int, spares: list[Seen], model_bytes: int
+) -> list[Seen]:
     """Take peers from the spares that compute as another does: their answers are to be equal."""
+    need = Need(least_bytes, _kind(one))
     found = [
         spare
         for spare in spares
-        if spare.device.memory_bytes >= least_bytes
-        and spare.engine_sha256 == one.engine_sha256
-        and spare.device.generation == one.device.generation
+        if Spare(spare.remote, _offered(spare, model_bytes).memory_bytes, _kind(spare)).meets(need)
     ][:count]
     if len(found) < count:
         raise BadValueError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shoestring.engines.transport import parse_base_url
 from shoestring.errors import EngineLostError
 from shoestring.swarm.continuing import DONE
-from shoestring.swarm.http11 import CutError, Request, asking
+from shoestring.swarm.http11 import CutError, Request, TooLongError, asking
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 PATH: Final = "/v1/chat/completions"
 LINE_BYTES: Final = 1 << 16
 OK: Final = 200
+CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What a terminal obeys instead of showing it; a model may say anything."""
 
 
 @dataclass
@@ -117,7 +120,7 @@ class Conversation:
                     for line in lines:
                         if line.startswith(b"data:") and (said := line[5:].strip()) != DONE:
                             yield _chunk(said)
-        except CutError as error:
+        except (CutError, TooLongError) as error:
             raise EngineLostError(f"the answer broke off: {error}") from error
 
 
@@ -274,7 +277,7 @@ def _add(told: Told, chunk: dict[str, Any], at_s: float, write: Callable[[str], 
             told.rest_s = at_s - told.first_s
         if text:
             told.text += text
-            write(text)
+            write(CONTROL.sub("", text))
 
 
 def _chunk(said: bytes) -> dict[str, Any]:
@@ -293,4 +296,4 @@ def _error_of(body: bytes) -> str:
 
 def _message_of(error: Any) -> str:
     message = error.get("message", error) if isinstance(error, dict) else error
-    return " ".join(str(message).split())[:500]
+    return CONTROL.sub("", " ".join(str(message).split()))[:500]

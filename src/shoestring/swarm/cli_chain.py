@@ -39,9 +39,14 @@ SAID: Final = {
     "lost": "is lost",
     "silent": "does not answer",
     "unreachable": "gives no session",
+    "rehearsed": "is sent the weights for later",
     "differs": "answers otherwise",
+    "misspoken": "said what is not known here",
+    "misread": "was given what nobody carried on",
+    "pushes": "sends activations on",
+    "no way": "gets no activations from its neighbour",
 }
-ROUTINE: Final = {"joined", "ready"}
+ROUTINE: Final = {"joined", "ready", "rehearsed", "pushes"}
 OPTIONS: Final = (
     click.argument("model"),
     click.option("--context", type=click.IntRange(256, 1_048_576), default=4096, show_default=True,

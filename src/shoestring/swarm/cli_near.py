@@ -48,7 +48,7 @@ def nearby(seconds: float, interfaces: tuple[str, ...], *, as_json: bool) -> Non
 
     try:
         found = asyncio.run(look(seconds, at=interfaces or None))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         where = ", ".join(interfaces) or "any interface"
         raise MissingError(f"no multicast on {where}: {error}; ask for an address") from error
     home = Home()

@@ -43,12 +43,14 @@ class Answer:
 
     Attributes:
         complete: its end has come.
+        error: what ended it in the engine's words; None: it ended by itself.
         ended_early: it was continued after its last token: nothing more is to be said.
         said_tokens: of what was said, as the next engine counts them; set before it is asked on.
     """
 
     def __init__(self, shape: Shape, body: Json) -> None:
         self.complete = False
+        self.error: str | None = None
         self.said_tokens = 0
         self._shape, self._body = shape, body
         self._said: dict[Key, str] = {}
@@ -69,9 +71,10 @@ class Answer:
     @property
     def made(self) -> str:
         """Of that what engines made, where it goes on: a client may have begun it itself."""
-        messages = self._body.get("messages") or [{}]
-        begun = messages[-1].get("content") if messages[-1].get("role") == "assistant" else ""
-        return self.text.removeprefix(begun)
+        if self._shape.kind != "chat":
+            return self.text
+        last = self._body["messages"][-1]
+        return self.text.removeprefix(last["content"] if last.get("role") == "assistant" else "")
 
     @property
     def goes_on(self) -> bool:
@@ -137,8 +140,9 @@ class Answer:
         if payload == DONE:
             return self._end(event)
         chunk = _parsed(payload)
-        if chunk.get("error"):
+        if error := chunk.get("error"):
             self.complete = True
+            self.error = str(error.get("message", error) if isinstance(error, dict) else error)
             return [*self._release(), event]
         fresh = self._take(chunk)
         if self._first is None:
@@ -148,8 +152,8 @@ class Answer:
         return self._keep_or_tell(chunk, event, fresh=fresh)
 
     def whole(self) -> Json:
-        """Return a complete answer in one piece, as llama-server words it."""
-        assert self._last is not None, "it is complete"
+        """Return an answer that ended by itself in one piece, as llama-server words it."""
+        assert self._last is not None, "it is complete, without an error"
         if self._shape.kind == "native":
             settings = {**self._last.get("generation_settings", {}), "stream": False}
             return {**self._last, "content": self._content, "generation_settings": settings}

@@ -29,20 +29,23 @@ from shoestring.swarm.wire import (
 if TYPE_CHECKING:
     from shoestring.swarm.boundaries import Boundaries, Carried
     from shoestring.swarm.journal import Entry, Reply
+    from shoestring.swarm.remote import Remote
     from shoestring.swarm.replica import Replica
     from shoestring.swarm.routes import Routes
     from shoestring.swarm.weights import Weights
 
 HIGH_BYTES = 1 << 20
-COPY_AFTER_S = 1.0
+COPY_AFTER_S = 0.5
 """Of waiting for answers that a recruit would have to compute again."""
 COPY_SELDOM_S = 20.0
 """The same where nobody is there to be recruited: the journal must end somewhere."""
-GRACE_S = 5.0
+GRACE_S = 30.0
 """For placeholders to come back; they are sent by other threads of llama-server's."""
 COPY_SHARE = 10
 """So many times as long as the last copy took must have been waited before the next is made."""
 NOT_CACHED = b"\0"
+MOST_BEHIND = 8_192
+"""Entries that one of several may have to be told yet: about a thousand tokens."""
 
 
 class Host(Protocol):
@@ -58,6 +61,9 @@ class Host(Protocol):
 
     def closed(self, conversation: Conversation) -> None:
         """It is over; called once."""
+
+    def computes(self, conversation: Conversation) -> None:
+        """It computes for the first time: the weights are loaded."""
 
     def has_spare(self) -> bool:
         """Tell whether there is anybody to recruit."""
@@ -77,7 +83,8 @@ class Conversation(asyncio.Protocol):
 
     Attributes:
         replicas: those that are there.
-        joining: sessions that are being opened for it.
+        joining: nodes at which sessions are being opened for it.
+        tried: nodes that it has had, or could not have.
         counts: of answers compared, of those that differed, of copies of the caches.
     """
 
@@ -85,12 +92,16 @@ class Conversation(asyncio.Protocol):
         self, host: Host, weights: Weights, boundaries: Boundaries, routes: Routes
     ) -> None:
         self.replicas: list[Replica] = []
-        self.joining = 0
+        self.joining: set[Remote] = set()
+        self.tried: set[Remote] = set()
         self.counts: Counter[str] = Counter()
         self._host = host
         self._boundaries, self._routes = boundaries, routes
         self._gatherer = Gatherer(weights)
         self._journal = Journal()
+        self._computes = False
+        self._in_step = False
+        """Inputs were set for a graph that was not computed yet."""
         self._owed: deque[Reply] = deque()
         self._carried: dict[Reply, Carried] = {}
         """What llama-server was given placeholders for and did not come yet."""
@@ -117,6 +128,10 @@ class Conversation(asyncio.Protocol):
         replica.tell(self._journal.entries())
         self._set_reading()
 
+    def told(self) -> list[Entry]:
+        """Return what its replicas were told, as far as it counts."""
+        return self._journal.entries()
+
     def end(self) -> None:
         """End all of it now."""
         if self._transport is not None:
@@ -138,15 +153,17 @@ class Conversation(asyncio.Protocol):
         now_s = asyncio.get_running_loop().time()
         try:
             entries = self._gatherer.feed(data, now_s)
+            if entries and not self._owed:
+                self._copy_caches(now_s)
+            told = [noted for entry in entries if (noted := self._note(entry)) is not None]
         except BadFrameError as error:
             self._host.tell("misspoken", "llama-server", str(error))
             self.end()
             return
-        if entries and not self._owed:
-            self._copy_caches(now_s)
-        told = [noted for entry in entries if (noted := self._note(entry)) is not None]
         for replica in tuple(self.replicas):
             replica.tell(told)
+            if replica.backlog > MOST_BEHIND and len(self.replicas) > 1:
+                self.lose(replica, "is too far behind the others")
         self._flush()
         self._set_reading()
 
@@ -164,7 +181,7 @@ class Conversation(asyncio.Protocol):
         """Of asyncio."""
         self.end()
         self._boundaries.on_back.discard(self._flush)
-        self._boundaries.forget(self._host.number)
+        self._boundaries.forget(self)
         self._host.closed(self)
 
     def start(self, replica: Replica, reply: Reply, answer: Answer) -> None:
@@ -195,7 +212,7 @@ class Conversation(asyncio.Protocol):
             else:
                 carried = self._carried.pop(reply)
                 carried.came()
-                self._routes.came(carried, replica)
+                self._routes.came(carried)
             return
         self.counts["compared"] += 1
         if reply.digest != digest:
@@ -236,10 +253,16 @@ class Conversation(asyncio.Protocol):
             self._out += Answer(command, len(NOT_CACHED), NOT_CACHED).start()
             return None
         if command == Command.GRAPH_COMPUTE:
-            self._boundaries.computed(number, entry.frame)
+            if not self._computes:
+                self._computes = True
+                self._host.computes(self)
+            self._boundaries.computed(self, entry.frame)
+            self._in_step = False
         elif command == Command.GRAPH_RECOMPUTE:
-            self._boundaries.computed(number, None)
+            self._in_step = False
+            self._boundaries.computed(self, None)
         elif command == Command.SET_TENSOR and entry.weight is None:
+            self._in_step = True
             carried = self._boundaries.set(number, entry.body)
             if carried is not None:
                 entry = replace(entry, body=b"", carried=carried)
@@ -251,7 +274,7 @@ class Conversation(asyncio.Protocol):
     def _ask(self, entry: Entry, reply: Reply) -> Entry:
         """Note that llama-server is owed an answer, or give it a placeholder."""
         if entry.frame.command == Command.GET_TENSOR:
-            carried = self._boundaries.read(self._host.number, entry)
+            carried = self._boundaries.read(self, self._host.number, entry)
             if carried is not None and not self._owed:
                 carried.route = self._routes.find(self._host.number, carried.target)
                 if carried.route is not None:
@@ -287,7 +310,7 @@ class Conversation(asyncio.Protocol):
         if self._copy is not None or self._waited_s < enough_s:
             return
         source = next((one for one in self.replicas if one.is_idle), None)
-        if not self._journal.caches or source is None:
+        if not self._computes or self._in_step or source is None:
             return
         self._waited_s = 0.0
         self._copy = CacheCopy(

@@ -38,6 +38,8 @@ class CacheCopy:
 
     def ask(self) -> None:
         """Ask for all pieces at once; they come in order, before what is asked later."""
+        if not self._pieces:
+            self._copied(self)
         for piece in self._pieces:
             self.replica.ask(piece.cache.tensor, piece.start, piece.size, self._take)
 

@@ -7,17 +7,19 @@ may do nothing else.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import ipaddress
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
-from shoestring.errors import ShoestringError
+from shoestring.errors import BadValueError, ShoestringError
 from shoestring.swarm.addresses import PeerAddress
 from shoestring.swarm.certificates import read_certificate
-from shoestring.swarm.link import connect
 from shoestring.swarm.pushing import Incoming, Outgoing
+from shoestring.swarm.remote import Remote, Seat, open_push
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
     from shoestring.swarm.session import Session
     from shoestring.swarm.worker import Worker
 
-PURPOSE: Final = "push"
 EXPECTED_S: Final = 86_400.0
-HEAR_S: Final = 10.0
+ROUTE_S: Final = 10.0
+"""To reach another node and be let in there."""
+NAME_CHARACTERS: Final = 64
+"""Of a session at another node."""
 MOST_EXPECTED: Final = 4
 """Keys that one session lets in: the node before it, and those that took its place."""
 
@@ -42,13 +46,22 @@ class Sitting:
         owner: peer id.
         worker: of the session.
         session: itself.
+        name: by which its owner knows it.
         expected: peer ids that may push to it.
+        is_routing: a way to another node is being opened for it.
     """
 
     owner: str
     worker: Worker
     session: Session
+    name: str
     expected: set[str] = field(default_factory=set)
+    is_routing: bool = False
+
+    @property
+    def purpose(self) -> str:
+        """What keys are let in for that it expects."""
+        return f"push {self.name}"
 
 
 class Crossings:
@@ -58,6 +71,8 @@ class Crossings:
         identity: this node's.
         let_in: lets a key in for one purpose, until a time; see
             :meth:`~shoestring.swarm.listening.Listener.admit_for`.
+        let_out: takes that back; see
+            :meth:`~shoestring.swarm.listening.Listener.end_admission`.
         now: seconds since 1970, as ``let_in`` counts them.
     """
 
@@ -65,41 +80,61 @@ class Crossings:
         self,
         identity: Identity,
         let_in: Callable[[bytes, str, float], str],
+        let_out: Callable[[str, str], None],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._identity = identity
         self._let_in = let_in
+        self._let_out = let_out
         self._now = now
 
     async def expect(self, link: Link, sitting: Sitting, word: dict[str, Any]) -> None:
-        """Let a key push to a session."""
+        """Let a key push to a session; again, if it is said again."""
         certificate = _certificate(word)
-        if certificate is None or len(sitting.expected) >= MOST_EXPECTED:
-            await link.refuse("word", f"expect one certificate, {MOST_EXPECTED} times at most")
+        if certificate is None:
+            await link.refuse("word", "expect whom? give a certificate")
             return
-        sitting.expected.add(self._let_in(certificate, PURPOSE, self._now() + EXPECTED_S))
+        known = read_certificate(certificate) in sitting.expected
+        if not known and len(sitting.expected) >= MOST_EXPECTED:
+            await link.refuse("busy", f"{MOST_EXPECTED} keys may push to a session, no more")
+            return
+        try:
+            peer_id = self._let_in(certificate, sitting.purpose, self._now() + EXPECTED_S)
+        except BadValueError:
+            await link.refuse("busy", "too many are let in here to push: try again later")
+            return
+        sitting.expected.add(peer_id)
         await link.say({"ok": True})
+
+    def end(self, sitting: Sitting) -> None:
+        """Let nobody in any more for a session that is over."""
+        for peer_id in sitting.expected:
+            self._let_out(peer_id, sitting.purpose)
 
     async def route(self, link: Link, sitting: Sitting, word: dict[str, Any]) -> None:
         """Push what a session gives out to another node's session."""
         certificate, address = _certificate(word), _address(word.get("to"))
-        if certificate is None or address is None:
-            await link.refuse("word", "route to ID@HOST:PORT of a certificate")
+        there = word.get("session_there")
+        if certificate is None or address is None or not _is_name(there):
+            # Names are not looked up: who asks could hold up all that this node looks up.
+            await link.refuse("word", "route to ID@ADDRESS:PORT of a certificate, and a session")
             return
+        if sitting.is_routing:
+            await link.refuse("busy", "a way is being opened for this session: wait for it")
+            return
+        sitting.is_routing = True
         try:
-            way = await connect(self._identity, address, certificate=certificate)
-            await way.say({"do": "push", "session": str(word.get("session_there"))})
-            answer = await way.hear(HEAR_S)
-        except ShoestringError:
+            other = Remote("the other node", address, certificate)
+            async with asyncio.timeout(ROUTE_S):
+                way = await open_push(self._identity, Seat(other, there))
+            outgoing = Outgoing()
+            way.hand_over(outgoing)
+        except (ShoestringError, TimeoutError):
             # Not why: a peer may not use this node to look around in its network.
             await link.refuse("unreachable", "this node does not reach the other")
             return
-        if answer.get("ok") is not True:
-            way.abort()
-            await link.refuse("refused", "the other node does not let this one in")
-            return
-        outgoing = Outgoing()
-        way.hand_over(outgoing)
+        finally:
+            sitting.is_routing = False
         sitting.session.push_to(outgoing)
         await link.say({"ok": True})
 
@@ -111,7 +146,7 @@ async def take_push(link: Link, sitting: Sitting) -> None:
         LinkError: it has ended.
     """
     await link.say({"ok": True})
-    link.hand_over(Incoming(sitting.session.inbox, sitting.session.refuse))
+    link.hand_over(Incoming(sitting.session.inbox))
 
 
 def _certificate(word: dict[str, Any]) -> bytes | None:
@@ -126,6 +161,13 @@ def _certificate(word: dict[str, Any]) -> bytes | None:
 
 def _address(to: Any) -> PeerAddress | None:
     try:
-        return PeerAddress.parse(to) if isinstance(to, str) else None
-    except ShoestringError:
+        address = PeerAddress.parse(to) if isinstance(to, str) else None
+        if address is not None:
+            ipaddress.ip_address(address.host.partition("%")[0])
+    except (ShoestringError, ValueError):  # what is written wrong; what is a name
         return None
+    return address
+
+
+def _is_name(there: Any) -> TypeGuard[str]:
+    return isinstance(there, str) and 0 < len(there) <= NAME_CHARACTERS

@@ -52,7 +52,7 @@ async def look(
         at: addresses of this machine's interfaces; None: all.
 
     Raises:
-        OSError: this machine has no multicast.
+        OSError: this machine has no multicast, or not these addresses.
     """
     from zeroconf import Error
     from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo
@@ -168,7 +168,8 @@ async def announce(
                     told = now
                     await net.async_update_interfaces()
                     await (await net.async_update_service(_info(peer_id, told, port)))
-    except (OSError, Error) as error:  # no multicast here; or somebody else has taken our name
+    except (OSError, RuntimeError, Error) as error:
+        # No multicast here, an interface that is gone, or somebody else has taken our name.
         why = str(error) or type(error).__name__
         say(f"not announced on the local network any more ({why}): tell peers the address")
 
@@ -214,8 +215,28 @@ async def _net(at: Sequence[str] | None) -> AsyncIterator[AsyncZeroconf]:
     from zeroconf.asyncio import AsyncZeroconf
 
     interfaces = InterfaceChoice.All if at is None else list(at)
-    async with AsyncZeroconf(interfaces=interfaces) as net:
+    try:
+        _check(at or ())
+        made = AsyncZeroconf(interfaces=interfaces)
+    except (RuntimeError, ValueError) as error:  # no address; no interface is up
+        raise OSError(str(error)) from error
+    async with made as net:
         yield net
+
+
+def _check(addresses: Sequence[str]) -> None:
+    """See that these can be interfaces of ours; the library would lose a socket over it.
+
+    Raises:
+        OSError: one of IPv6 is not.
+        ValueError: one is no address.
+    """
+    here = {one.address.partition("%")[0]
+            for of_one in psutil.net_if_addrs().values() for one in of_one}  # fmt: skip
+    for address in addresses:
+        bare = ipaddress.ip_address(address.partition("%")[0])
+        if bare.version == 6 and str(bare) not in here:  # noqa: PLR2004 - of the protocol
+            raise OSError(f"{address} is no address of this machine")
 
 
 def _info(peer_id: str, addresses: list[str], port: int) -> ServiceInfo:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from shoestring.swarm.continuing import Answer, LostAnswerError
+from shoestring.swarm.continuing import MOST_IN_VAIN, Answer, LostAnswerError
 from shoestring.swarm.front_client import EVENTS, OK, Refusal
-from shoestring.swarm.http11 import CutError, Request, asking
+from shoestring.swarm.http11 import CutError, Request, TooLongError, asking
 from shoestring.swarm.questions import shape_of
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ RETURNED_HEADERS: Final = ("content-type", "server")
 COMMENT_S: Final = 5.0
 HELD_S: Final = 900.0
 """Longest wait of one request for an engine."""
+WHOLE_S: Final = 3600.0
+"""An answer in one piece may be so long in the making: none of its tokens is seen before."""
 LOOK_S: Final = 1.0
 
 
@@ -52,29 +53,35 @@ class Exchange:
         """
         body: Any = _json(self._request.body) if self._request.method == "POST" else None
         shape = shape_of(self._request.path, body)
-        if shape is not None and (shape.streamed or (shape.plain and shape.single)):
-            await self._continued(Answer(shape, body), shape)
-        else:
-            await self._passed(streams=isinstance(body, dict) and body.get("stream") is True)
+        try:
+            if shape is not None and (shape.streamed or (shape.plain and shape.single)):
+                await self._continued(Answer(shape, body), shape)
+            else:
+                await self._passed(streams=isinstance(body, dict) and body.get("stream") is True)
+        except TooLongError as error:
+            raise Refusal(500, "server_error", str(error)) from error
 
     async def _passed(self, *, streams: bool) -> None:
         """Pass on as it is; ask again while nothing has gone out."""
+        least_s = WHOLE_S if self._request.method == "POST" and not streams else 0.0
+        lost = 0
         while True:
             place = await self._place(streams=streams)
+            watched = Watched(place, least_s=least_s)
             try:
-                async with asking(place.host, place.port, self._to(place)) as reply:
+                async with watched.asking(self._to(place)) as reply:
                     if EVENTS in reply.headers.get("content-type", ""):
                         await self._client.stream(_returned(reply))
-                        while part := await reply.part():
-                            await self._client.part(part)
+                        async for event in watched.events(reply):
+                            await self._client.part(event + b"\n\n")
                         await self._client.end()
                     else:
-                        body = await reply.whole()
-                        await self._client.whole(reply.status, _returned(reply), body)
+                        await self._whole(watched, reply)
                     return
             except CutError as error:
                 self._standing.lose(place, str(error))
-                if self._client.streaming:
+                lost += 1
+                if self._client.streaming or lost == MOST_IN_VAIN:
                     raise Refusal(
                         500, "server_error", f"the engine was lost: {error}; this is not continued"
                     ) from error
@@ -97,6 +104,8 @@ class Exchange:
                 return
         if shape.streamed:
             await self._client.end()
+        elif answer.error is not None:
+            raise Refusal(500, "server_error", answer.error)
         else:
             body = json.dumps(answer.whole(), ensure_ascii=False, separators=(",", ":")).encode()
             await self._client.whole(OK, {"Content-Type": "application/json; charset=utf-8"}, body)
@@ -112,7 +121,8 @@ class Exchange:
         watched = Watched(place)
         async with watched.asking(self._to(place, asked)) as reply:
             if reply.status != OK:
-                await self._refused(reply, begun=self._client.streaming)
+                await self._whole(watched, reply)
+                raise Answered
             if shape.streamed:
                 await self._client.stream(_returned(reply))
             async for event in watched.events(reply):
@@ -123,19 +133,27 @@ class Exchange:
                     return
         raise CutError("its answer ended before the last event")
 
-    async def _refused(self, reply: Reply, *, begun: bool) -> None:
-        body = await reply.whole()
-        if begun:
+    async def _whole(self, watched: Watched, reply: Reply) -> None:
+        """Pass on an answer in one piece.
+
+        Raises:
+            Refusal: the client takes a stream already.
+        """
+        body = await watched.whole(reply)
+        if self._client.streaming:
             said = body[:500].decode("utf-8", "replace")
             raise Refusal(reply.status, "server_error", f"the engine refused the question: {said}")
-        await self._client.whole(reply.status, _returned(reply), body)
-        raise Answered
+        headers = _returned(reply)
+        if self._request.method == "HEAD" and "content-length" in reply.headers:
+            headers["Content-Length"] = reply.headers["content-length"]
+        await self._client.whole(reply.status, headers, body)
 
     async def _count(self, place: Place, text: str) -> int:
         asked = json.dumps({"content": text, "add_special": False, "parse_special": True}).encode()
         request = Request("POST", "/tokenize", {}, b"")
-        async with asking(place.host, place.port, self._to(place, asked, request)) as reply:
-            told = _json(await reply.whole())
+        watched = Watched(place, begun=True)  # it waits for no other answer
+        async with watched.asking(self._to(place, asked, request)) as reply:
+            told = _json(await watched.whole(reply))
         if not isinstance(told, dict) or not isinstance(told.get("tokens"), list):
             raise LostAnswerError("the next engine does not count tokens")
         return len(told["tokens"])
@@ -173,12 +191,17 @@ class Answered(Exception):  # noqa: N818 - an end, not a fault
 
 
 class Watched:
-    """One engine's answer, as long as it is not silent for too long."""
+    """One engine's answer, as long as it is not silent for too long.
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._begun = False
-        self._since_s = time.monotonic()
+    Args:
+        place: of the engine.
+        begun: it is due as soon as another token would be.
+        least_s: it may be silent for so long whatever the engine's pace.
+    """
+
+    def __init__(self, place: Place, *, begun: bool = False, least_s: float = 0.0) -> None:
+        self._place, self._begun, self._least_s = place, begun, least_s
+        self._since_s = place.pace.now()
 
     @asynccontextmanager
     async def asking(self, request: Request) -> AsyncIterator[Reply]:
@@ -192,7 +215,7 @@ class Watched:
             yield await self._patiently(stack.enter_async_context(answer))
 
     async def events(self, reply: Reply) -> AsyncIterator[bytes]:
-        """Yield each event without its empty line.
+        """Yield each event without its empty line; how long the caller takes is not the engine's.
 
         Raises:
             CutError: the answer broke off, or nothing but comments came for too long.
@@ -201,17 +224,33 @@ class Watched:
         while part := await self._patiently(reply.part()):
             *whole, rest = (rest + part).split(b"\n\n")
             for event in whole:
-                if event.startswith(b"data:"):
+                if b"\ndata:" in b"\n" + event:
                     self._since_s = self._place.pace.mark(self._since_s, begun=self._begun)
                     self._begun = True
                 if event.strip():
+                    given_s = self._place.pace.now()
                     yield event
+                    self._since_s += self._place.pace.now() - given_s
+
+    async def whole(self, reply: Reply) -> bytes:
+        """Return all of the body.
+
+        Raises:
+            CutError: it broke off, or did not come for too long.
+            TooLongError: it is more than is taken.
+        """
+        return await self._patiently(reply.whole())
 
     async def _patiently(self, work: Coroutine[Any, Any, Heard]) -> Heard:
         working = asyncio.create_task(work)
+        left_s = 1.0
         try:
-            while (left_s := self._place.pace.left_s(self._since_s, begun=self._begun)) > 0:
-                if (await asyncio.wait({working}, timeout=min(left_s, LOOK_S)))[0]:
+            while left_s > 0:
+                left_s = self._place.pace.left_s(
+                    self._since_s, begun=self._begun, least_s=self._least_s
+                )
+                # Even when it is over, what has come already is taken.
+                if (await asyncio.wait({working}, timeout=min(max(left_s, 0.0), LOOK_S)))[0]:
                     return working.result()
         finally:
             working.cancel()
@@ -223,8 +262,10 @@ def _returned(reply: Reply) -> dict[str, str]:
 
 
 def _json(data: bytes) -> Any:
-    """Return what it says, or None: it is no JSON, which the engine will say better."""
+    """Return what it says, or None: no JSON, or none that can be written; the engine says why."""
     try:
-        return json.loads(data)
+        found = json.loads(data)
+        json.dumps(found, ensure_ascii=False).encode()  # half a character can be read alone
     except (ValueError, RecursionError):
         return None
+    return found

@@ -53,8 +53,8 @@ class Client:
         await self._writer.drain()
 
     async def whole(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        """Send an answer in one piece."""
-        self._writer.write(head(status, headers | {"Content-Length": str(len(body))}) + body)
+        """Send an answer in one piece; of one to HEAD ``headers`` tell the length."""
+        self._writer.write(head(status, {"Content-Length": str(len(body))} | headers) + body)
         await self._writer.drain()
 
     async def refuse(self, refusal: Refusal) -> None:

@@ -13,12 +13,15 @@ from http.client import responses
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
 READ_BYTES: Final = 1 << 16
 HEAD_BYTES: Final = 1 << 16
 BODY_BYTES: Final = 64 << 20
 CONNECT_S: Final = 10.0
+HEAD_S: Final = 10.0
+"""Longest that a client takes for the head of its request: it has not shown who it is."""
+BODILESS: Final = {204, 304}
 END: Final = b"0\r\n\r\n"
 
 
@@ -28,6 +31,10 @@ class BadHttpError(Exception):
 
 class CutError(Exception):
     """The other side is not there, or its answer broke off."""
+
+
+class TooLongError(Exception):
+    """An answer in one piece is more than is taken; whoever gave it is well."""
 
 
 @dataclass(frozen=True)
@@ -124,15 +131,31 @@ def _chunk_size(line: bytes) -> int:
 
 
 class Reply:
-    """What was answered, from its head on."""
+    """What was answered, from its head on.
+
+    Args:
+        status: of it.
+        headers: by their names in small letters.
+        rest: what was read beyond the head.
+        reader: of what comes.
+        bodiless: the request allows no body, whatever length the head tells.
+    """
 
     def __init__(
-        self, status: int, headers: Mapping[str, str], rest: bytes, reader: asyncio.StreamReader
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        rest: bytes,
+        reader: asyncio.StreamReader,
+        *,
+        bodiless: bool = False,
     ) -> None:
         self.status = status
         self.headers = headers
         self._body = Body(headers)
-        self._first = self._body.feed(rest)
+        if bodiless or status in BODILESS:
+            self._body.over = True
+        self._first = b"" if self._body.over else self._body.feed(rest)
         self._reader = reader
 
     async def part(self) -> bytes:
@@ -163,13 +186,14 @@ class Reply:
         """Return all of the body.
 
         Raises:
-            CutError: it broke off, or is more than is taken.
+            CutError: it broke off.
+            TooLongError: it is more than is taken.
         """
         body = bytearray()
         while part := await self.part():
             body += part
             if len(body) > BODY_BYTES:
-                raise CutError(f"the answer has more than {BODY_BYTES} bytes")
+                raise TooLongError(f"the answer has more than {BODY_BYTES} bytes")
         return bytes(body)
 
 
@@ -192,23 +216,36 @@ async def asking(host: str, port: int, request: Request) -> AsyncIterator[Reply]
             first, headers, rest = await _head(reader)
         except (OSError, EOFError, BadHttpError) as error:
             raise CutError(f"no answer: {type(error).__name__}: {error}") from error
-        yield Reply(_status(first), headers, rest, reader)
+        bodiless = request.method == "HEAD"
+        yield Reply(_status(first), headers, rest, reader, bodiless=bodiless)
     finally:
         writer.transport.abort()
 
 
-async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request:
+async def hear(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    check: Callable[[Request], None],
+) -> Request:
     """Return what a client asks.
+
+    Args:
+        reader: from it.
+        writer: to it.
+        check: given the request without its body, which is read only if this returns.
 
     Raises:
         BadHttpError: it is no request, or too long.
         EOFError: it left before it had asked.
-        OSError: likewise.
+        OSError: likewise, or it takes too long for the head.
     """
-    first, headers, rest = await _head(reader)
+    async with asyncio.timeout(HEAD_S):
+        first, headers, rest = await _head(reader)
     words = first.split(" ")
-    if len(words) != 3 or words[2] != "HTTP/1.1":  # noqa: PLR2004 - method, target, version
+    is_plain = first.isascii() and first.isprintable()
+    if not is_plain or len(words) != 3 or words[2] != "HTTP/1.1":  # noqa: PLR2004 - method, target, version
         raise BadHttpError(f"not a request of HTTP/1.1: {first[:80]!r}")
+    check(Request(words[0], words[1], headers, b""))
     body = Body(headers, of_request=True)
     if headers.get("expect", "").lower() == "100-continue" and not body.over:
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -245,6 +282,8 @@ async def _head(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], byte
         data += more
     lines, _, rest = data.partition(b"\r\n\r\n")
     first, *fields = lines.decode("latin-1").split("\r\n")
+    if any({"\r", "\n", "\0"} & set(line) for line in fields):
+        raise BadHttpError("a line of the head has a control character in it")
     headers = {}
     for line in fields:
         name, _, value = line.partition(":")

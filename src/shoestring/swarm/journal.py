@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoestring.swarm.caches import Caches
+from shoestring.swarm.caches import COMPUTES, Caches
 from shoestring.swarm.wire import (
     BUFFER_AT,
     DATA_AT,
@@ -24,6 +24,7 @@ from shoestring.swarm.wire import (
     Command,
     Frame,
     answer_bytes,
+    tensor_name,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ STRUCTURE = frozenset(
         Command.MEMSET_TENSOR,
     }
 )
+SPLITS = 8
+"""Graphs of which one step may consist at one stage."""
 QUESTIONS = frozenset(
     {
         Command.GET_ALIGNMENT,
@@ -122,8 +125,8 @@ class Entry:
 
     @property
     def data(self) -> bytes | bytearray:
-        """Its body; of what is carried, once it is here."""
-        if self.carried is None or self.carried.reply.kept is None:
+        """Its body; of what is carried and set here, once it is here."""
+        if self.carried is None or self.reply is not None or self.carried.reply.kept is None:
             return self.body
         return self.carried.reply.kept
 
@@ -174,34 +177,45 @@ class Journal:
             mark: as it was when the copy was asked for.
         """
         led = [entry for number, entry in self._after if number <= mark]
-        self._before = _lasting([*self._before, *led])
+        self._before = _lasting([*self._before, *led], self.caches)
         self._after = [(number, entry) for number, entry in self._after if number > mark]
 
 
-def _lasting(entries: Sequence[Entry]) -> list[Entry]:
-    """Return what of these still counts when the state that they led to is set from a copy."""
+def _lasting(entries: Sequence[Entry], caches: Caches) -> list[Entry]:
+    """Return what of these still counts when the state that they led to is set from a copy.
+
+    Graphs come last: they are computed once more, and must find the last inputs. What the scheduler
+    copied here (``backend#name#number``) long before the last graph came is none of its inputs:
+    every step sets all of them, and their places and sizes change with the graph.
+    """
     freed = {
         U64.unpack_from(entry.frame.head)[0]
         for entry in entries
         if entry.frame.command == Command.FREE_BUFFER
     }
     found: list[Entry] = []
+    graphs: list[Entry] = []
     seen: set[tuple[int, ...]] = set()
     forgotten = False  # a worker forgets its graphs when a buffer is freed
+    computed = 0  # times, before the last graph came
     for entry in reversed(entries):
         head, command = entry.frame.head, entry.frame.command
         forgotten |= command == Command.FREE_BUFFER
         if command in STRUCTURE:
             found.append(entry)
         elif command == Command.SET_TENSOR:
+            buffer = U64.unpack_from(head, BUFFER_AT)[0]
+            is_old = computed > SPLITS and "#" in tensor_name(head)
             place = U64.unpack_from(head, DATA_AT)[0] + U64.unpack_from(head, TENSOR_BYTES + 1)[0]
-            key: tuple[int, ...] = (command, place, entry.frame.size)
-            if key not in seen and U64.unpack_from(head, BUFFER_AT)[0] not in freed:
+            size = entry.frame.size - len(head)
+            key: tuple[int, ...] = (command, place, size)
+            if not (key in seen or buffer in freed or is_old or caches.hold(place, size)):
                 found.append(entry)
             seen.add(key)
         elif command == Command.GRAPH_COMPUTE:
             key = (command, U32.unpack_from(head)[0])
             if key not in seen and not forgotten:
-                found.append(entry)
+                graphs.append(entry)
             seen.add(key)
-    return found[::-1]
+        computed += bool(graphs) and command in COMPUTES
+    return [*found[::-1], *graphs[::-1]]

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from shoestring.errors import BadValueError, EngineLostError, ShoestringError
+from shoestring.report.units import size
 from shoestring.swarm.crossing import Sitting, take_push
 from shoestring.swarm.feeding import give_blob
 from shoestring.swarm.link import LinkError
@@ -40,7 +41,9 @@ SESSION_BYTES: Final = 8
 OF_SESSIONS: Final = ("watch", "expect", "route")
 """Words about a session, for its owner."""
 FEEDS: Final = 2
-"""Weights that other nodes fetch at a time: the rest of the link and the disk is the sessions'."""
+"""Nodes that fetch a weight at a time, each one: the rest of link and disk is the sessions'."""
+MANIFEST_S: Final = 60.0
+"""In which a peer must have heard which weights are kept."""
 PINGS: Final = 1_000
 """Words that one greeting may hold, and so round trips that a client may measure by it."""
 
@@ -128,7 +131,8 @@ class Node:
         self._offer = offer
         self._stock = stock
         self._owner = owner
-        self._feeds = 0
+        self._fed: set[str] = set()
+        """Peer ids of those that fetch a weight now."""
         self._turns = Turns(sessions)
         self._idle_s = idle_s
         self._say = say
@@ -186,7 +190,7 @@ class Node:
         elif word["do"] == "watch":
             await link.say({"ok": True})
             with suppress(LinkError):  # it has heard enough
-                await report(link, sitting.worker)
+                await report(link, sitting)
         elif self.crossings is None:
             await _refuse(link, "push", "this node pushes nothing to others")
         elif word["do"] == "expect":
@@ -207,18 +211,22 @@ class Node:
         if self._stock is None:
             await _refuse(link, "store", "this node keeps no weights")
             return
-        if self._feeds >= FEEDS:
-            await _refuse(link, "busy", f"{FEEDS} weights are being fetched here: try again")
+        if why_not := self._why_not():
+            await _refuse(link, "paused", why_not)
             return
-        self._feeds += 1
+        if link.peer_id in self._fed or len(self._fed) >= FEEDS:
+            await _refuse(link, "busy", f"one weight at a time, for {FEEDS} peers: try again")
+            return
+        self._fed.add(link.peer_id)
         try:
-            with suppress(LinkError):  # it has heard enough
+            with suppress(LinkError, TimeoutError):  # it has heard enough, or dawdles
                 if word["do"] == "manifest":
-                    await tell_manifest(link, self._stock.identity, self._stock.store)
+                    async with asyncio.timeout(MANIFEST_S):
+                        await tell_manifest(link, self._stock.identity, self._stock.store)
                 else:
                     await give_blob(link, self._stock.store, word)
         finally:
-            self._feeds -= 1
+            self._fed.discard(link.peer_id)
 
     def _why_not(self) -> str | None:
         """Return why no session can begin now, as peers are told; None: one can."""
@@ -273,11 +281,12 @@ class Node:
         session = Session(rules, self._stock.store if self._stock else None)
         connection = await worker.connect()
         name = secrets.token_hex(SESSION_BYTES)
+        sitting = Sitting(link.peer_id, worker, session, name)
         loop = asyncio.get_running_loop()
         tasks: list[asyncio.Task[Any]] = []
         try:
             await loop.create_connection(lambda: session.worker, sock=connection)
-            self._sittings[name] = Sitting(link.peer_id, worker, session)
+            self._sittings[name] = sitting
             told = {"session": name, "stores": self._stock is not None}
             told |= {"memory_bytes": rules.memory_bytes}
             await link.say({"ok": True, **self._offer.words(), **told})
@@ -288,9 +297,11 @@ class Node:
             await asyncio.wait({dying, ending}, return_when=asyncio.FIRST_COMPLETED)
             if session.refused is None and dying.done():
                 return dying.result()
-            return await session.ended()
+            return f"{await session.ended()} ({_traffic(session)})"
         finally:
             self._sittings.pop(name, None)
+            if self.crossings is not None:
+                self.crossings.end(sitting)
             session.end("the session was ended here")
             for task in tasks:
                 task.cancel()
@@ -307,6 +318,15 @@ class Node:
                 session.end(f"nothing was said for {limit_s:g} s")
                 return
             await asyncio.sleep(left_s)
+
+
+def _traffic(session: Session) -> str:
+    """Say how much a session moved: over its link, and out of the store and into it."""
+    shelf = session.shelf
+    return (
+        f"heard {size(session.heard_bytes)}, told {size(session.told_bytes)}, "
+        f"took {size(shelf.taken_bytes)} of weights, kept {size(shelf.kept_bytes)}"
+    )
 
 
 async def _refuse(link: Link, reason: str, message: str) -> None:

@@ -19,7 +19,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -28,7 +29,7 @@ import psutil
 from shoestring.errors import BadValueError
 from shoestring.hardware.host import Host
 from shoestring.hardware.nvml import GpuReader
-from shoestring.hardware.probes import Probes
+from shoestring.hardware.probes import PROBE_ERRORS, Probes
 from shoestring.hardware.processes import ProcessTree, sees_all_processes
 
 if TYPE_CHECKING:
@@ -129,7 +130,10 @@ class Machine:
         if self._cards is None or self._card is None or self._card >= len(self._cards.indices):
             return None, None
         index = self._cards.indices[self._card]
-        told = next(row for row in self._cards.read(slow=False) or () if row["index"] == index)
+        rows = self._cards.read(slow=False) or ()
+        told = next((row for row in rows if row["index"] == index), None)
+        if told is None:
+            return None, None
         percent, used_bytes = told["utilisation_percent"], told["vram_used_bytes"]
         ours, _ = self._cards.process_bytes(self._ours.pids, sees_all=sees_all_processes())
         known = used_bytes is not None and ours is not None
@@ -196,7 +200,7 @@ class Owner:
 
     Args:
         read: returns a reading; called in a thread.
-        say: given one line when a pause begins or ends.
+        say: given one line when a pause begins or ends, and one if the machine cannot be read.
         patience: both ways.
         look_s: between two readings.
         now: seconds of a clock that goes on.
@@ -219,9 +223,14 @@ class Owner:
         self._held: set[Held] = set()
         self._callbacks: list[Callable[[bool], None]] = []
         self._watching: asyncio.Task[None] | None = None
+        self._reader: ThreadPoolExecutor | None = None
+        """Of one thread of its own: the others may all wait for a disk or a name."""
+        self._complained: set[str] = set()
 
     async def __aenter__(self) -> Self:
+        self._reader = ThreadPoolExecutor(1, "owner")
         self._watching = asyncio.create_task(self._watch())
+        self._watching.add_done_callback(self._tell_end)
         return self
 
     async def __aexit__(
@@ -231,9 +240,10 @@ class Owner:
         trace: TracebackType | None,
     ) -> None:
         assert self._watching is not None
+        assert self._reader is not None
         self._watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._watching
+        await asyncio.wait({self._watching})  # how it ended was told
+        self._reader.shutdown(wait=False)
 
     @property
     def paused(self) -> bool:
@@ -265,15 +275,38 @@ class Owner:
         if self.paused == before:
             return
         for worker in self._held:
-            (worker.pause if self.paused else worker.resume)()
+            try:
+                (worker.pause if self.paused else worker.resume)()
+            except PROBE_ERRORS as error:
+                self._complain("a worker cannot be held still or let go on", error)
         for callback in self._callbacks:
             callback(self.paused)
         self._say(f"paused: {self._judge.why}" if self.paused else "the pause is over")
 
     async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            self.take(await asyncio.to_thread(self._read))
+            try:
+                reading = await loop.run_in_executor(self._reader, self._read)
+            except PROBE_ERRORS as error:
+                self._complain("how busy the machine is cannot be read", error)
+                reading = Reading()
+            self.take(reading)
             await asyncio.sleep(self._look_s)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        """Say it the first time alone."""
+        if what not in self._complained:
+            self._complained.add(what)
+            self._say(f"{what}: {type(error).__name__}: {error}")
+
+    def _tell_end(self, watching: asyncio.Task[None]) -> None:
+        error = None if watching.cancelled() else watching.exception()
+        if error is not None:
+            self._say(
+                f"the machine's use is not watched any more: {type(error).__name__}: {error}; "
+                "start the node again"
+            )
 
 
 def session_rules(rules: Rules, word: Mapping[str, Any], share: float | None) -> Rules:

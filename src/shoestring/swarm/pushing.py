@@ -25,67 +25,66 @@ MOST_BYTES = 32 << 20
 """Of one ticket's data: 1,024 tokens of a model that is 8,192 numbers wide."""
 HELD_BYTES = 64 << 20
 """Of data that nobody asked for yet; a link that brings more is not read."""
+NOTE_BYTES = 256
+"""What it takes to hold a ticket, however short its data are."""
+MOST_LINKS = 8
+"""That push to one session; each may hold one ticket that has not come whole."""
 HIGH_BYTES = 1 << 20
 
 
 class Inbox:
-    """What was pushed to one session.
-
-    Attributes:
-        pushed_bytes: of data that were asked for.
-    """
+    """What was pushed to one session."""
 
     def __init__(self) -> None:
-        self.pushed_bytes = 0
         self._held: dict[int, bytes] = {}
         self._held_bytes = 0
         self._last = -1
         """The highest ticket that was asked for."""
-        self._wanted: Callable[[bytes], None] | None = None
+        self._wanted: tuple[int, Callable[[bytes], None]] | None = None
+        """Of the last ticket, until it is here: how long its data are, and who is told them."""
         self._links: set[Incoming] = set()
+        self._over = False
 
     def want(self, ticket: int, size: int, came: Callable[[bytes], None]) -> None:
         """Have ``came`` called with a ticket's data: now, or when they are here.
 
         Raises:
-            BadFrameError: the ticket is not higher than the last, or its data have another size.
+            BadFrameError: the ticket is not higher than the last, or that one is not here yet.
         """
         if ticket <= self._last or self._wanted is not None:
             raise BadFrameError("ticket", f"ticket {ticket} after {self._last}")
-        self._last = ticket
-
-        def check(data: bytes) -> None:
-            if len(data) != size:
-                raise BadFrameError("ticket", f"{len(data)} bytes were pushed instead of {size}")
-            self.pushed_bytes += size
-            came(data)
-
-        for old in [number for number in self._held if number < ticket]:
-            self._held_bytes -= len(self._held.pop(old))
-        held = self._held.pop(ticket, None)
-        if held is None:
-            self._wanted = check
-        else:
-            self._held_bytes -= len(held)
-            check(held)
+        self._last, self._wanted = ticket, (size, came)
+        for number in sorted(number for number in self._held if number <= ticket):
+            data = self._held.pop(number)
+            self._held_bytes -= len(data) + NOTE_BYTES
+            self.put(number, data)
         self._set_reading()
 
-    def put(self, ticket: int, data: bytes) -> None:
-        """Take what came on a link.
+    @property
+    def wanted(self) -> int | None:
+        """The ticket for which the session waits; None: for none."""
+        return None if self._wanted is None else self._last
 
-        Raises:
-            BadFrameError: it is not what was asked for.
+    def put(self, ticket: int, data: bytes) -> None:
+        """Take what came on a link; what has another size than was asked for is passed over.
+
+        Whoever pushes is not the session's owner, who can still send what is right.
         """
         if ticket == self._last and self._wanted is not None:
-            wanted, self._wanted = self._wanted, None
-            wanted(data)
+            size, came = self._wanted
+            if len(data) == size:
+                self._wanted = None
+                came(data)
         elif ticket > self._last and ticket not in self._held:
             self._held[ticket] = data
-            self._held_bytes += len(data)
+            self._held_bytes += len(data) + NOTE_BYTES
             self._set_reading()
 
     def open(self, link: Incoming) -> None:
-        """Note a link that brings data."""
+        """Note a link that brings data; one too many, or of a session that is over, ends."""
+        if self._over or len(self._links) >= MOST_LINKS:
+            link.abort()
+            return
         self._links.add(link)
         self._set_reading()
 
@@ -94,7 +93,8 @@ class Inbox:
         self._links.discard(link)
 
     def end(self) -> None:
-        """End all links: the session is over."""
+        """End all links, and those that come after: the session is over."""
+        self._over = True
         for link in tuple(self._links):
             link.abort()
 
@@ -104,16 +104,14 @@ class Inbox:
 
 
 class Incoming(asyncio.Protocol):
-    """A link that pushes to a session.
+    """A link that pushes to a session; one that says what cannot be ends, and the session goes on.
 
     Args:
         inbox: of the session.
-        refused: called with what it said that cannot be; it is ended then.
     """
 
-    def __init__(self, inbox: Inbox, refused: Callable[[BadFrameError], None]) -> None:
+    def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
-        self._refused = refused
         self._held = bytearray()
         self._transport: asyncio.Transport | None = None
 
@@ -124,18 +122,14 @@ class Incoming(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Of asyncio."""
+        if self._transport is None or self._transport.is_closing():
+            return  # it was one too many
         self._held += data
-        try:
-            self._take()
-        except BadFrameError as error:
-            self._refused(error)
-            self.abort()
-
-    def _take(self) -> None:
         while len(self._held) >= TWO_U64.size:
             ticket, size = TWO_U64.unpack_from(self._held)
             if size > MOST_BYTES:
-                raise BadFrameError("ticket", f"{size} bytes are pushed at once")
+                self.abort()
+                return
             end = TWO_U64.size + size
             if len(self._held) < end:
                 return

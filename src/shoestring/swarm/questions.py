@@ -52,7 +52,7 @@ def shape_of(path: str, body: Any) -> Shape | None:
     return Shape(
         kind=kind,
         streamed=body.get("stream") is True,
-        single=not several and body.get("n") in {None, 1} and body.get("n_cmpl") in {None, 1},
+        single=not several and body.get("n") in (None, 1) and body.get("n_cmpl") in (None, 1),
         plain=not odd and not any(body.get(name) for name in BEGUN_ANEW),
     )
 

@@ -72,7 +72,7 @@ class RefusedError(LinkError):
 
 
 async def open_session(
-    identity: Identity, remote: Remote, *, model_bytes: int | None = None
+    identity: Identity, remote: Remote, *, model_bytes: int | None = None, wait_s: float = QUEUE_S
 ) -> Opened:
     """Return a link on which a node's worker now listens.
 
@@ -80,12 +80,13 @@ async def open_session(
         identity: ours.
         remote: the node.
         model_bytes: of the whole model, for a node that gives a share of it; None: not told.
+        wait_s: how long it may let us wait for its worker.
 
     Raises:
         LinkError: the node cannot be reached, or ended the link.
         RefusedError: it gives no session.
     """
-    link, told = await ask(identity, remote, {"do": "session", "model_bytes": model_bytes}, QUEUE_S)
+    link, told = await ask(identity, remote, {"do": "session", "model_bytes": model_bytes}, wait_s)
     return Opened(link, printable(told.get("session")), told.get("stores") is True)
 
 

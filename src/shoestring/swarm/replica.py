@@ -139,7 +139,6 @@ class Replica(asyncio.Protocol):
         """How many answers have begun."""
         self._told_at: dict[int, int] = {}
         """How many questions were asked before a ticket was told, of the last tickets."""
-        self._when_told: dict[int, Callable[[], None]] = {}
         self._settling = True
         """The conversation is to be told once it knows all."""
 
@@ -147,6 +146,11 @@ class Replica(asyncio.Protocol):
     def is_behind(self) -> bool:
         """Whether it was not told all yet."""
         return bool(self._queue or self._takes or self._missing or self._rest)
+
+    @property
+    def backlog(self) -> int:
+        """How many entries it was not told yet."""
+        return len(self._queue)
 
     @property
     def is_idle(self) -> bool:
@@ -172,16 +176,9 @@ class Replica(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def lacks(self, ticket: int) -> bool:
-        """Tell whether it may wait for a ticket's data: nothing asked since was answered."""
-        return self._answered <= self._told_at.get(ticket, -1)
-
-    def when_told(self, ticket: int, told: Callable[[], None]) -> None:
-        """Have ``told`` called once it was told to take what goes under a ticket."""
-        if ticket in self._told_at:
-            told()
-        else:
-            self._when_told[ticket] = told
+    def has_taken(self, ticket: int) -> bool:
+        """Tell whether a ticket's data are surely there: something asked after it was answered."""
+        return ticket in self._told_at and self._answered > self._told_at[ticket]
 
     def give_up(self, why: str) -> None:
         """It is of no use any more."""
@@ -300,8 +297,6 @@ class Replica(asyncio.Protocol):
         self._told_at[ticket] = self._answered + len(self._asked)
         if len(self._told_at) > MOST_TICKETS:
             del self._told_at[next(iter(self._told_at))]
-        if (told := self._when_told.pop(ticket, None)) is not None:
-            told()
 
     def _send_take(self, entry: Entry, weight: Weight, out: bytearray) -> None:
         head = bytearray(entry.frame.head[:TENSOR_BYTES])
@@ -344,7 +339,7 @@ class Replica(asyncio.Protocol):
             self._conversation.finish(self, current, self._hash.digest())
 
     def _write(self, data: bytes | bytearray) -> None:
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
 

@@ -8,9 +8,11 @@ else: the client has the bytes too, and sends them itself.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from shoestring.errors import ShoestringError
+from shoestring.swarm.link import LinkError
 from shoestring.swarm.pushing import Outgoing
 from shoestring.swarm.remote import open_push, open_route
 from shoestring.swarm.wire import TWO_U64
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from shoestring.swarm.replica import Replica
 
 OVERDUE_S: Final = 0.5
-"""After its bytes came to us, the next node must have them too."""
+"""After its bytes came to us, the next node should have them, too."""
 AGAIN_S: Final = 5.0
 
 
@@ -39,12 +41,13 @@ class Route:
     Attributes:
         source: as given.
         target: as given.
-        is_open: the nodes have shaken hands.
+        is_open: activations may go over it.
+        was_open: the nodes have shaken hands.
     """
 
     def __init__(self, identity: Identity, source: Replica, target: Replica) -> None:
         self.source, self.target = source, target
-        self.is_open = False
+        self.is_open = self.was_open = False
         self._identity = identity
         self._ours: Outgoing | None = None
         self._lock = asyncio.Lock()
@@ -56,7 +59,7 @@ class Route:
             ShoestringError: one of them does not.
         """
         await open_route(self._identity, self.source.seat, self.target.seat)
-        self.is_open = True
+        self.is_open = self.was_open = True
 
     async def deliver(self, carried: Carried) -> None:
         """Send to the target ourselves what the source does not.
@@ -71,11 +74,26 @@ class Route:
                 self._ours = Outgoing()
                 link.hand_over(self._ours)
         self._ours.add(TWO_U64.pack(carried.ticket, carried.size) + bytes(carried.reply.kept))
+        if not self._ours.is_open:
+            raise LinkError("closed", f"{self.target.name} does not take what is sent to it")
 
     def close(self) -> None:
         """End what of it is ours."""
         if self._ours is not None:
             self._ours.abort()
+
+
+@dataclass
+class Here:
+    """An activation whose bytes are here.
+
+    Attributes:
+        carried: it.
+        since_s: when they came, or were sent on by us, on the loop's clock.
+    """
+
+    carried: Carried
+    since_s: float
 
 
 class Routes:
@@ -85,6 +103,9 @@ class Routes:
         identity: ours.
         replica_at: the replica of a stage that leads, or None.
         tell: given a stage's number, what happened, who, and why.
+
+    Attributes:
+        is_used: else all activations come to the client, ways or not.
     """
 
     def __init__(
@@ -93,24 +114,33 @@ class Routes:
         replica_at: Callable[[int], Replica | None],
         tell: Callable[[int, str, str, str], None],
     ) -> None:
+        self.is_used = True
         self._identity = identity
         self._replica_at = replica_at
         self._tell = tell
         self._routes: dict[tuple[int, int], Route] = {}
         self._barred: dict[tuple[Replica, Replica], float] = {}
+        self._here: dict[int, Here] = {}
+        """Activations whose bytes are here, by ticket, until the next node has surely had them."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def find(self, source_stage: int, target_stage: int) -> Route | None:
         """Return the way between two stages as they are now; without one, begin to open it."""
+        if not self.is_used:
+            return None
         source, target = self._replica_at(source_stage), self._replica_at(target_stage)
         if source is None or target is None:
             return None
         key = source_stage, target_stage
         route = self._routes.get(key)
-        if route is None or route.source is not source or route.target is not target:
+        broken = route is not None and route.was_open and not route.is_open
+        if route is None or route.source is not source or route.target is not target or broken:
             now_s = asyncio.get_running_loop().time()
             if self._barred.get((source, target), 0.0) > now_s:
                 return None
+            self._barred = {
+                pair: until_s for pair, until_s in self._barred.items() if until_s > now_s
+            }
             self._barred[source, target] = now_s + AGAIN_S
             if route is not None:
                 route.close()
@@ -118,15 +148,29 @@ class Routes:
             self._run(self._open(source_stage, key, route))
         return route if route.is_open else None
 
-    def came(self, carried: Carried, replica: Replica) -> None:
-        """Note that an activation's bytes are here, from a replica of its source."""
-        route = carried.route
-        if route is None:
+    def came(self, carried: Carried) -> None:
+        """Note that an activation's bytes are here: the next node should have them, too."""
+        if carried.route is not None:
+            self._here = {
+                ticket: one
+                for ticket, one in self._here.items()
+                if one.carried.route is not None and not one.carried.route.target.has_taken(ticket)
+            }
+            self._here[carried.ticket] = Here(carried, asyncio.get_running_loop().time())
+
+    def wanted(self, target: Replica, ticket: int) -> None:
+        """Send what a node still waits for though its bytes are here; its way is not used again."""
+        here = self._here.get(ticket)
+        now_s = asyncio.get_running_loop().time()
+        if here is None or now_s < here.since_s + OVERDUE_S:
             return
-        if route.source is not replica:
-            self._run(self._deliver(carried, route))
-        else:
-            route.target.when_told(carried.ticket, lambda: self._watch(carried, route))
+        route = here.carried.route
+        if route is None or route.target is not target:
+            return
+        here.since_s = now_s
+        route.is_open = False
+        self._barred[route.source, target] = now_s + AGAIN_S
+        self._run(self._deliver(here.carried, route))
 
     def close(self) -> None:
         """End all ways."""
@@ -135,19 +179,12 @@ class Routes:
         for route in self._routes.values():
             route.close()
 
-    def _watch(self, carried: Carried, route: Route) -> None:
-        loop = asyncio.get_running_loop()
-        loop.call_later(OVERDUE_S, self._see_to, carried, route)
-
-    def _see_to(self, carried: Carried, route: Route) -> None:
-        if route.target.lacks(carried.ticket):
-            self._run(self._deliver(carried, route))
-
     async def _open(self, stage: int, key: tuple[int, int], route: Route) -> None:
         try:
             await route.open()
         except ShoestringError as error:
-            self._routes.pop(key, None)
+            if self._routes.get(key) is route:
+                del self._routes[key]
             self._tell(stage, "no way", route.target.name, str(error))
         else:
             self._tell(stage, "pushes", route.source.name, f"to {route.target.name}")

@@ -71,7 +71,7 @@ async def serve_node(
             identity, peers, on_link=node.answer, host=host, port=port,
             invitations=home.invitations(), say=say,
         ) as listener:  # fmt: skip
-            node.crossings = Crossings(identity, listener.admit_for)
+            node.crossings = Crossings(identity, listener.admit_for, listener.end_admission)
             ready(listener.port)
             await until_told()
 

@@ -17,7 +17,7 @@ from shoestring.swarm.firewall import Firewall
 from shoestring.swarm.own_commands import WRITING_BYTES, Shelf
 from shoestring.swarm.packing import PART_BYTES, Unpacker
 from shoestring.swarm.pushing import Inbox
-from shoestring.swarm.sides import Side
+from shoestring.swarm.sides import HIGH_BYTES, Side
 from shoestring.swarm.splitting import Answers, Splitter
 from shoestring.swarm.wire import (
     OFFSET_AT,
@@ -99,6 +99,9 @@ class Session:
         if self._outgoing is not None:
             self._outgoing.abort()
         self._outgoing = outgoing
+        self._pushing = False  # the new way was not told what the answer that now comes is
+        if self._over.done():
+            outgoing.abort()
 
     async def ended(self) -> str:
         """Wait for the end, and return in a few words how it came."""
@@ -131,11 +134,14 @@ class Session:
         self._set_reading()
 
     def go_on(self, reading: Side) -> None:
-        """Read from the other side again."""
+        """Read from the other side again, after what waited for this one."""
         self._unread.discard(reading)
         if reading is self.worker:
             self._worker_reads.set()
-        self._set_reading()
+        try:
+            self._pass_on()
+        except BadFrameError as error:
+            self.refuse(error)
 
     def end(self, how: str) -> None:
         """End both sides at once; the first word about it counts."""
@@ -157,7 +163,7 @@ class Session:
 
     def _pass_on(self) -> None:
         out = bytearray()
-        while self._waiting and not self._firewall.waits and self._work is None:
+        while self._waiting and self._may_pass():
             piece = self._waiting.popleft()
             if isinstance(piece, Frame):
                 self._request(piece, out)
@@ -165,9 +171,19 @@ class Session:
                 out += piece
             else:
                 self._body(piece, out)
+            if len(out) >= HIGH_BYTES:  # a few bytes that were packed may be very many
+                self._write(out)
+                out = bytearray()
+        self._write(out)
+        self._set_reading()
+
+    def _may_pass(self) -> bool:
+        """Tell whether the next frame waits for nothing: an answer, own work, or the worker."""
+        return not self._firewall.waits and self._work is None and self.worker not in self._unread
+
+    def _write(self, out: bytearray) -> None:
         if out and self.worker.transport is not None:
             self.worker.transport.write(out)
-        self._set_reading()
 
     def _request(self, frame: Frame, out: bytearray) -> None:
         verdict = self._firewall.request(frame)
@@ -175,10 +191,7 @@ class Session:
             self._give(self._answers.place(frame.command, verdict.answer))
             return
         if verdict.to == "agent":
-            own = self._own.get(Command(frame.command))
-            if own is None:
-                raise BadFrameError("command", f"command {frame.command:#x} is not offered here")
-            own(frame, out)
+            self._own[Command(frame.command)](frame, out)
             return
         self._body = self._keep if self.shelf.awaits(frame) else None
         self._expect(frame, None)
@@ -252,6 +265,8 @@ class Session:
                 self._pass_on()
             except BadFrameError as error:
                 self.refuse(error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, frames would wait for ever
+                self.end(f"failed here: {type(error).__name__}: {error}")
 
         self._work = asyncio.create_task(run())
 

@@ -58,10 +58,13 @@ class Pace:
 
     Args:
         now: a monotonic clock, in seconds.
+
+    Attributes:
+        now: see above.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
+        self.now = now
         self._longest_s = {False: 0.0, True: 0.0}
         self._last_s = now()
         self._doubts_s: tuple[float, float] | None = None
@@ -78,25 +81,30 @@ class Pace:
         Returns:
             Now.
         """
-        self._last_s, self._doubts_s = self._now(), None
+        self._last_s, self._doubts_s = self.now(), None
         self._longest_s[begun] = max(self._longest_s[begun], self._last_s - since_s)
         return self._last_s
 
     def doubt(self) -> None:
         """Somebody says that a part of the engine does not answer, with nobody to replace it."""
-        now_s = self._now()
+        now_s = self.now()
         first_s, last_s = self._doubts_s or (now_s, now_s)
         self._doubts_s = (now_s if now_s - last_s > DOUBT_LASTS_S else first_s, now_s)
 
-    def left_s(self, since_s: float, *, begun: bool) -> float:
+    def left_s(self, since_s: float, *, begun: bool, least_s: float = 0.0) -> float:
         """Return for how long an answer may still be silent that had its last token at that time.
 
         Another answer's tokens count: engines have queues.
+
+        Args:
+            since_s: that time.
+            begun: there was one.
+            least_s: it may be silent for so long whatever the pace.
         """
         if self._doubts_s is not None and self._doubts_s[1] - self._doubts_s[0] >= DOUBTED_S:
             return 0.0
-        limit_s = max(GAP_S if begun else FIRST_S, GAPS * self._longest_s[begun])
-        return max(since_s, self._last_s) + limit_s - self._now()
+        limit_s = max(GAP_S if begun else FIRST_S, GAPS * self._longest_s[begun], least_s)
+        return max(since_s, self._last_s) + limit_s - self.now()
 
 
 @dataclass(frozen=True)
@@ -186,9 +194,10 @@ class Standing:
 
     async def _run(self) -> None:
         try:
-            await self._stand_once()
+            place = await self._stand_once()
             while True:
-                await self._stand_again()
+                self._count_loss(place)
+                place = await self._stand_again()
         except BaseException as error:
             assert self._standing is not None
             if self._standing.done():
@@ -197,11 +206,13 @@ class Standing:
             self._standing.set_exception(told)
             raise
 
-    async def _stand_again(self) -> None:
+    async def _stand_again(self) -> Place:
+        """Make plans until an engine stands; return where it was once it is lost."""
         wait_s, begun = self._trying.wait_s, asyncio.get_running_loop().time()
-        for number in range(1, self._trying.plans + 1):
+        number = 1
+        while True:
             try:
-                await self._stand_once()
+                return await self._stand_once()
             except ShoestringError as error:
                 if number == self._trying.plans:
                     took_s = asyncio.get_running_loop().time() - begun
@@ -211,11 +222,10 @@ class Standing:
                 self._tell(f"plan {number} failed: {error}; the next in {wait_s:g} s")
                 await asyncio.sleep(wait_s)
                 wait_s *= 2
-            else:
-                return
+                number += 1
 
-    async def _stand_once(self) -> None:
-        """Start an engine and return when it is lost."""
+    async def _stand_once(self) -> Place:
+        """Start an engine; return where it was once it is lost."""
         async with await self._plan_again() as engine:
             url, key = engine.address()
             at = parse_base_url(url)
@@ -228,7 +238,7 @@ class Standing:
                 if (death := engine.lost()) is not None:
                     self.lose(place, death)
             self._tell(f"the engine is lost: {engine.lost() or self._lost.result()}")
-        self._count_loss(place)
+        return place
 
     def _count_loss(self, place: Place) -> None:
         now_s = asyncio.get_running_loop().time()

@@ -75,7 +75,7 @@ async def survey(
         peers: whom we know.
         look: returns places where peers of these ids may be, beside those that are known; asked
             once, for who has not answered soon. A wrong place costs time alone: keys are pinned.
-        greet_s: for one whole greeting.
+        greet_s: for one peer's whole greeting, at all of its places.
         soon_s: before ``look`` is asked.
     """
     asked = {peer: _greeting(identity, peer, peer.addresses, greet_s) for peer in peers
@@ -127,18 +127,17 @@ async def _greet_any(
 ) -> Seen | ShoestringError:
     """Greet a peer at the first of some places that answers."""
     last: ShoestringError = BadValueError(f"{peer.name} has no address: invite it anew with one")
-    for place in places:
-        host, port = parse_place(place)
-        remote = Remote(peer.name, PeerAddress(peer.id, host, port), peer.certificate)
-        try:
-            async with asyncio.timeout(greet_s):
-                return await greet(identity, remote)
-        except LinkError as error:
-            last = error
-        except TimeoutError:
-            last = LinkError(
-                "timeout", f"{peer.name} is too slow: no whole greeting in {greet_s:g} s"
-            )
+    try:
+        async with asyncio.timeout(greet_s):
+            for place in places:
+                host, port = parse_place(place)
+                remote = Remote(peer.name, PeerAddress(peer.id, host, port), peer.certificate)
+                try:
+                    return await greet(identity, remote)
+                except LinkError as error:
+                    last = error
+    except TimeoutError:
+        last = LinkError("timeout", f"{peer.name} is too slow: no whole greeting in {greet_s:g} s")
     return last
 
 

@@ -13,12 +13,12 @@ from shoestring.swarm.link import LinkError
 from shoestring.swarm.remote import RefusedError, open_watch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
+    from shoestring.swarm.crossing import Sitting
     from shoestring.swarm.identity import Identity
     from shoestring.swarm.link import Link
     from shoestring.swarm.remote import Seat
-    from shoestring.swarm.worker import Worker
 
 BEAT_S: Final = 0.1
 SILENT_S: Final = 1.0
@@ -28,25 +28,30 @@ LATE_S: Final = 0.2
 AGAIN_S: Final = 1.0
 
 
-async def report(link: Link, worker: Worker) -> None:
-    """Say how a session's worker is, until it has ended; the node's side.
+async def report(link: Link, sitting: Sitting) -> None:
+    """Say how a session's worker is, and for which ticket it waits, until it has ended.
+
+    The node's side.
 
     Raises:
         LinkError: whoever listened has gone.
     """
+    worker = sitting.worker
     ending = asyncio.create_task(worker.ended())
     try:
         while not ending.done():
-            await link.say({"worker": "stopped" if worker.stands_still() else "runs"})
+            state = "stopped" if worker.stands_still() else "runs"
+            await link.say({"worker": state, "wants": sitting.session.inbox.wanted})
             await asyncio.wait({ending}, timeout=BEAT_S)
         await link.say({"worker": "ended"})
     finally:
         ending.cancel()
 
 
-async def watch(identity: Identity, seat: Seat) -> AsyncIterator[str]:
+async def watch(identity: Identity, seat: Seat, wants: Callable[[int], None]) -> AsyncIterator[str]:
     """Yield a few words each time that a session's node seems not to work, until the session ends.
 
+    ``wants`` is called with the ticket for which the session waits, each time that it says so.
     A node that says it knows no such session has ended it, which its own link tells.
     """
     while True:
@@ -57,12 +62,12 @@ async def watch(identity: Identity, seat: Seat) -> AsyncIterator[str]:
         except LinkError as error:
             yield str(error)
         else:
-            async for why in _hear(link):
+            async for why in _hear(link, wants):
                 yield why
         await asyncio.sleep(AGAIN_S)
 
 
-async def _hear(link: Link) -> AsyncIterator[str]:
+async def _hear(link: Link, wants: Callable[[int], None]) -> AsyncIterator[str]:
     now_s = asyncio.get_running_loop().time
     begun_s = now_s()
     try:
@@ -73,6 +78,8 @@ async def _hear(link: Link) -> AsyncIterator[str]:
                 return
             if word.get("worker") != "runs":
                 yield "its worker was stopped"
+            elif type(ticket := word.get("wants")) is int:
+                wants(ticket)
     except LinkError as error:
         if error.reason != "timeout":
             yield str(error)
