@@ -213,6 +213,19 @@ def test_what_was_not_asked_for_is_held_up_to_a_bound(monkeypatch):
     assert (pipe.reads, len(got)) == (True, 1)
 
 
+def test_what_is_waited_for_comes_also_where_too_much_is_held(monkeypatch):
+    """A neighbour that floods the session keeps nobody else from giving it what is right."""
+    monkeypatch.setattr("shoestring.swarm.pushing.HELD_BYTES", 2 * (50 + NOTE_BYTES))
+    inbox, got = Inbox(), []
+    flood, right = incoming(inbox), incoming(inbox)
+    inbox.want(1, 50, got.append)
+    for ticket in range(2, 9):
+        flood[0].data_received(TWO_U64.pack(ticket, 50) + bytes(50))
+    assert right[1].reads
+    right[0].data_received(TWO_U64.pack(1, 50) + b"1" * 50)
+    assert (got, right[1].reads) == ([b"1" * 50], False)
+
+
 def test_tickets_without_data_are_held_up_to_a_bound_too(monkeypatch):
     """Each is a note that takes memory."""
     monkeypatch.setattr("shoestring.swarm.pushing.HELD_BYTES", 100 * NOTE_BYTES)

@@ -75,7 +75,8 @@ class Inbox:
             if len(data) == size:
                 self._wanted = None
                 came(data)
-        elif ticket > self._last and ticket not in self._held:
+                self._set_reading()
+        elif ticket > self._last and ticket not in self._held and self._held_bytes <= HELD_BYTES:
             self._held[ticket] = data
             self._held_bytes += len(data) + NOTE_BYTES
             self._set_reading()
@@ -100,7 +101,8 @@ class Inbox:
 
     def _set_reading(self) -> None:
         for link in self._links:
-            link.set_reading(on=self._held_bytes <= HELD_BYTES)
+            # What is waited for may come on any of them, behind what is too much.
+            link.set_reading(on=self._wanted is not None or self._held_bytes <= HELD_BYTES)
 
 
 class Incoming(asyncio.Protocol):
