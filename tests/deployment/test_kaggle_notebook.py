@@ -100,12 +100,18 @@ def test_the_notebook_runs_to_its_end(session, executed):
     assert len(runs) == 2
     for run in runs:
         assert run.manifest["status"] == "complete"
-        assert {row["status"] for row in run.measured} == {"ok"}
+        failed = [row for row in run.measured if row["status"] != "ok"]
+        assert all(_is_ollamas_own_cut(row) for row in failed)
         (contributed,) = run.environment["sessions"]
         assert contributed["machine"]["platform"] == "kaggle"
     report = session.working / "report" / f"{NOTEBOOK}.html"
     assert runs[0].run_id in report.read_text()
     assert f"report/{NOTEBOOK}.html" in executed
+
+
+def _is_ollamas_own_cut(row):
+    """Ollama ends an answer after 30 equal tokens without its last event; random weights may."""
+    return row["failure"]["reason"] == "no_final_event" and len(set(row["answer"][-30:])) == 1
 
 
 def test_what_the_report_shows_is_shown_in_the_notebook(session, executed):
