@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from shoestring.swarm.copying import CacheCopy
 from shoestring.swarm.gathering import Gatherer
 from shoestring.swarm.journal import Journal
+from shoestring.swarm.link import set_reading
 from shoestring.swarm.replica import MUST_AGREE
 from shoestring.swarm.wire import (
     Answer,
@@ -336,11 +337,6 @@ class Conversation(asyncio.Protocol):
     def _set_reading(self) -> None:
         # One that lags is left behind as long as another takes what comes.
         takes = any(not replica.is_full for replica in self.replicas)
-        transport = self._transport
-        if transport is not None and not transport.is_closing() and transport.is_reading() != takes:
-            if takes:
-                transport.resume_reading()
-            else:
-                transport.pause_reading()
+        set_reading(self._transport, on=takes)
         for replica in self.replicas:
             replica.set_reading(on=not self._near_is_full)

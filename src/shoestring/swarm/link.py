@@ -313,6 +313,16 @@ async def open_link(context: ssl.SSLContext, peer: PeerAddress, timeout_s: float
     return link
 
 
+def set_reading(transport: asyncio.Transport | None, *, on: bool) -> None:
+    """Hear a connection, or let it wait; nothing where there is none any more."""
+    if transport is None or transport.is_closing() or transport.is_reading() is on:
+        return
+    if on:
+        transport.resume_reading()
+    else:
+        transport.pause_reading()
+
+
 def tls_context(side: ssl._SSLMethod, trusted: Iterable[bytes]) -> ssl.SSLContext:
     """Return a context of TLS 1.3 alone that trusts these certificates and no other.
 

@@ -22,7 +22,7 @@ from shoestring.swarm.watching import report
 from shoestring.swarm.wire import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from shoestring.hardware.devices import Device
     from shoestring.swarm.crossing import Crossings
@@ -151,7 +151,7 @@ class Node:
             return
         peer = self._peers.find(link.peer_id)
         if peer is None or "use" not in peer.rights:
-            await _refuse(link, "rights", "you may not use this node: ask its owner")
+            await link.refuse("rights", "you may not use this node: ask its owner")
             return
         if word.get("do") == "hello":
             await self._greet(link)
@@ -162,8 +162,7 @@ class Node:
         elif word.get("do") in {"manifest", "fetch"}:
             await self._open_stock(link, word)
         else:
-            await _refuse(
-                link,
+            await link.refuse(
                 "word",
                 f"do: one of hello, session, manifest, fetch, push, {', '.join(OF_SESSIONS)}",
             )
@@ -186,13 +185,13 @@ class Node:
         """Do what is asked about a session by its owner."""
         sitting = self._sittings.get(str(word.get("session")))
         if sitting is None or sitting.owner != link.peer_id:
-            await _refuse(link, "session", "you have no such session here")
+            await link.refuse("session", "you have no such session here")
         elif word["do"] == "watch":
             await link.say({"ok": True})
             with suppress(LinkError):  # it has heard enough
                 await report(link, sitting)
         elif self.crossings is None:
-            await _refuse(link, "push", "this node pushes nothing to others")
+            await link.refuse("push", "this node pushes nothing to others")
         elif word["do"] == "expect":
             await self.crossings.expect(link, sitting, word)
         else:
@@ -202,20 +201,20 @@ class Node:
         """Let a session's owner, or whom it expects, push to it."""
         sitting = self._sittings.get(str(word.get("session")))
         if sitting is None or link.peer_id not in {sitting.owner, *sitting.expected}:
-            await _refuse(link, "session", "no such session expects you")
+            await link.refuse("session", "no such session expects you")
             return
         await take_push(link, sitting)
 
     async def _open_stock(self, link: Link, word: dict[str, Any]) -> None:
         """Say under our signature which weights are kept, or give one away."""
         if self._stock is None:
-            await _refuse(link, "store", "this node keeps no weights")
+            await link.refuse("store", "this node keeps no weights")
             return
         if why_not := self._why_not():
-            await _refuse(link, "paused", why_not)
+            await link.refuse("paused", why_not)
             return
         if link.peer_id in self._fed or len(self._fed) >= FEEDS:
-            await _refuse(link, "busy", f"one weight at a time, for {FEEDS} peers: try again")
+            await link.refuse("busy", f"one weight at a time, for {FEEDS} peers: try again")
             return
         self._fed.add(link.peer_id)
         try:
@@ -238,10 +237,10 @@ class Node:
         try:
             rules = session_rules(self._offer.rules, word, self._offer.share)
         except BadValueError as error:
-            await _refuse(link, "share", str(error))
+            await link.refuse("share", str(error))
             return
         if why_not := self._why_not():
-            await _refuse(link, "paused", why_not)
+            await link.refuse("paused", why_not)
             return
         gone = asyncio.create_task(link.until_closed())
         try:
@@ -249,7 +248,7 @@ class Node:
                 gone.cancel()
                 await self._serve_now(link, name, rules)
         except BusyError as error:
-            await _refuse(link, "busy", str(error))
+            await link.refuse("busy", str(error))
         except GoneError:
             return
         finally:
@@ -259,13 +258,13 @@ class Node:
         if link.is_closed:
             return  # it did not wait
         if why_not := self._why_not():  # since it began to wait
-            await _refuse(link, "paused", why_not)
+            await link.refuse("paused", why_not)
             return
         try:
             worker = await self._pool.take()
         except ShoestringError as error:
             self._say(f"no worker for {name}: {error}")
-            await _refuse(link, "worker", "this node has no worker to give: ask another")
+            await link.refuse("worker", "this node has no worker to give: ask another")
             return
         try:
             with self._owner.holding(worker) if self._owner else nullcontext():
@@ -327,8 +326,3 @@ def _traffic(session: Session) -> str:
         f"heard {size(session.heard_bytes)}, told {size(session.told_bytes)}, "
         f"took {size(shelf.taken_bytes)} of weights, kept {size(shelf.kept_bytes)}"
     )
-
-
-async def _refuse(link: Link, reason: str, message: str) -> None:
-    refusal: Mapping[str, Any] = {"ok": False, "reason": reason, "message": message}
-    await link.say(refusal)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from shoestring.swarm.link import set_reading
 from shoestring.swarm.wire import TWO_U64, BadFrameError
 
 if TYPE_CHECKING:
@@ -145,13 +146,7 @@ class Incoming(asyncio.Protocol):
 
     def set_reading(self, *, on: bool) -> None:
         """Hear it, or let it wait."""
-        transport = self._transport
-        if transport is None or transport.is_closing() or transport.is_reading() is on:
-            return
-        if on:
-            transport.resume_reading()
-        else:
-            transport.pause_reading()
+        set_reading(self._transport, on=on)
 
     def abort(self) -> None:
         """End it now."""

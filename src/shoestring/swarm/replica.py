@@ -12,6 +12,7 @@ import hashlib
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from shoestring.swarm.link import set_reading
 from shoestring.swarm.packing import packed
 from shoestring.swarm.splitting import Answers
 from shoestring.swarm.wire import (
@@ -186,13 +187,7 @@ class Replica(asyncio.Protocol):
 
     def set_reading(self, *, on: bool) -> None:
         """Hear it, or let it wait."""
-        transport = self._transport
-        if transport is None or transport.is_closing() or transport.is_reading() is on:
-            return
-        if on:
-            transport.resume_reading()
-        else:
-            transport.pause_reading()
+        set_reading(self._transport, on=on)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Of asyncio, by the link that is handed over."""

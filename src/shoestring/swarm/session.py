@@ -14,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from shoestring.swarm.firewall import Firewall
+from shoestring.swarm.link import set_reading
 from shoestring.swarm.own_commands import WRITING_BYTES, Shelf
 from shoestring.swarm.packing import PART_BYTES, Unpacker
 from shoestring.swarm.pushing import Inbox
@@ -302,8 +303,10 @@ class Session:
     def _set_reading(self) -> None:
         # Also what is answered here goes to the client: one that does not read is not read from.
         busy = self._unread or self._waiting or self._answers.pending >= MOST_PENDING
-        self.client.set_reading(on=not (busy or self.shelf.waiting_bytes > WRITING_BYTES))
-        self.worker.set_reading(on=self.client not in self._unread)
+        set_reading(
+            self.client.transport, on=not (busy or self.shelf.waiting_bytes > WRITING_BYTES)
+        )
+        set_reading(self.worker.transport, on=self.client not in self._unread)
 
     def refuse(self, error: BadFrameError) -> None:
         """End it because of what somebody said."""

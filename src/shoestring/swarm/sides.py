@@ -45,13 +45,3 @@ class Side(asyncio.Protocol):
         who = "the client" if self._is_client else "the worker"
         how = "hung up" if exc is None else f"is gone ({type(exc).__name__})"
         self._session.end(f"{who} {how}")
-
-    def set_reading(self, *, on: bool) -> None:
-        """Hear it, or let it wait."""
-        transport = self.transport
-        if transport is None or transport.is_closing() or transport.is_reading() is on:
-            return
-        if on:
-            transport.resume_reading()
-        else:
-            transport.pause_reading()
