@@ -5,13 +5,9 @@ import hashlib
 import os
 from contextlib import asynccontextmanager
 
-from shoestring.digests import file_sha256
 from shoestring.hardware.devices import Device
-from shoestring.swarm.addresses import PeerAddress
 from shoestring.swarm.firewall import Rules
-from shoestring.swarm.node import Node as Agent
-from shoestring.swarm.node import Offer, Stock
-from shoestring.swarm.remote import Remote, open_session
+from shoestring.swarm.remote import open_session
 from shoestring.swarm.session import Session
 from shoestring.swarm.store_contents import PART_BYTES
 from shoestring.swarm.wire import (
@@ -23,9 +19,6 @@ from shoestring.swarm.wire import (
     request,
     set_tensor_start,
 )
-from shoestring.swarm.worker_pool import WorkerPool
-from shoestring.swarm.worker_settings import WorkerSettings
-from shoestring.testing.engines import need_program
 from shoestring.testing.rpc_frames import tensor
 from tests.swarm.nodes import HEAR_S, Collector
 
@@ -42,26 +35,6 @@ TENSOR = tensor(ROW, buffer=1)
 def sha256(data):
     """Return the digest of bytes."""
     return hashlib.sha256(data).digest()
-
-
-@asynccontextmanager
-async def serving(owner, store):
-    """Let a node with a real worker serve; yields where."""
-    program = need_program("ggml-rpc-server")
-    digest = file_sha256(program)
-    offer = Offer(RULES, digest, DEVICE, threads=1)
-    stock = store and Stock(store, owner.identity)
-    owner.news = asyncio.Event()
-
-    def say(line):
-        owner.said.append(line)
-        owner.news.set()
-
-    async with WorkerPool(WorkerSettings(program, digest, threads=1)) as pool:
-        agent = Agent(owner.peers, pool, offer, stock=stock, say=say)
-        async with owner.listener(agent.answer) as listener:
-            address = PeerAddress(owner.identity.id, "127.0.0.1", listener.port)
-            yield Remote("owner", address, owner.identity.certificate)
 
 
 class Client(Collector):

@@ -9,7 +9,6 @@ import pytest
 from shoestring.engines.discovery import find_program
 from shoestring.swarm.boundaries import Boundaries
 from shoestring.swarm.conversation import Conversation
-from shoestring.swarm.node import Stock
 from shoestring.swarm.pushing import Outgoing
 from shoestring.swarm.remote import Remote
 from shoestring.swarm.spares import Need, Spare, Spares
@@ -39,9 +38,8 @@ async def chain(folder, model, *, spares=0, keeps=False, **settings):
             owner = Node(folder / f"owner{number}")
             owner.knows(friend, rights=("use",))
             friend.knows(owner)
-            store = Store(owner.folder / "weights", GIB, say=told.append)
-            stock = Stock(store, owner.identity) if keeps else None
-            there = await stack.enter_async_context(serving(owner, stock=stock))
+            store = Store(owner.folder / "weights", GIB, say=told.append) if keeps else None
+            there = await stack.enter_async_context(serving(owner, store))
             remotes.append(Remote(f"owner{number}", there.address, there.certificate))
         stages = await stack.enter_async_context(
             standing_stages(

@@ -13,7 +13,7 @@ from shoestring.swarm.addresses import PeerAddress
 from shoestring.swarm.crossing import Crossings
 from shoestring.swarm.firewall import Rules
 from shoestring.swarm.link import LinkError
-from shoestring.swarm.node import IDLE_S, Offer
+from shoestring.swarm.node import IDLE_S, Offer, Stock
 from shoestring.swarm.node import Node as Agent
 from shoestring.swarm.queueing import MAX_WAITING_PER_PEER, BusyError, GoneError, Turns
 from shoestring.swarm.remote import RefusedError, Remote, open_session
@@ -49,12 +49,13 @@ def friend(tmp_path, owner):
 
 
 @asynccontextmanager
-async def serving(owner, *, sessions=1, idle_s=IDLE_S, stock=None):
+async def serving(owner, store=None, *, sessions=1, idle_s=IDLE_S):
     """Let the node serve; yields where, as its friends know it."""
     program = need_program("ggml-rpc-server")
     digest = file_sha256(program)
     settings = WorkerSettings(program, digest, threads=1)
     offer = Offer(RULES, digest, DEVICE, threads=1)
+    stock = None if store is None else Stock(store, owner.identity)
     owner.news = asyncio.Event()
 
     def say(line):

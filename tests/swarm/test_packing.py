@@ -23,8 +23,9 @@ from shoestring.swarm.wire import (
     set_tensor_start,
 )
 from shoestring.testing.rpc_frames import tensor
-from tests.swarm.clients import KIB, TENSOR, WEIGHT, Client, a_session, serving, until
+from tests.swarm.clients import KIB, TENSOR, WEIGHT, Client, a_session, until
 from tests.swarm.nodes import HEAR_S, Node
+from tests.swarm.test_node import serving
 
 STILL_S = 0.2
 """In which what waits for somebody to read does not go on."""
@@ -197,7 +198,7 @@ def test_a_worker_gets_what_was_packed(owner, friend, size):
     body = WEIGHT[: size // 2] + bytes(size - size // 2)
 
     async def scenario():
-        async with serving(owner, None) as remote, Client.of(friend, remote) as client:
+        async with serving(owner) as remote, Client.of(friend, remote) as client:
             for _ in range(3):
                 client.out.write(set_packed(WEIGHT[::-1]) + set_packed(body))
                 client.out.write(get_tensor(TENSOR, 0, size))
@@ -212,7 +213,7 @@ def test_what_holds_more_than_it_says_ends_its_session_alone(owner, friend, size
     """The next one is served."""
 
     async def scenario():
-        async with serving(owner, None) as remote:
+        async with serving(owner) as remote:
             async with Client.of(friend, remote) as client:
                 client.out.write(set_packed(bytes(len(WEIGHT)), size))
                 await asyncio.wait_for(asyncio.shield(client.ended), HEAR_S)

@@ -44,12 +44,12 @@ from tests.swarm.clients import (
     Client,
     Pipe,
     a_session,
-    serving,
     sha256,
     u64,
     until,
 )
 from tests.swarm.nodes import HEAR_S, Node
+from tests.swarm.test_node import serving
 
 
 @pytest.fixture
@@ -393,7 +393,7 @@ def test_a_node_without_a_store_says_so_and_has_nothing(owner, friend):
     """A client that asks all the same is answered."""
 
     async def scenario():
-        async with serving(owner, None) as remote:
+        async with serving(owner) as remote:
             async with Client.of(friend, remote) as client:
                 assert not client.stores
                 client.take()
