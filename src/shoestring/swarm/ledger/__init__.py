@@ -1,0 +1,1 @@
+"""Who owes whom how much, and can that be shown to anybody?"""

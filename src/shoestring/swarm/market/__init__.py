@@ -1,0 +1,1 @@
+"""Which nodes sell layers at what price, and which are best for a request?"""

@@ -1,0 +1,1 @@
+"""What did a node compute for whom, as both of them sign?"""

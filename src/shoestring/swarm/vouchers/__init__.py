@@ -1,0 +1,1 @@
+"""How is a node paid outside of our own ledger?"""
