@@ -97,7 +97,7 @@ kaggle: $(STAMP) ## Write the self-contained Kaggle notebook into dist/kaggle/
 
 lock: $(STAMP) ## Pin every dependency with its hashes, naming no registry
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--extra dev --extra gateway --extra swarm --output-file requirements.lock pyproject.toml
+		--extra dev --extra gateway --extra swarm --extra vouchers --output-file requirements.lock pyproject.toml
 	@cd src/shoestring/stack/open_webui && $(CURDIR)/$(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --override left_out.txt \
 		--output-file requirements.lock requirements.in

@@ -1,1 +1,1 @@
-"""How is a node paid outside of our own ledger?"""
+"""How does a stranger promise money so that a node can fetch it later, and needs no chain until?"""

@@ -1,0 +1,274 @@
+"""What we were promised: the channels that pay us, and the highest voucher of each.
+
+A voucher is taken only if x402's contract would pay it out as far as can be known without a chain:
+how much lies in a channel is asked of the chain by the node's owner, never of the payer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from x402.mechanisms.evm.batch_settlement import SCHEME_BATCH_SETTLEMENT, VoucherClaim
+from x402.mechanisms.evm.batch_settlement.errors import (
+    ERR_RECEIVER_AUTHORIZER_MISMATCH,
+    ERR_RECEIVER_MISMATCH,
+    ERR_TOKEN_MISMATCH,
+)
+from x402.mechanisms.evm.batch_settlement.facilitator.utils import (
+    validate_channel_config,
+    verify_batch_settlement_voucher_typed_data,
+)
+from x402.mechanisms.evm.utils import get_evm_chain_id
+from x402.schemas import PaymentRequirements
+
+from shoestring.errors import BadValueError
+from shoestring.swarm.vouchers.channels import Channel, name_channel, read_channel
+from shoestring.swarm.vouchers.forms import (
+    check_amount,
+    check_fields,
+    read_address,
+    read_network,
+    read_signature,
+)
+from shoestring.swarm.vouchers.keeping import Kept
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from x402.mechanisms.evm.batch_settlement import ChannelConfig, VoucherPayload
+
+TILL_FOLDER: Final = "vouchers-held"
+MEND: Final = "restore a copy, or ask each payer for its last voucher again"
+FIELDS: Final = ("channel", "amount", "owed", "signature")
+TIMEOUT_S: Final = 60
+"""x402's field for its requests over HTTP, of which there are none here."""
+Reason = Literal["channel", "payee", "token", "deposit", "lower", "owed", "signature"]
+FOREIGN: Final[dict[str, tuple[Reason, str]]] = {
+    ERR_RECEIVER_MISMATCH: ("payee", "it pays {receiver}, not {payee}"),
+    ERR_RECEIVER_AUTHORIZER_MISMATCH: (
+        "payee", "{receiver_authorizer} may claim and refund it, not {payee}"
+    ),
+    ERR_TOKEN_MISMATCH: ("token", "it pays in token {token}, not in {asked}"),
+}  # fmt: skip
+
+
+class RefusedVoucherError(BadValueError):
+    """A voucher that is not taken.
+
+    Attributes:
+        reason: in one word.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Terms:
+    """In what a node is paid.
+
+    Attributes:
+        payee: its address.
+        token: address of a token with six decimals, whose unit is a micro-credit.
+        network: the chain.
+
+    Raises:
+        BadValueError: a value cannot be used.
+    """
+
+    payee: str
+    token: str
+    network: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "payee", read_address(self.payee, "payee"))
+        object.__setattr__(self, "token", read_address(self.token, "token"))
+        read_network(self.network)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A channel that pays us.
+
+    Attributes:
+        channel: and what lies in it.
+        amount: of its highest voucher, in micro-credits.
+        owed: of that, what receipts say.
+        signature: of that voucher; None: there is none yet.
+    """
+
+    channel: Channel
+    amount: int = 0
+    owed: int = 0
+    signature: str | None = None
+
+    def claim(self) -> VoucherClaim | None:
+        """Return what x402's contract pays out, which is what is owed; None: there is nothing."""
+        if self.signature is None or self.owed == 0:
+            return None
+        return VoucherClaim(
+            channel=self.channel.config,
+            max_claimable_amount=str(self.amount),
+            signature=self.signature,
+            total_claimed=str(self.owed),
+        )
+
+    def word(self) -> dict[str, Any]:
+        """Return it as it is kept and shown."""
+        return {
+            "channel": self.channel.word(),
+            "amount": self.amount,
+            "owed": self.owed,
+            "signature": self.signature,
+        }
+
+
+class Till:
+    """The vouchers that a node holds.
+
+    Args:
+        folder: of the files that keep them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._kept = Kept(folder, _read_held, MEND)
+
+    def held(self) -> list[Held]:
+        """Return all channels that were admitted.
+
+        Raises:
+            BadValueError: a file cannot be used.
+        """
+        return self._kept.all()
+
+    def admit(self, config: ChannelConfig, deposit: int, terms: Terms) -> Held:
+        """Know a channel from now on, or how much lies in it now.
+
+        Args:
+            config: what it is made of.
+            deposit: its ``balance`` in the contract on the chain, in micro-credits.
+            terms: in what this node is paid.
+
+        Raises:
+            RefusedVoucherError: it pays somebody else, or in something else.
+            BadValueError: the file cannot be used.
+        """
+        channel = name_channel(config, terms.network, deposit)
+        _check_terms(channel, terms)
+        with self._kept.changing(channel.id):
+            now = replace(self._kept.one(channel.id) or Held(channel), channel=channel)
+            self._kept.keep(now)
+        return now
+
+    def take(self, payload: VoucherPayload, owed: int) -> Held:
+        """Keep a voucher in the place of the one before it, if it is good for all that is owed.
+
+        Args:
+            payload: of :func:`~shoestring.swarm.vouchers.forms.read_payload`.
+            owed: micro-credits that receipts say its payer owes on this channel, cumulative.
+
+        Raises:
+            RefusedVoucherError: it is not taken; what is held stays.
+            BadValueError: the file cannot be used.
+        """
+        check_amount(owed, "owed")
+        voucher = payload.voucher
+        assert voucher is not None  # both are, in what read_payload returns
+        self._admitted(payload)  # for a stranger not even a lock is made
+        with self._kept.changing(voucher.channel_id):
+            held = self._admitted(payload)
+            amount = int(voucher.max_claimable_amount)
+            _check_amounts(held, amount, owed)
+            check_signature(held.channel, amount, voucher.signature)
+            taken = replace(
+                held, amount=amount, owed=max(owed, held.owed), signature=voucher.signature
+            )
+            self._kept.keep(taken)
+        return taken
+
+    def _admitted(self, payload: VoucherPayload) -> Held:
+        assert payload.voucher is not None
+        channel_id = payload.voucher.channel_id
+        held = self._kept.one(channel_id)
+        if held is None or held.channel.config != payload.channel_config:
+            raise RefusedVoucherError(
+                "channel",
+                f"channel {channel_id}: none that was admitted here; give --deposit, --token and "
+                "--network once the chain shows what lies in it",
+            )
+        return held
+
+
+def _check_terms(channel: Channel, terms: Terms) -> None:
+    asked = PaymentRequirements(
+        scheme=SCHEME_BATCH_SETTLEMENT,
+        network=terms.network,
+        asset=terms.token,
+        amount="0",
+        pay_to=terms.payee,
+        max_timeout_seconds=TIMEOUT_S,
+        extra={"receiverAuthorizer": terms.payee},
+    )
+    code = validate_channel_config(channel.config, channel.id, asked)
+    if code is None:
+        return
+    reason, text = FOREIGN.get(code, ("channel", code))
+    said = text.format(**vars(channel.config), payee=terms.payee, asked=terms.token)
+    raise RefusedVoucherError(reason, f"channel {channel.id}: {said}")
+
+
+def _check_amounts(held: Held, amount: int, owed: int) -> None:
+    if amount > held.channel.deposit:
+        raise RefusedVoucherError(
+            "deposit",
+            f"a voucher over {amount}: {held.channel.deposit} micro-credits lie in its channel; "
+            "the payer must deposit more",
+        )
+    if amount < held.amount:
+        raise RefusedVoucherError(
+            "lower",
+            f"a voucher over {amount}: one over {held.amount} micro-credits is held, and amounts "
+            "are of all answers so far",
+        )
+    if amount < max(owed, held.owed):
+        raise RefusedVoucherError(
+            "owed",
+            f"a voucher over {amount}: receipts say that {max(owed, held.owed)} micro-credits are "
+            "owed; the payer must sign that at least",
+        )
+
+
+def check_signature(channel: Channel, amount: int, signature: str) -> None:
+    """Recover who signed a voucher.
+
+    Raises:
+        RefusedVoucherError: not who signs for its channel, or not this.
+    """
+    is_good = verify_batch_settlement_voucher_typed_data(
+        signer=None,  # type: ignore[arg-type]  # asked of contracts alone, and no payer is one here
+        channel_id=channel.id,
+        max_claimable_amount=str(amount),
+        payer_authorizer=channel.config.payer_authorizer,
+        payer=channel.config.payer,
+        signature=signature,
+        chain_id=get_evm_chain_id(channel.network),
+    )
+    if not is_good:
+        raise RefusedVoucherError(
+            "signature",
+            f"a voucher over {amount}: not signed by {channel.config.payer_authorizer} for this "
+            f"channel on {channel.network}",
+        )
+
+
+def _read_held(record: dict[str, Any]) -> Held:
+    given = check_fields(record, FIELDS, "voucher")
+    signature = given["signature"]
+    return Held(
+        channel=read_channel(given["channel"]),
+        amount=check_amount(given["amount"], "amount"),
+        owed=check_amount(given["owed"], "owed"),
+        signature=None if signature is None else read_signature(signature),
+    )
