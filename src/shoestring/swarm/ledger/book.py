@@ -1,0 +1,167 @@
+"""The book, written: one balanced entry at a time, each once, none ever changed."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from shoestring.errors import BadValueError, UserError
+from shoestring.swarm.ledger.entries import Entry, kept_postings
+from shoestring.swarm.ledger.heads import head_path, read_head, sign_head
+from shoestring.swarm.ledger.reading import Reading
+from shoestring.swarm.ledger.rules import (
+    balance_fault,
+    form_fault,
+    is_account,
+    postings_fault,
+    refund_fault,
+)
+from shoestring.swarm.ledger.tables import explained, open_for_writing, transaction
+from shoestring.swarm.private_files import changing, read_private, replace_private
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from shoestring.swarm.identity import Identity
+    from shoestring.swarm.ledger.entries import Kind, Posting
+
+
+class RefusedEntryError(UserError):
+    """An entry that the book does not take; nothing has changed."""
+
+
+class DoubleClaimError(RefusedEntryError):
+    """The same was booked before: whoever only wanted it booked may go on."""
+
+
+class Book(Reading):
+    """A keeper's book, open for entries; several processes may have it open at once.
+
+    Args:
+        path: the file, made where there is none.
+        identity: the keeper's, which signs the head when the book is closed.
+        now: seconds since 1970.
+
+    Raises:
+        BadValueError: the file cannot be used, or holds less than its keeper signed.
+    """
+
+    def __init__(
+        self, path: Path, identity: Identity, *, now: Callable[[], float] = time.time
+    ) -> None:
+        super().__init__(path, open_for_writing(path, identity.id))
+        self._identity = identity
+        self._now = now
+        try:
+            self._check_head()
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def add(
+        self, kind: Kind, postings: Sequence[Posting], *, reference: str, memo: str = ""
+    ) -> Entry:
+        """Book an entry; when this returns it is on the disk.
+
+        Args:
+            kind: what happened.
+            postings: those who give before those who get, in micro-credits; they sum to zero.
+            reference: of what happened; once for each kind.
+            memo: for people.
+
+        Raises:
+            DoubleClaimError: there is one of this kind and reference.
+            RefusedEntryError: it is not balanced, not of its kind's form, or an account has not
+                so much.
+        """
+        at_s = int(self._now())
+        fault = form_fault(at_s, kind, reference, memo) or _accounts_fault(postings)
+        fault = fault or postings_fault(kind, reference, postings)
+        if fault is not None:
+            raise RefusedEntryError(f"{kind} {reference[:96]!a} is not booked: {fault}")
+        with self.writing():
+            return self._add(at_s, kind, tuple(postings), reference, memo)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the one right to write: what is read inside stays true until its entry is booked.
+
+        An error inside takes all back.
+        """
+        with explained(self.path):
+            if self.connection.in_transaction:
+                yield
+                return
+            with transaction(self.connection):
+                yield
+
+    def close(self) -> None:
+        """Sign where the book ends, if that is news, and let the file go."""
+        try:
+            self._write_head()
+        finally:
+            super().close()
+
+    def _add(
+        self, at_s: int, kind: Kind, postings: tuple[Posting, ...], reference: str, memo: str
+    ) -> Entry:
+        number, previous = self.end()
+        entry = Entry(number + 1, at_s, kind, postings, reference, memo, previous)
+        text = kept_postings(postings)
+        row = (entry.number, at_s, kind, text, reference, memo, entry.sha256())
+        try:
+            self.connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        except sqlite3.IntegrityError as error:
+            raise DoubleClaimError(
+                f"{kind} {reference} was booked before: a {kind} counts once"
+            ) from error
+        fault = None
+        if kind == "refund":
+            fault = refund_fault(postings, self.postings_of("capture", reference))
+        for account, amount in postings:
+            fault = fault or self._move(account, amount)
+        if fault is not None:
+            raise RefusedEntryError(f"{kind} {reference} is not booked: {fault}")
+        return entry
+
+    def _move(self, account: str, amount: int) -> str | None:
+        """Change a balance; return why it may not be so."""
+        after = self.balance(account) + amount
+        fault = balance_fault(account, after)
+        if after:
+            self.connection.execute("REPLACE INTO balances VALUES (?, ?)", (account, after))
+        else:
+            self.connection.execute("DELETE FROM balances WHERE account = ?", (account,))
+        return fault
+
+    def _check_head(self) -> None:
+        """Write nothing on top of a loss: what a head shows would be gone for good."""
+        path = head_path(self.path)
+        text = read_private(path)
+        if text is None:
+            return
+        head = read_head(text, self.keeper)
+        found = self.hash_at(head.number)
+        if found is None or found.hex() != head.hash:
+            raise BadValueError(
+                f"{self.path} is not the book that its keeper signed in {path.name}, up to entry "
+                f"{head.number}: restore a copy; nothing is written"
+            )
+
+    def _write_head(self) -> None:
+        path = head_path(self.path)
+        with changing(path):
+            head = self.head(int(self._now()))
+            before = read_private(path)
+            if before is None or read_head(before, self.keeper).number != head.number:
+                replace_private(path, sign_head(self._identity, head))
+
+
+def _accounts_fault(postings: Sequence[Posting]) -> str | None:
+    for account, _ in postings:
+        if not is_account(account):
+            return f"{account!a:.80} is no account"
+    return None

@@ -1,0 +1,152 @@
+"""A book that is read: balances, entries, and where it ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from shoestring.swarm.ledger.entries import Entry, genesis, read_postings
+from shoestring.swarm.ledger.heads import Head
+from shoestring.swarm.ledger.tables import explained, keeper_of, open_for_reading
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from shoestring.swarm.ledger.entries import Kind, Posting
+
+BOOK_FILE: Final = "ledger.db"
+COLUMNS: Final = "number, at_s, kind, postings, reference, memo, hash"
+
+
+class Reading:
+    """A book, open; its ``with`` closes it.
+
+    Args:
+        path: where it lies.
+        connection: to it.
+
+    Attributes:
+        path: where it lies.
+        keeper: peer id of whoever keeps it.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self.connection = connection
+        with explained(path):
+            self.keeper = keeper_of(connection, path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the file go."""
+        self.connection.close()
+
+    def balance(self, account: str) -> int:
+        """Return what an account holds, in micro-credits."""
+        with explained(self.path):
+            found = self.connection.execute(
+                "SELECT amount FROM balances WHERE account = ?", (account,)
+            ).fetchone()
+        return 0 if found is None else int(found[0])
+
+    def balances(self, beginning: str = "") -> dict[str, int]:
+        """Return all accounts that hold or owe something, by name.
+
+        Args:
+            beginning: of their names.
+        """
+        with explained(self.path):
+            return dict(
+                self.connection.execute(
+                    "SELECT account, amount FROM balances "
+                    "WHERE account >= ? AND account < ? ORDER BY account",
+                    (beginning, beginning + "\x7f"),
+                ).fetchall()
+            )
+
+    def head(self, at_s: int) -> Head:
+        """Return where the book ends now.
+
+        Args:
+            at_s: now, in whole seconds since 1970.
+        """
+        number, last = self.end()
+        return Head(self.keeper, number, last.hex(), at_s)
+
+    def end(self) -> tuple[int, bytes]:
+        """Return the number and hash of the last entry; of an empty book 0 and its beginning."""
+        with explained(self.path):
+            found: tuple[int, bytes] | None = self.connection.execute(
+                "SELECT number, hash FROM entries ORDER BY number DESC LIMIT 1"
+            ).fetchone()
+        return found or (0, genesis(self.keeper))
+
+    def hash_at(self, number: int) -> bytes | None:
+        """Return the hash of an entry; None: there is none of that number."""
+        if number == 0:
+            return genesis(self.keeper)
+        with explained(self.path):
+            found = self.connection.execute(
+                "SELECT hash FROM entries WHERE number = ?", (number,)
+            ).fetchone()
+        return None if found is None else bytes(found[0])
+
+    def postings_of(self, kind: Kind, reference: str) -> tuple[Posting, ...] | None:
+        """Return what was booked of this kind under a reference; None: nothing."""
+        with explained(self.path):
+            found = self.connection.execute(
+                "SELECT postings FROM entries WHERE kind = ? AND reference = ?", (kind, reference)
+            ).fetchone()
+        return None if found is None else read_postings(found[0])
+
+    def entries(
+        self, *, account: str | None = None, reference: str | None = None, last: int | None = None
+    ) -> Iterator[Entry]:
+        """Yield entries, the oldest first.
+
+        Args:
+            account: only those in which it stands.
+            reference: only those of this one.
+            last: only so many, the newest.
+        """
+        where = (
+            "(?1 IS NULL OR instr(' ' || postings, ' ' || ?1 || ' ')) "
+            "AND (?2 IS NULL OR reference = ?2)"
+        )
+        asked = (account, reference, -1 if last is None else last)
+        with explained(self.path):
+            rows = self.connection.execute(
+                f"SELECT * FROM (SELECT {COLUMNS} FROM entries WHERE {where} "  # noqa: S608 - ours
+                "ORDER BY number DESC LIMIT ?3) ORDER BY number",
+                asked,
+            )
+            for row in rows:
+                yield self._entry(row)
+
+    def _entry(self, row: Any) -> Entry:
+        number, at_s, kind, postings, reference, memo, _ = row
+        previous = self.hash_at(number - 1) or b""
+        return Entry(number, at_s, kind, read_postings(postings), reference, memo, previous)
+
+
+def open_reading(path: Path) -> Reading | None:
+    """Open a book to read it; None: nothing was booked yet.
+
+    Raises:
+        BadValueError: it cannot be used.
+    """
+    connection = open_for_reading(path)
+    return None if connection is None else Reading(path, connection)
