@@ -1,0 +1,229 @@
+"""How long does a route take over ten thousand sellers, and how far is it from the best?
+
+A board of 10,000 sellers of 80 layers, drawn from a seed: prices follow speeds with luck, round
+trips spread over continents, half of the sellers serve any layers and half a run of them. Requests
+are of several kinds: the cheapest and the fastest, within no limit, one, two or three, placed
+between what the cheapest and the fastest routes take. Each is routed as a star and, where nodes on
+one network know their distances, as a chain. Each request is new: nothing is kept between two.
+
+    python benchmarks/swarm_routing.py [--sellers 10000] [--layers 80] [--requests 40] [--seed 1]
+                                       [--json-out FILE]
+
+Wall and processor seconds are of one request, board and limits being there; to make the board is
+timed apart. The bar is of processor seconds, since other work may share the cores; where nothing
+does, both are the same. ``above`` is the proven bound of each route, and ``over_longer_search`` how
+far it lies above what a search of sixteen times the labels found. A shortlist (for simulators) is
+timed apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+from results import write_result
+from shoestring.swarm.market.board import Board, Seller
+from shoestring.swarm.market.requests import WORTH, Request
+from shoestring.swarm.market.routes import USUAL, NoRoute, Route
+from shoestring.swarm.market.routing import find_route
+from shoestring.swarm.market.shortlist import Shortlist
+from shoestring.swarm.market.ways import Ways
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MODEL: Final = "benchmark"
+BAR_S: Final = 0.05
+NETWORK: Final = 5
+"""Sellers on one local network."""
+KINDS: Final[dict[str, dict[str, Any]]] = {
+    "cheapest": {"prefer": "price"},
+    "fastest": {"prefer": "latency"},
+    "cheapest within a time per token": {"prefer": "price", "limits": ("max_tpot_s",)},
+    "cheapest within both times": {"prefer": "price", "limits": ("max_tpot_s", "max_ttft_s")},
+    "fastest within a price": {"prefer": "latency", "limits": ("max_price",)},
+    "fastest within a price and a time to the first token": {
+        "prefer": "latency", "limits": ("max_price", "max_ttft_s"),
+    },
+    "cheapest within all three": {
+        "prefer": "price", "limits": ("max_price", "max_tpot_s", "max_ttft_s"),
+    },
+}  # fmt: skip
+
+
+def main() -> None:
+    """Draw the board, route all kinds both ways, judge, write."""
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--sellers", type=int, default=10_000)
+    arguments.add_argument("--layers", type=int, default=80)
+    arguments.add_argument("--requests", type=int, default=40, help="of each kind and way")
+    arguments.add_argument("--seed", type=int, default=1)
+    arguments.add_argument(
+        "--json-out", type=Path, default=Path("results/benchmarks/swarm-routing.json")
+    )
+    given = arguments.parse_args()
+    if min(given.sellers, given.requests) < 1 or not 8 <= given.layers <= 1024:
+        arguments.error("--sellers, --requests: at least 1; --layers: 8 to 1024")
+    rng = random.Random(given.seed)
+    begun_s = time.perf_counter()
+    board = draw_board(rng, given.sellers, given.layers)
+    made_s = time.perf_counter() - begun_s
+    ways = draw_ways(rng, board)
+    draw_request(random.Random(0), board, "cheapest within all three", None)  # warms up
+    rows = []
+    for shape, known in (("star", None), ("chain", ways)):
+        for kind in KINDS:
+            print(f"{shape}: {kind}", file=sys.stderr)
+            rows.append(route_kind(rng, board, shape, kind, known, given.requests))
+    figures = {
+        "how": {"sellers": given.sellers, "layers": given.layers, "seed": given.seed,
+                "requests_of_each_kind": given.requests, "labels": USUAL.labels,
+                "nodes_looked_at_closely": USUAL.nodes, "board_made_s": made_s},
+        "bars": judge(rows), "kinds": rows, "shortlist": time_shortlist(rng, board),
+    }  # fmt: skip
+    write_result(given.json_out, "swarm-routing", figures)
+
+
+def draw_board(rng: random.Random, sellers: int, layers: int) -> Board:
+    """Return sellers as a public swarm may have them; none of them is measured."""
+    board = Board(MODEL, layers)
+    for number in range(sellers):
+        first, end = 0, layers
+        if number % 2:
+            size = rng.randint(4, layers // 2)
+            first = rng.randint(0, layers - size)
+            end = first + size
+        speed = rng.lognormvariate(0, 0.7)
+        price = int(4_000 * speed**0.6 * rng.lognormvariate(0, 0.4))
+        board.put(Seller(
+            id=f"seller {number}", first=first, end=end,
+            most_layers=min(end - first, rng.randint(3, 30)),
+            price_in=price, price_out=3 * price,
+            layer_s=5e-4 / speed, prompt_layer_s=2.5e-5 / speed,
+            rtt_s=rng.lognormvariate(math.log(0.04), 0.8),
+        ))  # fmt: skip
+    return board
+
+
+def draw_ways(rng: random.Random, board: Board) -> Ways:
+    """Return distances of neighbours on one network: each five after another."""
+    return Ways({
+        (one, other): rng.uniform(2e-4, 2e-3)
+        for base in range(0, len(board) - NETWORK + 1, NETWORK)
+        for one in range(base, base + NETWORK)
+        for other in range(one + 1, base + NETWORK)
+    })  # fmt: skip
+
+
+def route_kind(
+    rng: random.Random, board: Board, shape: str, kind: str, ways: Ways | None, count: int
+) -> dict[str, Any]:
+    """Route so many requests of one kind, and say what that took and how good it is."""
+    wall_s, processor_s, above, over, hops = [], [], [], [], []
+    unfound = 0
+    for number in range(count):
+        request = draw_request(rng, board, kind, ways)
+        found, wall, processor = timed(partial(find_route, board, request, ways=ways))
+        wall_s.append(wall)
+        processor_s.append(processor)
+        if isinstance(found, NoRoute):
+            unfound += 1
+            continue
+        assert found.above is not None
+        above.append(found.above)
+        hops.append(len(found.hops))
+        if number % 8 == 0:
+            over.append(over_longer_search(board, request, ways, found))
+    return {
+        "way": shape, "kind": kind, "requests": count, "without_route": unfound,
+        "wall_s": spread(wall_s), "processor_s": spread(processor_s),
+        "above": spread(above), "proven_best": sum(one < 1e-9 for one in above),
+        "over_longer_search": spread(over), "hops": spread(hops),
+    }  # fmt: skip
+
+
+def draw_request(rng: random.Random, board: Board, kind: str, ways: Ways | None) -> Request:
+    """Return a request whose limits lie between what the cheapest and the fastest routes take."""
+    request = Request(
+        model=MODEL, first=rng.randint(0, 4), end=board.layers,
+        prompt_tokens=rng.randint(50, 4000), output_tokens=rng.randint(50, 1500),
+        prefer=KINDS[kind]["prefer"],
+    )  # fmt: skip
+    limits = KINDS[kind].get("limits", ())
+    if not limits:
+        return request
+    ends = [find_route(board, replace(request, prefer=one), ways=ways) for one in WORTH]
+    cheap, fast = (one for one in ends if isinstance(one, Route))
+    share = rng.uniform(0.2, 0.7)
+    between = {
+        # Along the front the price rises as the times fall, so the third limit has some room.
+        "max_price": int(cheap.price ** (1 - share) * fast.price**share * 1.5) + 1,
+        "max_tpot_s": cheap.tpot_s ** (1 - share) * fast.tpot_s**share,
+        "max_ttft_s": cheap.ttft_s ** (1 - share) * fast.ttft_s**share,
+    }
+    return replace(request, **{limit: between[limit] for limit in limits})
+
+
+def over_longer_search(board: Board, request: Request, ways: Ways | None, found: Route) -> float:
+    """Return by which share a route's score lies above what a much longer search finds."""
+    longer = replace(USUAL, labels=16 * USUAL.labels, first_labels=4 * USUAL.first_labels)
+    best = find_route(board, request, ways=ways, effort=longer)
+    assert isinstance(best, Route), "there is a route"
+    scores = [one.price + WORTH[request.prefer] * one.tpot_s for one in (found, best)]
+    return scores[0] / min(scores) - 1
+
+
+def time_shortlist(rng: random.Random, board: Board) -> dict[str, Any]:
+    """Say what a shortlist costs once, what each route of it does, and how far it is from best."""
+    made_s, route_s, over = [], [], []
+    unfound = 0
+    for kind in KINDS:
+        request = draw_request(rng, board, kind, None)
+        listed, _, processor = timed(partial(Shortlist, board, request))
+        made_s.append(processor)
+        found, _, processor = timed(listed.route)
+        route_s.append(processor)
+        best = find_route(board, request)
+        if isinstance(found, NoRoute) or isinstance(best, NoRoute):
+            unfound += 1
+            continue
+        scores = [one.price + WORTH[request.prefer] * one.tpot_s for one in (found, best)]
+        over.append(scores[0] / scores[1] - 1)
+    return {"kinds": len(KINDS), "without_route": unfound, "made_processor_s": spread(made_s),
+            "route_processor_s": spread(route_s), "over_find_route": spread(over)}  # fmt: skip
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """Return what work gives, and its wall and processor seconds."""
+    wall_s, processor_s = time.perf_counter(), time.process_time()
+    found = work()
+    return found, time.perf_counter() - wall_s, time.process_time() - processor_s
+
+
+def spread(values: list[float] | list[int]) -> dict[str, float | None]:
+    """Return median and worst; None: there are none."""
+    if not values:
+        return {"median": None, "worst": None}
+    return {"median": median(values), "worst": max(values)}
+
+
+def judge(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Say whether each kind keeps the bar, by median and worst; one thread does the work."""
+    return [
+        {"bar": f"{row['way']}, {row['kind']}: processor seconds a request, {which}",
+         "value": row["processor_s"][which], "sense": "below", "limit": BAR_S,
+         "met": row["processor_s"][which] <= BAR_S}
+        for row in rows for which in ("median", "worst")
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""The route that is found is the best of all routes, and says why where there is none."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shoestring.errors import BadValueError
+from shoestring.swarm.market.board import Board, Seller
+from shoestring.swarm.market.requests import Request
+from shoestring.swarm.market.routes import EXHAUSTIVE, Effort, NoRoute, Route
+from shoestring.swarm.market.routing import find_route, front
+from shoestring.swarm.market.shortlist import Shortlist
+from shoestring.swarm.market.ways import Ways
+from tests.swarm.markets import (
+    MODEL,
+    all_routes,
+    best_score,
+    board_of,
+    costs,
+    requests,
+    score,
+    sellers,
+)
+
+
+def near(value):
+    """Compare as nanoseconds allow."""
+    return pytest.approx(value, rel=1e-6, abs=1e-6)
+
+
+def check_like_all(found, request, *, known=None, effort=EXHAUSTIVE):
+    """Compare the route that is found with all that there are."""
+    board = board_of(found)
+    ways = None
+    if known is not None:
+        slots = {board.slot(one.id): one.id for one in found}
+        ways = Ways({
+            (a, b): known[frozenset((slots[a], slots[b]))]
+            for a in slots for b in slots
+            if a < b and frozenset((slots[a], slots[b])) in known
+        })  # fmt: skip
+    route = find_route(board, request, ways=ways, effort=effort)
+    best = best_score(found, request, known)
+    if isinstance(route, NoRoute):
+        assert best is None
+        assert route.why != "unproven"
+        return route
+    by_id = {one.id: one for one in found}
+    steps = tuple((by_id[hop.id], hop.end - hop.first) for hop in route.hops)
+    assert [hop.first for hop in route.hops] == [request.first, *(h.end for h in route.hops[:-1])]
+    assert steps in set(all_routes(found, request))
+    price, tpot_s, ttft_s = costs(steps, request, known)
+    assert (route.price, route.tpot_s, route.ttft_s) == (price, near(tpot_s), near(ttft_s))
+    assert sum(hop.price for hop in route.hops) == price
+    assert score(price, tpot_s, request) == near(best)
+    assert route.above == pytest.approx(0, abs=1e-9)
+    return route
+
+
+@given(sellers(), requests())
+@settings(max_examples=400, deadline=None)
+def test_the_route_of_a_star_is_the_best_of_all(found, request):
+    """No limit is broken, and nothing within the limits is better, by the definition alone."""
+    check_like_all(found, request)
+
+
+@given(st.data(), sellers(), requests())
+@settings(max_examples=300, deadline=None)
+def test_the_route_of_a_chain_is_the_best_of_all(data, found, request):
+    """Likewise where some ways between nodes are known."""
+    pairs = [frozenset((a.id, b.id)) for a in found for b in found if a.id < b.id]
+    known = {
+        pair: data.draw(st.integers(0, 40)) * 1e-3
+        for pair in pairs if data.draw(st.booleans())
+    }  # fmt: skip
+    check_like_all(found, request, known=known)
+
+
+def board_of_many(count, *, layers=24):
+    """Put sellers on a board whose prices and speeds follow their number."""
+    board = Board(MODEL, layers)
+    for number in range(count):
+        first = 0 if number % 2 else number * 7 % (layers - 4)
+        board.put(
+            Seller(
+                id=f"node {number}", first=first, end=min(layers, first + 12 + number % 13),
+                most_layers=3 + number * 5 % 9, price_in=1000 + number * 37 % 997,
+                price_out=3000 + number * 91 % 2999, layer_s=1e-3 * (1 + number * 13 % 17 / 5),
+                prompt_layer_s=1e-4, rtt_s=1e-3 * (2 + number * 29 % 61),
+            )
+        )  # fmt: skip
+    return board
+
+
+def request_of(**changes):
+    """Return a request for all layers but the first."""
+    whole = {"model": MODEL, "first": 1, "end": 24, "prompt_tokens": 600, "output_tokens": 300}
+    return Request(**{**whole, **changes})
+
+
+@given(sellers(), requests(), st.integers(1, 4), st.integers(1, 6))
+@settings(max_examples=200, deadline=None)
+def test_a_short_search_never_claims_more_than_it_proved(found, request, nodes, labels):
+    """The best of all routes is not below the bound, and no route is found where there is none."""
+    route = find_route(board_of(found), request, effort=Effort(nodes, labels, 1))
+    best = best_score(found, request)
+    if isinstance(route, NoRoute):
+        assert (best is None) or route.why == "unproven"
+    else:
+        its = score(route.price, route.tpot_s, request)
+        assert best is not None
+        assert best >= its * (1 - route.above) * (1 - 1e-6) - 1e-6
+        assert its >= best * (1 - 1e-6) - 1e-6
+
+
+@given(sellers(), requests())
+@settings(max_examples=150, deadline=None)
+def test_what_is_said_to_help_helps(found, request):
+    """A request whose limit is raised to what was said has a route, and with less has none."""
+    board = board_of(found)
+    refused = find_route(board, request, effort=EXHAUSTIVE)
+    if isinstance(refused, Route):
+        return
+    for need in refused.needs:
+        if need.least is not None:
+            eased = replace(request, **{need.limit: need.least})
+            assert isinstance(find_route(board, eased, effort=EXHAUSTIVE), Route)
+            if need.least > 1e-3:
+                less = need.least - (1 if need.limit == "max_price" else 1e-5)
+                again = replace(request, **{need.limit: less})
+                assert isinstance(find_route(board, again, effort=EXHAUSTIVE), NoRoute)
+
+
+def test_the_front_goes_from_the_cheapest_to_the_fastest_and_nothing_beats_it():
+    """Each point is dearer and faster than the one before; both ends are the best of their kind."""
+    board, request = board_of_many(60), request_of(max_ttft_s=5.0)
+    points = front(board, request)
+    assert len(points) > 2
+    assert all(a.price < b.price and a.tpot_s > b.tpot_s
+               for a, b in itertools.pairwise(points))  # fmt: skip
+    assert points[0].price == find_route(board, request).price
+    fastest = find_route(board, replace(request, prefer="latency"))
+    assert points[-1].tpot_s == fastest.tpot_s
+
+
+def test_the_same_board_gives_the_same_route():
+    """Nothing is drawn by chance."""
+    routes = {find_route(board_of_many(80), request_of(max_tpot_s=0.1)) for _ in range(3)}
+    assert len(routes) == 1
+
+
+def test_near_nodes_are_taken_only_where_they_are_faster():
+    """Five on one network, five far away: near ones first, but not a slow one that is near."""
+    board = Board(MODEL, 24)
+    for number in range(10):
+        near_by = number < 5
+        board.put(
+            Seller(
+                id=f"{'near' if near_by else 'far'} {number}", first=0, end=24, most_layers=6,
+                price_in=1000, price_out=1000, layer_s=0.05 if number == 0 else 1e-3,
+                prompt_layer_s=1e-4, rtt_s=1e-3 if near_by else 0.04,
+            )
+        )  # fmt: skip
+    route = find_route(board, request_of(first=0, prefer="latency"))
+    assert sorted(hop.id for hop in route.hops) == ["near 1", "near 2", "near 3", "near 4"]
+    route = find_route(board, request_of(first=0, prefer="latency", end=24, max_tpot_s=1))
+    assert "near 0" not in {hop.id for hop in route.hops}
+
+
+def test_a_board_changes_one_seller_at_a_time():
+    """Who is busy, dearer, gone, or back is seen by the next route."""
+    board = Board(MODEL, 4)
+    one = Seller(id="one", first=0, end=4, most_layers=4, price_in=1, price_out=1, layer_s=1e-3,
+                 prompt_layer_s=1e-4)  # fmt: skip
+    slots = [board.put(replace(one, id=name)) for name in ("one", "two")]
+    board.set_price(slots[1], 5_000, 5_000)
+    request = request_of(first=0, end=4)
+
+    def taken():
+        return [hop.id for hop in find_route(board, request).hops]
+
+    assert taken() == ["one"]
+    board.set_free(slots[0], 0)
+    assert taken() == ["two"]
+    board.set_free(slots[0], 1)
+    board.set_price(slots[0], 50_000, 50_000)
+    assert taken() == ["two"]
+    board.remove("two")
+    assert taken() == ["one"]
+    assert board.put(replace(one, id="three")) == slots[1]
+    assert taken() == ["three"]
+    assert board.slots() == {"one": 0, "three": 1}
+    before = board.changes
+    board.remove("nobody")
+    assert board.changes == before
+
+
+def test_a_board_grows_without_end_and_keeps_its_slots():
+    """More sellers than there was room for at first."""
+    board = board_of_many(500)
+    assert [board.seller(slot).id for slot in (0, 63, 64, 499)] == [
+        "node 0", "node 63", "node 64", "node 499",
+    ]  # fmt: skip
+    assert len(board.column("price_in")) == 500
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [({"end": 9}, "layers 0 to 9"), ({"most_layers": 0}, "most_layers"),
+     ({"price_in": -1}, "price_in"), ({"layer_s": float("nan")}, "layer_s"),
+     ({"trust": 2.0}, "trust")],
+)  # fmt: skip
+def test_a_seller_that_cannot_be_is_refused(changes, why):
+    """The board stays as it was; the message names the seller and the value."""
+    one = Seller(id="one", first=0, end=4, most_layers=4, price_in=1, price_out=1, layer_s=1e-3,
+                 prompt_layer_s=1e-4)  # fmt: skip
+    board = Board(MODEL, 4)
+    with pytest.raises(BadValueError, match=why):
+        board.put(replace(one, **changes))
+    assert len(board) == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"end": 1}, {"prompt_tokens": 0}, {"max_price": -1}, {"max_tpot_s": float("nan")},
+     {"least_trust": 2}, {"prefer": "luck"}],
+)  # fmt: skip
+def test_a_request_that_cannot_be_is_refused(changes):
+    """Each in one line."""
+    with pytest.raises(BadValueError):
+        request_of(**changes)
+
+
+def test_a_board_of_another_model_is_not_routed_over():
+    """Layers of one model are none of another's."""
+    with pytest.raises(BadValueError, match="this board is of"):
+        find_route(board_of_many(3), request_of(model="shape:b:q4"))
+
+
+@given(sellers(), requests())
+@settings(max_examples=150, deadline=None)
+def test_a_shortlist_gives_routes_within_the_limits(found, request):
+    """Whatever it finds could be had, and is not better than the best."""
+    board = board_of(found)
+    route = Shortlist(board, request).route()
+    if isinstance(route, Route):
+        by_id = {one.id: one for one in found}
+        steps = tuple((by_id[hop.id], hop.end - hop.first) for hop in route.hops)
+        assert steps in set(all_routes(found, request))
+        price, tpot_s, ttft_s = costs(steps, request)
+        assert (route.price, route.tpot_s, route.ttft_s) == (price, near(tpot_s), near(ttft_s))
+        best = best_score(found, request)
+        assert best is not None
+        assert score(price, tpot_s, request) >= best * (1 - 1e-6) - 1e-6
+        assert route.above is None
+
+
+def test_a_shortlist_takes_others_when_its_best_are_busy():
+    """Who is free is asked of the board each time."""
+    board = board_of_many(80)
+    listed = Shortlist(board, request_of())
+    first = listed.route()
+    for hop in first.hops:
+        board.set_free(hop.slot, 0)
+    second = listed.route()
+    assert isinstance(second, Route)
+    assert not {hop.id for hop in first.hops} & {hop.id for hop in second.hops}
+
+
+def test_round_trips_are_those_of_who_asks():
+    """The same board seen from two places gives two routes."""
+    board = board_of_many(40)
+    far = board.column("rtt_ns").copy()
+    nearest = find_route(board, request_of(prefer="latency"))
+    far[[hop.slot for hop in nearest.hops]] = 900_000_000
+    other = find_route(board, request_of(prefer="latency"), rtt_ns=far)
+    assert not {hop.id for hop in nearest.hops} & {hop.id for hop in other.hops}
