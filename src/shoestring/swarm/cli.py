@@ -15,8 +15,12 @@ import click
 
 from shoestring.errors import MissingError
 from shoestring.swarm.cli_chain import chat, up
+from shoestring.swarm.cli_ledger import ledger
+from shoestring.swarm.cli_market import market
 from shoestring.swarm.cli_near import lists, nearby
 from shoestring.swarm.cli_node import node
+from shoestring.swarm.cli_voucher import voucher
+from shoestring.swarm.cli_wallet import wallet
 from shoestring.swarm.cli_words import JSON_OPTION, PORT, say
 
 if TYPE_CHECKING:
@@ -40,6 +44,10 @@ Examples (on a machine that serves, and on one that uses it):
   shoestring swarm chat shape:llama-3.2-1b:q4_k_m              ask it; Ctrl-C ends an answer
 \b
   shoestring swarm nearby                                      nodes announced on this network
+\b
+  shoestring swarm market route MODEL --max-price 0.05         the cheapest route over quotes
+  shoestring swarm wallet create                               an owner's key; then link, fund
+  shoestring swarm ledger verify                               every entry, hash and balance
 """
 NEEDS: Final = ("cryptography", "rfc8785", "zeroconf")
 
@@ -213,8 +221,5 @@ def _utc(moment_s: float) -> str:
     return datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%d %H:%M")
 
 
-swarm.add_command(lists)
-swarm.add_command(nearby)
-swarm.add_command(node)
-swarm.add_command(up)
-swarm.add_command(chat)
+for command in (up, chat, node, nearby, lists, market, wallet, ledger, voucher):
+    swarm.add_command(command)
