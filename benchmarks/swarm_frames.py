@@ -1,95 +1,197 @@
-"""Can any frame get past the firewall of a session? Millions of changed ones, each judged.
+"""Can any frame get past a node's session? Millions of changed ones, each judged.
 
-Frames of a real answer (a stock llama-server, its layers on a stock worker, recorded by a relay)
-are changed by seed, those of each command as often as of another, and put to the firewall in the
-state of the session in which they were sent. What passes must point into the
-session's buffers, by another reckoning than the firewall's; what is refused must say a reason;
-anything else is a fault, and its seed is written down.
+Frames of a real answer (a stock llama-server, three layers on a stock worker, recorded by a relay)
+are changed and put to a session of a node in the state in which they were sent: splitter, firewall
+and the agent's own commands, with a worker that is not there. What reaches it must be a frame for
+a stock worker and point into the session's buffers, by another reckoning than the firewall's;
+what is refused must say a reason; anything else is a fault (``shoestring.testing.rpc_fuzz``).
 
-    python benchmarks/swarm_frames.py MODEL.gguf [--frames 10000000] [--seed 1] [--json-out FILE]
+    python benchmarks/swarm_frames.py MODEL.gguf [--frames 10000000] [--seed 1] [--work FOLDER]
+                                      [--json-out FILE]
+    python benchmarks/swarm_frames.py --replay FILE --work FOLDER
 
-Also written: what a frame costs on the hot path, in microseconds of processor time. Status 1 where
-there is a fault. The same seed changes the same frames in the same way.
+Where atheris can be imported (``pip install atheris``), inputs are chosen by which edges of the
+code they reach; else they are ours alone, by seed. It goes in runs of a seed each. What is done is
+in the work folder, for each state of the code by itself: started again, it goes on with the next
+seed, also after Ctrl-C, which writes the result so far. An input that is a fault is kept there,
+under its seed, and ``--replay`` puts it again. Status 1 where there is a fault.
+
+Also written: what a frame costs on the hot path, in microseconds of processor time.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import re
+import signal
+import subprocess  # nosec B404
+import sys
 import tempfile
 import time
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from swarm_frames_run import RECORDING, RULES, Run, load_recording, runs_of, save_recording
 
 from results import write_result
-from shoestring.swarm.firewall import Rules
+from shoestring.paths import cache_dir
 from shoestring.swarm.splitting import Splitter
-from shoestring.swarm.wire import BadFrameError, Command
-from shoestring.testing.rpc_frames import mutate, stray
+from shoestring.swarm.wire import Command
+from shoestring.testing.rpc_fuzz import Target, changed, spots_of
 from shoestring.testing.rpc_real import record_answer
 from shoestring.testing.rpc_relay import Replayed, again
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from shoestring.swarm.wire import Frame
     from shoestring.testing.rpc_relay import Heard
 
-GIB = 1 << 30
-RULES = Rules(memory_bytes=8 * GIB, device_memory_bytes=8 * GIB)
-HOT = (Command.SET_TENSOR, Command.GET_TENSOR)
-REPEATS = 20_000
-FAULTS_SHOWN = 20
+HOT: Final = (Command.SET_TENSOR, Command.GET_TENSOR)
+REPEATS: Final = 20_000
+INPUTS: Final = 200_000
+"""Of one run."""
+FAULTS_SHOWN: Final = 20
+LAYERS: Final = ("-ngl", "3")
+"""Small graphs are changed sooner."""
+SEEN: Final = re.compile(rb"cov: (\d+) ft: (\d+) corp: (\d+)/")
+EDGES: Final = re.compile(rb"INFO: Loaded \d+ modules\s+\((\d+) inline")
+GUIDED: Final = Path(__file__).with_name("swarm_frames_guided.py")
 
 
 def main() -> int:
     """Record, change, judge, write."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("model", type=Path)
+    arguments.add_argument("model", type=Path, nargs="?")
     arguments.add_argument("--frames", type=int, default=10_000_000)
-    arguments.add_argument("--seed", type=int, default=1)
+    arguments.add_argument("--seed", type=int, default=1, help="of the first run")
+    arguments.add_argument("--work", type=Path, help="where it goes on")
+    arguments.add_argument("--replay", type=Path, help="put this input again, and nothing else")
     arguments.add_argument(
         "--json-out", type=Path, default=Path("results/benchmarks/swarm-frames.json")
     )
     given = arguments.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        _, heard = record_answer(given.model, RULES, Path(folder))
-    session = max(heard, key=lambda one: len(one.requests))
+    code = code_sha256()
+    folder = (given.work or cache_dir() / "swarm-frames") / code[:12]
+    if given.model is not None and not (folder / RECORDING).exists():
+        with tempfile.TemporaryDirectory() as logs:
+            _, heard = record_answer(given.model, RULES, Path(logs), LAYERS)
+        save_recording(folder, max(heard, key=lambda one: len(one.requests)))
+    if not (folder / RECORDING).exists():
+        arguments.error(f"no session was recorded in {folder}: give a model")
+    if given.replay is not None:
+        Target(spots_of(load_recording(folder), RULES), RULES)(given.replay.read_bytes())
+        return 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)  # also where a shell had it ignored
+    try:
+        go_on(folder, given.frames, given.seed)
+    except KeyboardInterrupt:
+        print("stopped: the result so far", file=sys.stderr)
+    session = load_recording(folder)
     result = {
-        "seed": given.seed,
+        "code_sha256": code,
         "hot_us": {command.name: cost_us(session, command) for command in HOT},
-        **judge(session, given.frames, given.seed),
+        **sum_up(folder),
     }
     write_result(given.json_out, "swarm-frames", result)
     return 1 if result["faults"] else 0
 
 
-def judge(session: Heard, frames: int, seed: int) -> dict[str, Any]:
-    """Change the frames of a session, each command as often as another; count what came of it."""
-    counts = Counter(frame.command for frame in session.requests)
+def go_on(folder: Path, frames: int, first_seed: int) -> None:
+    """Make runs until so many frames were judged, those of earlier days counted."""
+    while True:
+        runs = runs_of(folder)
+        done = sum(run["frames"] for run in runs)
+        inputs = sum(run["inputs"] for run in runs)
+        if done >= frames:
+            return
+        print(f"{done} of {frames} frames", file=sys.stderr, flush=True)
+        seed = max([first_seed - 1, *(run["seed"] for run in runs)]) + 1
+        needed = -(-(frames - done) * inputs // done) if done else frames
+        run = run_guided if find_spec("atheris") else run_ours
+        run(folder, seed, min(INPUTS, needed))
+
+
+def run_ours(folder: Path, seed: int, inputs: int) -> None:
+    """Put inputs that a seed alone decides."""
+    run = Run(folder, seed, inputs, "ours, by seed: atheris cannot be imported")
+    try:
+        for number in range(inputs):
+            run.put(changed(Random(f"{seed}-{number}"), run.spots))
+    finally:
+        run.write()
+
+
+def run_guided(folder: Path, seed: int, inputs: int) -> None:
+    """Put inputs that atheris chooses, in a process of its own, for libFuzzer ends it."""
+    log = folder / f"guided-{seed}.log"
+    words = (sys.executable, str(GUIDED), str(folder), str(seed), str(inputs))
+    with log.open("wb") as file:
+        child = subprocess.Popen(words, stdout=file, stderr=file)  # nosec B603
+        try:
+            status = child.wait()
+        except KeyboardInterrupt:
+            child.terminate()
+            child.wait()
+            raise
+    if all(one["seed"] != seed for one in runs_of(folder)):
+        raise SystemExit(f"run {seed} ended with status {status}: look into {log}")
+    if status and not any((folder / "crashes").glob(f"{seed}-*")):
+        (folder / "crashes" / f"{seed}-status{status}").write_bytes(b"")
+
+
+def sum_up(folder: Path) -> dict[str, Any]:
+    """Return what all runs of this state of the code came to."""
+    runs = runs_of(folder)
     refused: Counter[str] = Counter()
-    faults: list[str] = []
-    passed = 0
-    replayed = Replayed(session, RULES)
-    for number, frame in enumerate(session.requests):
-        for time_ in range(-(-frames // len(counts) // counts[frame.command])):
-            name = f"{seed}-{number}-{time_}"
-            try:
-                changed = replayed.tried(mutate(Random(name), frame))
-                passed += 1
-                if changed and (where := stray(changed, list(replayed.places.values()))):
-                    faults.append(f"{name}: {where}")
-            except BadFrameError as error:
-                refused[error.reason] += 1
-            except Exception as error:  # noqa: BLE001 - that is what is looked for
-                faults.append(f"{name}: {type(error).__name__}: {error}")
-        replayed.go_on(again(frame))
+    for run in runs:
+        refused.update(run["refused"])
+    seconds = sum(run["seconds"] for run in runs)
+    frames = sum(run["frames"] for run in runs)
+    kept = sorted(place.name for place in (folder / "faults").glob("*.txt"))
+    crashes = sorted(place.name for place in (folder / "crashes").glob("*"))
     return {
-        "changed": passed + refused.total() + len(faults),
-        "passed": passed,
+        "ways": sorted({run["way"] for run in runs}),
+        "seeds": [run["seed"] for run in runs],
+        "inputs": sum(run["inputs"] for run in runs),
+        "changed": frames,
+        "reached_the_worker": sum(run["reached_the_worker"] for run in runs),
         "refused": dict(refused.most_common()),
-        "faults": len(faults),
-        "first_faults": faults[:FAULTS_SHOWN],
+        "seconds": seconds,
+        "frames_per_s": frames / seconds if seconds else None,
+        "coverage": covered(folder, [run["seed"] for run in runs]),
+        "faults": sum(run["faults"] for run in runs) + len(crashes),
+        "first_faults": [*kept, *crashes][:FAULTS_SHOWN],
     }
+
+
+def covered(folder: Path, seeds: list[int]) -> dict[str, int] | None:
+    """Return how many edges of the code were reached, as libFuzzer says; None: nobody looked."""
+    found: dict[str, int] = {}
+    for seed in seeds:
+        log = folder / f"guided-{seed}.log"
+        said = log.read_bytes() if log.exists() else b""
+        for edges, features, corpus in SEEN.findall(said):
+            found["edges"] = max(found.get("edges", 0), int(edges))
+            found["features"] = max(found.get("features", 0), int(features))
+            found["inputs_kept"] = int(corpus)
+        for edges in EDGES.findall(said):
+            found["edges_there_are"] = int(edges)
+    return found or None
+
+
+def code_sha256() -> str:
+    """Return the digest of the code that inputs are put to: all of the swarm's that is imported."""
+    digest = hashlib.sha256()
+    for name, module in sorted(sys.modules.items()):
+        if name.startswith("shoestring.swarm") and module.__file__:
+            digest.update(name.encode() + b"\0" + Path(module.__file__).read_bytes())
+    return digest.hexdigest()
 
 
 def cost_us(session: Heard, command: Command) -> float:
@@ -108,6 +210,10 @@ def cost_us(session: Heard, command: Command) -> float:
     for _ in range(REPEATS):
         replayed.firewall.request(splitter.feed(words)[0])  # type: ignore[arg-type]
     return (time.process_time() - begin) / REPEATS * 1e6
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from shoestring.engines.opening import find_subject, make_engine
@@ -16,6 +17,7 @@ from shoestring.errors import BadValueError
 from shoestring.plan.memory import Settings
 from shoestring.plan.planner import Ask, make_plan
 from shoestring.report.planning import offload_of
+from shoestring.swarm.borrowing import weights_of_part
 from shoestring.swarm.spares import Need, Spare, Spares
 from shoestring.swarm.stage import HOST, standing_stages
 from shoestring.swarm.weights import Weights
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from shoestring.plan.planner import Plan
     from shoestring.plan.speed_constants import SpeedConstants
     from shoestring.swarm.identity import Identity
+    from shoestring.swarm.proof.paying import Paying
     from shoestring.swarm.stage import Event
     from shoestring.swarm.survey import Seen
 
@@ -43,10 +46,14 @@ class Part:
     Attributes:
         members: the peers that hold it; the first was planned, others mirror it.
         least_bytes: that a peer must offer to hold it.
+        layers: the first, and the one after the last.
+        has_output: the output lies there too.
     """
 
     members: tuple[Seen, ...]
     least_bytes: int
+    layers: tuple[int, int]
+    has_output: bool
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ def plan_chain(
             f"{found.name} does not fit here and on {len(seen)} peers: {'; '.join(plan.rejected)}"
         )
     first = {
-        one: placed.total_bytes
+        one: placed
         for placed in plan.placed
         for one in seen
         if placed.name == one.device.name and (placed.output or _has_layers(placed.layers))
@@ -114,8 +121,13 @@ def plan_chain(
     model_bytes = found.outline.file_bytes
     spares = [one for one in seen if one not in first]
     parts = [
-        Part((one, *_mirrors(one, least_bytes, mirrors, spares, model_bytes)), least_bytes)
-        for one, least_bytes in first.items()
+        Part(
+            (one, *_mirrors(one, placed.total_bytes, mirrors, spares, model_bytes)),
+            placed.total_bytes,
+            placed.layers,
+            placed.output,
+        )
+        for one, placed in first.items()
     ]
     return Chain(plan, tuple(parts), tuple(spares))
 
@@ -128,8 +140,17 @@ async def running_chain(
     *,
     tell: Callable[[Event], None],
     log_path: Path | None = None,
+    paying: Paying | None = None,
 ) -> AsyncIterator[Engine]:
     """Open the stages, start llama-server before them, and end all of it with the block.
+
+    Args:
+        model: its name.
+        chain: of parts and spares.
+        identity: ours.
+        tell: given what happens at stages.
+        log_path: where llama-server writes; None: nowhere.
+        paying: for receipts; None: there are none.
 
     Raises:
         UserError: the model or the engine cannot be used.
@@ -146,6 +167,15 @@ async def running_chain(
     )
     async with AsyncExitStack() as stack:
         members = [[one.remote for one in part.members] for part in chain.parts]
+        loads = [
+            await asyncio.to_thread(
+                partial(
+                    weights_of_part, subject.file.path, weights, part.layers,
+                    has_output=part.has_output,
+                )
+            )
+            for part in chain.parts
+        ]  # fmt: skip
         needs = [Need(part.least_bytes, _kind(part.members[0])) for part in chain.parts]
         stages = await stack.enter_async_context(
             standing_stages(
@@ -156,6 +186,9 @@ async def running_chain(
                 needs=needs,
                 tell=tell,
                 model_bytes=model_bytes,
+                loads=loads,
+                lenders=[one.remote for one in chain.spares],
+                paying=paying,
             )
         )
         endpoints = tuple(f"{HOST}:{stage.port}" for stage in stages)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shoestring.swarm.chain import Chain
     from shoestring.swarm.front import Front
     from shoestring.swarm.home import Home
+    from shoestring.swarm.proof.paying import Paying
     from shoestring.swarm.stage import Event
     from shoestring.swarm.standing import Standing
     from shoestring.swarm.survey import Seen
@@ -40,13 +41,16 @@ SAID: Final = {
     "silent": "does not answer",
     "unreachable": "gives no session",
     "rehearsed": "is sent the weights for later",
+    "borrowed": "has weights from another peer",
+    "not lent": "is sent weights that another peer has",
     "differs": "answers otherwise",
     "misspoken": "said what is not known here",
     "misread": "was given what nobody carried on",
     "pushes": "sends activations on",
+    "disputes": "signs no receipts any more",
     "no way": "gets no activations from its neighbour",
 }
-ROUTINE: Final = {"joined", "ready", "rehearsed", "pushes"}
+ROUTINE: Final = {"joined", "ready", "rehearsed", "borrowed", "pushes"}
 OPTIONS: Final = (
     click.argument("model"),
     click.option("--context", type=click.IntRange(256, 1_048_576), default=4096, show_default=True,
@@ -148,6 +152,7 @@ class Chains:
     Args:
         wanted: by the user.
         home: who this node is, and whom it knows.
+        paying: for receipts of every session.
         tell: given what happens at stages.
         say: given a line for the user.
     """
@@ -156,6 +161,7 @@ class Chains:
         self,
         wanted: Wanted,
         home: Home,
+        paying: Paying,
         tell: Callable[[Event], None],
         say: Callable[[str], None],
     ) -> None:
@@ -163,6 +169,7 @@ class Chains:
         from shoestring.report.plan_machine import find_devices
 
         self._wanted, self._home, self._tell, self._say = wanted, home, tell, say
+        self._paying = paying
         self._found = find_model(wanted.model)
         self._own, self._constants = find_devices((), say)
         self._chain: Chain | None = None
@@ -180,7 +187,7 @@ class Chains:
         self._say(self.described())
         return running_chain(
             self._found.name, self._chain, self._home.identity(),
-            tell=self._tell, log_path=self._wanted.log_path,
+            tell=self._tell, log_path=self._wanted.log_path, paying=self._paying,
         )  # fmt: skip
 
     def described(self) -> str:
@@ -256,6 +263,10 @@ async def _served(
     """Let a chain stand behind a front while the block lasts; briefly: tell losses alone."""
     from shoestring.swarm.front import Front
     from shoestring.swarm.home import Home
+    from shoestring.swarm.proof.agreeing import Asked
+    from shoestring.swarm.proof.keeping import FOLDER, ReceiptFiles
+    from shoestring.swarm.proof.paying import Paying
+    from shoestring.swarm.proof.receipts import Hand
     from shoestring.swarm.standing import Standing
 
     def tell(event: Event) -> None:
@@ -265,10 +276,13 @@ async def _served(
         if event.what == "silent":
             standing.doubt()
 
-    chains = Chains(wanted, Home(), tell, say)
-    standing = Standing(chains.plan_again, tell=say)
-    async with standing, Front(standing) as front:
-        yield Served(standing, front, chains)
+    home = Home()
+    with closing(ReceiptFiles(home.folder / FOLDER, say)) as receipts:
+        paying = Paying(Asked(), Hand(home.identity(), receipts.keep))
+        chains = Chains(wanted, home, paying, tell, say)
+        standing = Standing(chains.plan_again, tell=say)
+        async with standing, Front(standing) as front:
+            yield Served(standing, front, chains)
 
 
 async def _until(*works: Coroutine[Any, Any, None]) -> None:

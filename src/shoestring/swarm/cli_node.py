@@ -27,6 +27,7 @@ Examples:
   shoestring swarm node --host :: --memory 8GiB        on every address, announced on the network
   shoestring swarm node --host :: --no-announce        peers were told the address
   shoestring swarm node --host :: --always             a machine that does nothing else
+  shoestring swarm node --price-in 2000 --price-out 9000    not for nothing (docs/swarm-receipts.md)
 
 It pauses on battery, and while other work keeps the machine busy: no session begins, and those that
 are go on at other peers, if their users have some in reserve.
@@ -44,6 +45,10 @@ are go on at other peers, if their users have some in reserve.
               help="Of a session's model at most this, as 0.1.  [default: no cap]")  # fmt: skip
 @click.option("--store", help="Weights to keep for the next time, as 20GiB; 0B keeps none.  "
               "[default: 20GiB, or a tenth of the disk's free space]")  # fmt: skip
+@click.option("--price-in", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Micro-credits a million tokens of prompts and layer.")  # fmt: skip
+@click.option("--price-out", type=click.IntRange(min=0), default=0, show_default=True,
+              help="The same, of answers.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1, 1024), help="[default: half of the cores]")
 @click.option("--allow-weaker", is_flag=True,
               help="Serve also where the worker cannot be kept from network or files.")  # fmt: skip
@@ -59,6 +64,8 @@ def node(
     memory: str | None,
     share: float | None,
     store: str | None,
+    price_in: int,
+    price_out: int,
     threads: int | None,
     allow_weaker: bool,
     always: bool,
@@ -68,12 +75,13 @@ def node(
     from shoestring.hardware.quantities import parse_size
     from shoestring.report.plan_machine import find_devices
     from shoestring.swarm.home import Home
+    from shoestring.swarm.proof.agreeing import Price
 
     is_told = _is_told(host) if announce is None else announce
     found, _ = find_devices((), say)
     device = _chosen(found, name)
     settings, offer = _worker(device, memory, threads, allow_weaker=allow_weaker)
-    offer = replace(offer, share=share)
+    offer = replace(offer, share=share, price=Price(price_in, price_out))
     asyncio.run(
         _serve(
             Home(),

@@ -16,20 +16,19 @@ from collections import Counter, deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from shoestring.swarm.audit.windows import Recorder
 from shoestring.swarm.copying import CacheCopy
 from shoestring.swarm.gathering import Gatherer
-from shoestring.swarm.journal import Journal
+from shoestring.swarm.journal import Entry, Journal
 from shoestring.swarm.link import set_reading
+from shoestring.swarm.proof.steps import COMPUTES, SETS, Steps
 from shoestring.swarm.replica import MUST_AGREE
-from shoestring.swarm.wire import (
-    Answer,
-    BadFrameError,
-    Command,
-)
+from shoestring.swarm.wire import U64, Answer, BadFrameError, Command, Frame
 
 if TYPE_CHECKING:
     from shoestring.swarm.boundaries import Boundaries, Carried
-    from shoestring.swarm.journal import Entry, Reply
+    from shoestring.swarm.journal import Reply
+    from shoestring.swarm.proof.windows import Windows
     from shoestring.swarm.remote import Remote
     from shoestring.swarm.replica import Replica
     from shoestring.swarm.routes import Routes
@@ -81,6 +80,7 @@ class Conversation(asyncio.Protocol):
         weights: of llama-server's model.
         boundaries: of all stages of the chain.
         routes: likewise.
+        windows: likewise.
 
     Attributes:
         replicas: those that are there.
@@ -90,16 +90,25 @@ class Conversation(asyncio.Protocol):
     """
 
     def __init__(
-        self, host: Host, weights: Weights, boundaries: Boundaries, routes: Routes
+        self,
+        host: Host,
+        weights: Weights,
+        boundaries: Boundaries,
+        routes: Routes,
+        windows: Windows,
     ) -> None:
         self.replicas: list[Replica] = []
         self.joining: set[Remote] = set()
         self.tried: set[Remote] = set()
         self.counts: Counter[str] = Counter()
         self._host = host
-        self._boundaries, self._routes = boundaries, routes
+        self._boundaries, self._routes, self._windows = boundaries, routes, windows
+        self._steps = Steps()
+        self._closed_step = 0
+        """The last one of the window before."""
         self._gatherer = Gatherer(weights)
         self._journal = Journal()
+        self._recorder = Recorder(windows.auditing, host.number, self._journal.entries)
         self._computes = False
         self._in_step = False
         """Inputs were set for a graph that was not computed yet."""
@@ -122,6 +131,23 @@ class Conversation(asyncio.Protocol):
         """Whether llama-server has gone."""
         return self._transport is None or self._transport.is_closing()
 
+    @property
+    def steps(self) -> int:
+        """That llama-server had computed."""
+        return self._steps.count
+
+    @property
+    def is_between_steps(self) -> bool:
+        """Whether nothing is owed, and nothing was set for the next step."""
+        return not (self._owed or self._in_step)
+
+    def close_window(self) -> None:
+        """Close the window of receipts here, if it holds a step."""
+        if self._steps.count > self._closed_step:
+            entry = self._end_window()
+            for replica in tuple(self.replicas):
+                replica.tell([entry])
+
     def join(self, replica: Replica) -> None:
         """Have one more session answer: it is told the journal first."""
         self.replicas.append(replica)
@@ -138,7 +164,7 @@ class Conversation(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         for replica in self.replicas:
-            replica.drop()
+            replica.leave()
         self.replicas.clear()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -147,6 +173,7 @@ class Conversation(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]  # of asyncio, of uvloop: no base
         self._set_reading()
         self._boundaries.on_back.add(self._flush)
+        self._windows.open(self)
         self._host.opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -156,7 +183,8 @@ class Conversation(asyncio.Protocol):
             entries = self._gatherer.feed(data, now_s)
             if entries and not self._owed:
                 self._copy_caches(now_s)
-            told = [noted for entry in entries if (noted := self._note(entry)) is not None]
+            self._windows.move(now_s)
+            told = [one for entry in entries for one in self._note(entry)]
         except BadFrameError as error:
             self._host.tell("misspoken", "llama-server", str(error))
             self.end()
@@ -183,6 +211,8 @@ class Conversation(asyncio.Protocol):
         self.end()
         self._boundaries.on_back.discard(self._flush)
         self._boundaries.forget(self)
+        self._windows.close(self)
+        self._recorder.end()
         self._host.closed(self)
 
     def start(self, replica: Replica, reply: Reply, answer: Answer) -> None:
@@ -199,11 +229,13 @@ class Conversation(asyncio.Protocol):
         fresh = reply.fresh(at, data)
         if reply.kept is None:
             self._out += fresh
+            self._recorder.hear(reply, fresh)
         else:
             reply.kept += fresh
 
     def finish(self, replica: Replica, reply: Reply, digest: bytes) -> None:
         """Of replicas: the data of an answer are whole."""
+        self._recorder.answered(replica.seat, reply, digest)
         if reply.digest is None:
             reply.digest = digest
             self._waited_s += asyncio.get_running_loop().time() - reply.asked_s
@@ -240,23 +272,26 @@ class Conversation(asyncio.Protocol):
         replica.drop()
         if self._copy is not None and self._copy.replica is replica:
             self._copy.give_up()
+            self._recorder.uncopied(self._copy)
             self._copy = None
         self._set_reading()
         if not self.is_over:
             self._host.tell("lost", replica.name, why)
             self._host.recruit(self, replica)
 
-    def _note(self, entry: Entry) -> Entry | None:
+    def _note(self, entry: Entry) -> list[Entry]:
         """Put it into the journal; return what replicas are told."""
         command, number = entry.frame.command, self._host.number
         if command == Command.SET_TENSOR_HASH and not self._owed:
             # A weight is named by its SHA-256 (TAKE); to ask by FNV-1a too is a round trip more.
             self._out += Answer(command, len(NOT_CACHED), NOT_CACHED).start()
-            return None
+            return []
+        told = self._count(entry.frame)
         if command == Command.GRAPH_COMPUTE:
             if not self._computes:
                 self._computes = True
                 self._host.computes(self)
+                self._recorder.turn()
             self._boundaries.computed(self, entry.frame)
             self._in_step = False
         elif command == Command.GRAPH_RECOMPUTE:
@@ -270,6 +305,30 @@ class Conversation(asyncio.Protocol):
         if entry.reply is not None:
             entry = self._ask(entry, entry.reply)
         self._journal.add(entry)
+        self._recorder.add(entry)
+        return [*told, entry]
+
+    def _count(self, frame: Frame) -> list[Entry]:
+        """Count steps; return what ends a window before this frame, if anything does."""
+        every = self._windows.every
+        if every is None:
+            return []
+        if frame.command in COMPUTES:
+            self._steps.compute()
+        elif frame.command in SETS:
+            kind = self._steps.kind(frame.head)
+            if kind.is_copy:
+                self._steps.set(kind, frame.head)
+                if not self._in_step and self._steps.count >= self._closed_step + every:
+                    return [self._end_window()]
+        return []
+
+    def _end_window(self) -> Entry:
+        self._closed_step = self._steps.count
+        head = bytearray(U64.pack(self._closed_step))
+        entry = Entry(Frame(int(Command.SETTLE), len(head), head))
+        self._journal.add(entry)
+        self._recorder.turn()
         return entry
 
     def _ask(self, entry: Entry, reply: Reply) -> Entry:
@@ -317,10 +376,12 @@ class Conversation(asyncio.Protocol):
         self._copy = CacheCopy(
             source, self._journal.mark, self._journal.caches, now_s, self._copied
         )
+        self._recorder.copying(self._copy)
         self._copy.ask()
 
     def _copied(self, copy: CacheCopy) -> None:
         if copy is self._copy:
+            self._recorder.copied(copy)
             self._journal.condense(copy.mark)
             self._copy_took_s = asyncio.get_running_loop().time() - copy.begun_s
             self._copy = None

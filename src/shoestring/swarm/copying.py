@@ -20,6 +20,13 @@ class CacheCopy:
         caches: that are copied.
         begun_s: on the loop's clock.
         copied: called when all is here.
+
+    Attributes:
+        replica: as given.
+        mark: as given.
+        begun_s: as given.
+        pieces: that are asked for.
+        data: of these, as far as they came.
     """
 
     def __init__(
@@ -33,22 +40,22 @@ class CacheCopy:
         self.replica, self.mark, self.begun_s = replica, mark, begun_s
         self._caches = caches
         self._copied = copied
-        self._pieces = caches.pieces()
-        self._data: list[bytes] = []
+        self.pieces = caches.pieces()
+        self.data: list[bytes] = []
 
     def ask(self) -> None:
         """Ask for all pieces at once; they come in order, before what is asked later."""
-        if not self._pieces:
+        if not self.pieces:
             self._copied(self)
-        for piece in self._pieces:
+        for piece in self.pieces:
             self.replica.ask(piece.cache.tensor, piece.start, piece.size, self._take)
 
     def give_up(self) -> None:
         """The replica is lost: what it was asked for is lacking."""
-        self._caches.forget(self._pieces)
+        self._caches.forget(self.pieces)
 
     def _take(self, data: bytes) -> None:
-        self._data.append(data)
-        if len(self._data) == len(self._pieces):
-            self._caches.take(self._pieces, self._data)
+        self.data.append(data)
+        if len(self.data) == len(self.pieces):
+            self._caches.take(self.pieces, self.data)
             self._copied(self)

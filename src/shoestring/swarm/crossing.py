@@ -22,7 +22,7 @@ from shoestring.swarm.pushing import Incoming, Outgoing
 from shoestring.swarm.remote import Remote, Seat, open_push
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from shoestring.swarm.identity import Identity
     from shoestring.swarm.link import Link
@@ -90,7 +90,7 @@ class Crossings:
 
     async def expect(self, link: Link, sitting: Sitting, word: dict[str, Any]) -> None:
         """Let a key push to a session; again, if it is said again."""
-        certificate = _certificate(word)
+        certificate = read_shown(word)
         if certificate is None:
             await link.refuse("word", "expect whom? give a certificate")
             return
@@ -113,7 +113,7 @@ class Crossings:
 
     async def route(self, link: Link, sitting: Sitting, word: dict[str, Any]) -> None:
         """Push what a session gives out to another node's session."""
-        certificate, address = _certificate(word), _address(word.get("to"))
+        certificate, address = read_shown(word), read_address(word.get("to"))
         there = word.get("session_there")
         if certificate is None or address is None or not _is_name(there):
             # Names are not looked up: who asks could hold up all that this node looks up.
@@ -149,7 +149,8 @@ async def take_push(link: Link, sitting: Sitting) -> None:
     link.hand_over(Incoming(sitting.session.inbox))
 
 
-def _certificate(word: dict[str, Any]) -> bytes | None:
+def read_shown(word: Mapping[str, Any]) -> bytes | None:
+    """Return the certificate that a word shows, or None."""
     text = word.get("certificate")
     try:
         certificate = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
@@ -159,7 +160,8 @@ def _certificate(word: dict[str, Any]) -> bytes | None:
     return certificate
 
 
-def _address(to: Any) -> PeerAddress | None:
+def read_address(to: Any) -> PeerAddress | None:
+    """Return the peer's address that a word gives, or None: names are not looked up."""
     try:
         address = PeerAddress.parse(to) if isinstance(to, str) else None
         if address is not None:

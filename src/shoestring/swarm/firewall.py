@@ -59,8 +59,8 @@ class Verdict(NamedTuple):
 
     Attributes:
         to: ``worker``: its head is rewritten, pass it on. ``client``: the answer is given here, the
-            worker never sees the frame. ``agent``: it is a command of ours; its tensor was checked
-            and rewritten.
+            worker never sees the frame. ``agent``: it is a command of ours; its tensor, if it has
+            one, was checked and rewritten.
         answer: the payload for the client.
     """
 
@@ -129,6 +129,7 @@ class Firewall:
             Command.GET_PUSH: self._own_region,
             Command.SET_PUSHED: self._own_region,
             Command.PING: self._ping,
+            Command.SETTLE: lambda _frame: TO_AGENT,
         }
         self._learn: dict[int, Callable[[bytes], bytes]] = {
             Command.ALLOC_BUFFER: self._made,

@@ -67,7 +67,7 @@ async def tell_manifest(
             "node": identity.id,
             "at_s": int(now()),
             "after": after,
-            "blobs": [[blob.sha256, blob.size] for blob in page],
+            "blobs": listed({blob.sha256: blob.size for blob in page}),
             "last": not blobs,
         }
         signature = identity.sign(PURPOSE, _canonical(said))
@@ -126,6 +126,19 @@ def read_page(word: Mapping[str, Any], node: str, after: str) -> Page:
     if said["after"] != after or type(at_s) is not int or type(last) is not bool:
         raise _wrong("order")
     return Page(at_s, _blobs(blobs, after, is_last=last), last)
+
+
+def listed(blobs: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return contents as words name them: digests and sizes, rising."""
+    return sorted(blobs.items())
+
+
+def named_blobs(said: Any) -> dict[str, int] | None:
+    """Return the contents that a word names as :func:`listed` does; None: it names none so."""
+    try:
+        return _blobs(said, "", is_last=False)
+    except LinkError:
+        return None
 
 
 def _blobs(said: Any, after: str, *, is_last: bool) -> dict[str, int]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from shoestring.errors import BadValueError, EngineLostError, ShoestringError
 from shoestring.report.units import size
 from shoestring.swarm.crossing import Sitting, take_push
-from shoestring.swarm.feeding import give_blob
+from shoestring.swarm.feeding import give_blobs
 from shoestring.swarm.link import LinkError
 from shoestring.swarm.manifest import tell_manifest
 from shoestring.swarm.owner import PAUSED, session_rules
+from shoestring.swarm.proof.agreeing import FREE, agreed_terms, read_asked
+from shoestring.swarm.proof.earning import Earner
 from shoestring.swarm.queueing import BusyError, GoneError, Turns
 from shoestring.swarm.session import Session
 from shoestring.swarm.watching import report
@@ -25,12 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shoestring.hardware.devices import Device
+    from shoestring.swarm.audit.attesting import Attestor
     from shoestring.swarm.crossing import Crossings
     from shoestring.swarm.firewall import Rules
     from shoestring.swarm.identity import Identity
+    from shoestring.swarm.lending import Lending
     from shoestring.swarm.link import Link
     from shoestring.swarm.owner import Owner
     from shoestring.swarm.peers import Peers
+    from shoestring.swarm.proof.agreeing import Asked, Price
+    from shoestring.swarm.proof.receipts import Hand
     from shoestring.swarm.store import Store
     from shoestring.swarm.worker import Worker
     from shoestring.swarm.worker_pool import WorkerPool
@@ -40,8 +46,10 @@ IDLE_S: Final = 1_800.0
 SESSION_BYTES: Final = 8
 OF_SESSIONS: Final = ("watch", "expect", "route")
 """Words about a session, for its owner."""
+OF_WEIGHTS: Final = ("manifest", "fetch", "lend", "borrow")
+"""Words about weights that are kept."""
 FEEDS: Final = 2
-"""Nodes that fetch a weight at a time, each one: the rest of link and disk is the sessions'."""
+"""Nodes that fetch weights at a time: the rest of link and disk is the sessions'."""
 MANIFEST_S: Final = 60.0
 """In which a peer must have heard which weights are kept."""
 PINGS: Final = 1_000
@@ -58,6 +66,7 @@ class Offer:
         device: that its worker computes on.
         threads: of the worker.
         share: of each session's model, the most that it holds; None: what the rules allow.
+        price: that it takes.
     """
 
     rules: Rules
@@ -65,6 +74,7 @@ class Offer:
     device: Device
     threads: int
     share: float | None = None
+    price: Price = FREE
 
     def words(self) -> dict[str, Any]:
         """Return what peers are told of it."""
@@ -80,6 +90,7 @@ class Offer:
             "threads": self.threads,
             "memory_bytes": self.rules.memory_bytes,
             "share": self.share,
+            **asdict(self.price),
         }
 
 
@@ -105,12 +116,15 @@ class Node:
         offer: to each session.
         stock: weights that it keeps; None: none.
         owner: whose machine it is; None: nobody else uses it.
+        hand: that signs receipts; None: there are none, and nothing is taken.
         sessions: at a time.
         idle_s: how long a session may say nothing.
         say: given a line for whatever an owner would want to know.
 
     Attributes:
         crossings: for activations from and to other nodes; None: none go.
+        lending: for weights from and to other nodes; None: none go at a client's word.
+        attestor: says to challengers that we are here; None: nobody is told.
     """
 
     def __init__(
@@ -121,16 +135,22 @@ class Node:
         *,
         stock: Stock | None = None,
         owner: Owner | None = None,
+        hand: Hand | None = None,
         sessions: int = 1,
         idle_s: float = IDLE_S,
         say: Callable[[str], None],
     ) -> None:
         self.crossings: Crossings | None = None
+        self.lending: Lending | None = None
+        self.attestor: Attestor | None = None
         self._peers = peers
         self._pool = pool
         self._offer = offer
         self._stock = stock
         self._owner = owner
+        self._hand = hand
+        if hand is None and not offer.price.is_free:
+            raise BadValueError(f"a price of {offer.price} and nobody to sign receipts: give both")
         self._fed: set[str] = set()
         """Peer ids of those that fetch a weight now."""
         self._turns = Turns(sessions)
@@ -149,7 +169,7 @@ class Node:
         if word.get("do") == "push":
             await self._take_push(link, word)
             return
-        peer = self._peers.find(link.peer_id)
+        peer = self._peers.find(self._voucher(link, word))
         if peer is None or "use" not in peer.rights:
             await link.refuse("rights", "you may not use this node: ask its owner")
             return
@@ -157,14 +177,16 @@ class Node:
             await self._greet(link)
         elif word.get("do") == "session":
             await self._serve(link, peer.name, word)
+        elif word.get("do") == "attest" and self.attestor is not None:
+            await self.attestor.answer(link, word)
         elif word.get("do") in OF_SESSIONS:
             await self._answer_about(link, word)
-        elif word.get("do") in {"manifest", "fetch"}:
+        elif word.get("do") in OF_WEIGHTS:
             await self._open_stock(link, word)
         else:
             await link.refuse(
                 "word",
-                f"do: one of hello, session, manifest, fetch, push, {', '.join(OF_SESSIONS)}",
+                f"do: one of hello, session, push, {', '.join((*OF_WEIGHTS, *OF_SESSIONS))}",
             )
 
     async def _greet(self, link: Link) -> None:
@@ -205,16 +227,24 @@ class Node:
             return
         await take_push(link, sitting)
 
+    def _voucher(self, link: Link, word: dict[str, Any]) -> str:
+        """Return the peer id of whose right counts: who lends what is fetched, or who asks."""
+        by = self.lending.voucher(link.peer_id, word) if self.lending else None
+        return by if by is not None and word.get("do") == "fetch" else link.peer_id
+
     async def _open_stock(self, link: Link, word: dict[str, Any]) -> None:
-        """Say under our signature which weights are kept, or give one away."""
+        """Say under our signature which weights are kept, or have some come or go."""
         if self._stock is None:
             await link.refuse("store", "this node keeps no weights")
             return
         if why_not := self._why_not():
             await link.refuse("paused", why_not)
             return
+        if word["do"] in {"lend", "borrow"}:
+            await self._answer_loan(link, word)
+            return
         if link.peer_id in self._fed or len(self._fed) >= FEEDS:
-            await link.refuse("busy", f"one weight at a time, for {FEEDS} peers: try again")
+            await link.refuse("busy", f"one fetches at a time of a peer, {FEEDS} in all: try again")
             return
         self._fed.add(link.peer_id)
         try:
@@ -223,9 +253,21 @@ class Node:
                     async with asyncio.timeout(MANIFEST_S):
                         await tell_manifest(link, self._stock.identity, self._stock.store)
                 else:
-                    await give_blob(link, self._stock.store, word)
+                    await give_blobs(link, self._stock.store, word, self._may_go_on)
         finally:
             self._fed.discard(link.peer_id)
+
+    async def _answer_loan(self, link: Link, word: dict[str, Any]) -> None:
+        """Have a peer's weights fetched from here, or to here."""
+        if self.lending is None:
+            await link.refuse("store", "this node has no weights sent at a peer's word")
+        elif word["do"] == "lend":
+            await self.lending.lend(link, word)
+        else:
+            await self.lending.borrow(link, word, self._may_go_on)
+
+    def _may_go_on(self) -> bool:
+        return self._why_not() is None
 
     def _why_not(self) -> str | None:
         """Return why no session can begin now, as peers are told; None: one can."""
@@ -239,6 +281,11 @@ class Node:
         except BadValueError as error:
             await link.refuse("share", str(error))
             return
+        try:
+            asked = read_asked(word.get("terms"), self._offer.price)
+        except BadValueError as error:
+            await link.refuse("price", str(error))
+            return
         if why_not := self._why_not():
             await link.refuse("paused", why_not)
             return
@@ -246,7 +293,7 @@ class Node:
         try:
             async with self._turns.place(link.peer_id, gone):
                 gone.cancel()
-                await self._serve_now(link, name, rules)
+                await self._serve_now(link, name, rules, asked)
         except BusyError as error:
             await link.refuse("busy", str(error))
         except GoneError:
@@ -254,7 +301,7 @@ class Node:
         finally:
             gone.cancel()
 
-    async def _serve_now(self, link: Link, name: str, rules: Rules) -> None:
+    async def _serve_now(self, link: Link, name: str, rules: Rules, asked: Asked | None) -> None:
         if link.is_closed:
             return  # it did not wait
         if why_not := self._why_not():  # since it began to wait
@@ -268,18 +315,19 @@ class Node:
             return
         try:
             with self._owner.holding(worker) if self._owner else nullcontext():
-                how = await self._carry(link, worker, rules)
+                how = await self._carry(link, worker, rules, asked)
         except EngineLostError as error:
             how = f"the worker is lost: {error}"
         finally:
             await worker.stop()
         self._say(f"session of {name} ended: {how}")
 
-    async def _carry(self, link: Link, worker: Worker, rules: Rules) -> str:
+    async def _carry(self, link: Link, worker: Worker, rules: Rules, asked: Asked | None) -> str:
         """Carry a session to its end; return how it ended."""
-        session = Session(rules, self._stock.store if self._stock else None)
-        connection = await worker.connect()
         name = secrets.token_hex(SESSION_BYTES)
+        terms, earner = self._agree(link, name, asked)
+        session = Session(rules, self._stock.store if self._stock else None, earner)
+        connection = await worker.connect()
         sitting = Sitting(link.peer_id, worker, session, name)
         loop = asyncio.get_running_loop()
         tasks: list[asyncio.Task[Any]] = []
@@ -287,7 +335,7 @@ class Node:
             await loop.create_connection(lambda: session.worker, sock=connection)
             self._sittings[name] = sitting
             told = {"session": name, "stores": self._stock is not None}
-            told |= {"memory_bytes": rules.memory_bytes}
+            told |= {"memory_bytes": rules.memory_bytes, "terms": terms}
             await link.say({"ok": True, **self._offer.words(), **told})
             link.hand_over(session.client)
             dying = asyncio.create_task(worker.ended())
@@ -306,6 +354,21 @@ class Node:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await session.close()
+
+    def _agree(
+        self, link: Link, name: str, asked: Asked | None
+    ) -> tuple[dict[str, Any] | None, Earner | None]:
+        """Return a session's terms as its client is told them, and what has it paid for."""
+        hand, price = self._hand, self._offer.price
+        if hand is None:
+            return None, None
+        if asked is None or link.peer_id == hand.identity.id:
+            return None, None if price.is_free else Earner(None, hand)
+        terms = agreed_terms(
+            asked, price, session=name, client=link.peer_id, node=hand.identity.id,
+            engine=self._offer.engine_sha256,
+        )  # fmt: skip
+        return asdict(terms), Earner(terms, hand)
 
     async def _watch(self, session: Session) -> None:
         """End a session in which nothing is said for too long: others wait for its place."""

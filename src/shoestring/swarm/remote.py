@@ -6,12 +6,16 @@ import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from shoestring.errors import BadValueError
 from shoestring.swarm.link import LinkError, connect
+from shoestring.swarm.proof.agreeing import read_terms
 
 if TYPE_CHECKING:
     from shoestring.swarm.addresses import PeerAddress
     from shoestring.swarm.identity import Identity
     from shoestring.swarm.link import Link
+    from shoestring.swarm.proof.agreeing import Asked
+    from shoestring.swarm.proof.receipts import Terms
 
 QUEUE_S = 120.0
 """How long a node may let us wait for its worker."""
@@ -43,11 +47,13 @@ class Opened:
         link: on which its worker now listens.
         session: by which the node knows it.
         stores: the node keeps weights by their SHA-256.
+        terms: for receipts; None: there are none.
     """
 
     link: Link
     session: str
     stores: bool
+    terms: Terms | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,12 @@ class RefusedError(LinkError):
 
 
 async def open_session(
-    identity: Identity, remote: Remote, *, model_bytes: int | None = None, wait_s: float = QUEUE_S
+    identity: Identity,
+    remote: Remote,
+    *,
+    model_bytes: int | None = None,
+    asked: Asked | None = None,
+    wait_s: float = QUEUE_S,
 ) -> Opened:
     """Return a link on which a node's worker now listens.
 
@@ -80,14 +91,22 @@ async def open_session(
         identity: ours.
         remote: the node.
         model_bytes: of the whole model, for a node that gives a share of it; None: not told.
+        asked: terms for receipts; None: none are wanted, and a node with a price computes nothing.
         wait_s: how long it may let us wait for its worker.
 
     Raises:
         LinkError: the node cannot be reached, or ended the link.
-        RefusedError: it gives no session.
+        RefusedError: it gives no session, or other terms than it may.
     """
-    link, told = await ask(identity, remote, {"do": "session", "model_bytes": model_bytes}, wait_s)
-    return Opened(link, printable(told.get("session")), told.get("stores") is True)
+    word: dict[str, Any] = {"do": "session", "model_bytes": model_bytes}
+    word["terms"] = None if asked is None else asked.words()
+    link, told = await ask(identity, remote, word, wait_s)
+    try:
+        terms = read_terms(told, asked, client=identity.id, node=remote.address.id)
+    except BadValueError as error:
+        link.abort()
+        raise RefusedError("terms", f"{remote.name}: {error}") from error
+    return Opened(link, printable(told.get("session")), told.get("stores") is True, terms)
 
 
 async def open_watch(identity: Identity, seat: Seat) -> Link:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from shoestring.swarm.link import set_reading
 from shoestring.swarm.packing import packed
+from shoestring.swarm.proof.steps import COMPUTES, sets_activation
 from shoestring.swarm.splitting import Answers
 from shoestring.swarm.wire import (
     HEADER,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from shoestring.swarm.boundaries import Carried
     from shoestring.swarm.journal import Entry, Reply
+    from shoestring.swarm.proof.paying import Payer
     from shoestring.swarm.remote import Seat
     from shoestring.swarm.weights import Weight
     from shoestring.swarm.wire import Answer
@@ -40,6 +42,8 @@ SLICE_BYTES = 1 << 18
 MOST_TAKES = 256
 """Weights of which it may not have been said whether the node has them."""
 MOST_TICKETS = 256
+LEAVE_S = 2.0
+"""For a last receipt; the answer to what it holds is here already, or is on its way."""
 HELD = b"\1"
 MUST_AGREE = frozenset(
     {
@@ -90,6 +94,10 @@ class Question:
         self.answered = answered
 
 
+class Claim:
+    """A receipt that the node is to sign."""
+
+
 class Take:
     """A question whether the node has a weight.
 
@@ -108,6 +116,7 @@ class Replica(asyncio.Protocol):
         seat: its session.
         stores: whether the node keeps weights.
         conversation: that it belongs to.
+        payer: has its receipts signed; None: there are none.
 
     Attributes:
         seat: as given.
@@ -115,18 +124,24 @@ class Replica(asyncio.Protocol):
         is_full: it takes no more for now.
         weights_sent_bytes: of those that the node had not.
         weights_held_bytes: of those that it had.
+        gone: its link has ended.
     """
 
-    def __init__(self, seat: Seat, conversation: Listening, *, stores: bool) -> None:
+    def __init__(
+        self, seat: Seat, conversation: Listening, *, stores: bool, payer: Payer | None = None
+    ) -> None:
         self.seat = seat
         self.name = seat.remote.name
         self.is_full = False
         self.weights_sent_bytes = self.weights_held_bytes = 0
+        self.gone = asyncio.Event()
         self._stores = stores
+        self._payer = payer
+        self._is_leaving = False
         self._conversation = conversation
         self._transport: asyncio.Transport | None = None
         self._answers = Answers()
-        self._asked: deque[Reply | Question | Take] = deque()
+        self._asked: deque[Reply | Question | Take | Claim] = deque()
         self._current: Reply | Question | None = None
         self._at = 0
         self._hash = hashlib.sha256()
@@ -177,6 +192,19 @@ class Replica(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def leave(self) -> None:
+        """End its link once what it computed is signed for; it is told nothing any more."""
+        self._conversation = _NOBODY
+        self._queue.clear()
+        if self._payer is None or self._rest:
+            self.drop()
+            return
+        self._is_leaving = True
+        self.set_reading(on=True)
+        self._payer.cut()
+        self._settle()
+        asyncio.get_running_loop().call_later(LEAVE_S, self.drop)
+
     def has_taken(self, ticket: int) -> bool:
         """Tell whether a ticket's data are surely there: something asked after it was answered."""
         return ticket in self._told_at and self._answered > self._told_at[ticket]
@@ -205,8 +233,10 @@ class Replica(asyncio.Protocol):
         except BadFrameError as error:
             self._conversation.lose(self, f"answered what cannot be: {error}")
             return
-        self._pump()
+        if not self._is_leaving:
+            self._pump()
         self._conversation.heard(self)
+        self._settle()
 
     def pause_writing(self) -> None:
         """Of asyncio."""
@@ -223,9 +253,25 @@ class Replica(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Of asyncio."""
         how = "hung up" if exc is None else f"is gone ({type(exc).__name__})"
+        self.gone.set()
         self._conversation.lose(self, how)
 
-    def _expect(self, frame: Frame, asked: Reply | Question | Take) -> None:
+    def _settle(self) -> None:
+        """Claim what may be claimed now; nobody waits for it."""
+        if self._payer is None or self._rest:
+            return
+        if (said := self._payer.claim()) is not None:
+            frame = Frame(int(Command.SETTLE), len(said), bytearray(said))
+            self._expect(frame, Claim())
+            self._write(frame.start())
+        elif self._is_leaving and not self._payer.has_open:
+            self.drop()
+
+    def _settle_soon(self) -> None:
+        """Claim it after what is being done now."""
+        asyncio.get_running_loop().call_soon(self._settle)
+
+    def _expect(self, frame: Frame, asked: Reply | Question | Take | Claim) -> None:
         self._answers.expect(frame)
         self._asked.append(asked)
 
@@ -257,7 +303,7 @@ class Replica(asyncio.Protocol):
         """Whether the next entry need not wait for the node to say which weights it has."""
         if self._stores and entry.weight is not None:
             return self._takes < MOST_TAKES
-        if self._takes:
+        if self._takes or not self._may_compute(entry):
             return False
         carried = entry.carried
         if carried is None or entry.reply is not None or carried.reply.complete:
@@ -268,25 +314,47 @@ class Replica(asyncio.Protocol):
             carried.waiting.append(self._pump)
         return False
 
+    def _may_compute(self, entry: Entry) -> bool:
+        """Whether the node would: it computes a few steps without a receipt, and no more."""
+        if self._payer is None or not self._payer.is_full or entry.frame.command not in COMPUTES:
+            return True
+        self._payer.cut_if_none()
+        self._settle_soon()
+        return False
+
     def _send(self, entry: Entry, out: bytearray) -> None:
+        if entry.frame.command == Command.SETTLE:
+            self._close_window(U64.unpack(entry.frame.head)[0])
+            return
+        frame, body = self._worded(entry)
+        if entry.reply is not None:
+            self._expect(frame, entry.reply)
+        out += frame.start()
+        if entry.weight is not None:
+            self.weights_sent_bytes += len(entry.weight.data)
+            self._rest = entry.weight.data
+            return
+        if self._payer is not None:
+            self._payer.note(frame, body, entry)
+        out += body
+
+    def _worded(self, entry: Entry) -> tuple[Frame, bytes | bytearray]:
+        """Return a frame as this node is told it, and its body if that is no weight."""
         frame, carried = entry.frame, entry.carried
         if carried is not None and carried.route is not None:
             if entry.reply is not None and carried.route.source is self:
-                frame = _ticketed(Command.GET_PUSH, frame, TENSOR_BYTES, carried)
-            elif entry.reply is None and carried.route.target is self:
+                return _ticketed(Command.GET_PUSH, frame, TENSOR_BYTES, carried), b""
+            if entry.reply is None and carried.route.target is self:
                 self._told_ticket(carried.ticket)
-                out += _ticketed(Command.SET_PUSHED, frame, TENSOR_BYTES + 1, carried).start()
-                return
-        if entry.reply is not None:
-            self._expect(frame, entry.reply)
-        if entry.weight is None:
-            frame, body = packed(frame, entry.data) or (frame, entry.data)
-            out += frame.start()
-            out += body
-        else:
-            out += frame.start()
-            self.weights_sent_bytes += len(entry.weight.data)
-            self._rest = entry.weight.data
+                return _ticketed(Command.SET_PUSHED, frame, TENSOR_BYTES + 1, carried), b""
+        if entry.weight is not None or sets_activation(frame):
+            return frame, entry.data
+        return packed(frame, entry.data) or (frame, entry.data)
+
+    def _close_window(self, step: int) -> None:
+        if self._payer is not None:
+            self._payer.cut(step)
+            self._settle_soon()
 
     def _told_ticket(self, ticket: int) -> None:
         self._told_at[ticket] = self._answered + len(self._asked)
@@ -312,6 +380,10 @@ class Replica(asyncio.Protocol):
             else:
                 self._missing.append(asked.entry)
             return
+        if isinstance(asked, Claim):
+            assert self._payer is not None
+            self._payer.hear(answer.payload)
+            return
         if not isinstance(asked, Question):
             self._conversation.start(self, asked, answer)
         if answer.command in WITH_DATA and answer.size:
@@ -331,7 +403,10 @@ class Replica(asyncio.Protocol):
         self._at += len(part)
         if self._at == current.size:
             self._current = None
-            self._conversation.finish(self, current, self._hash.digest())
+            digest = self._hash.digest()
+            if self._payer is not None:
+                self._payer.answered(current, digest)
+            self._conversation.finish(self, current, digest)
 
     def _write(self, data: bytes | bytearray) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import AsyncExitStack, closing
 from typing import TYPE_CHECKING
 
 from shoestring.paths import cache_dir
 from shoestring.swarm.crossing import Crossings
+from shoestring.swarm.lending import Lending
 from shoestring.swarm.listening import Listener
 from shoestring.swarm.node import Node, Stock
+from shoestring.swarm.proof.keeping import FOLDER, ReceiptFiles
+from shoestring.swarm.proof.receipts import Hand
 from shoestring.swarm.store import open_store
 from shoestring.swarm.worker_pool import WorkerPool
 
@@ -61,17 +65,25 @@ async def serve_node(
         folder, say_there = cache_dir() / STORE_FOLDER, _from_any_thread(say)
         store = await asyncio.to_thread(open_store, folder, store_bytes, say=say_there)
         stock = Stock(store, identity)
-    async with WorkerPool(worker) as pool:
+    receipts = ReceiptFiles(home.folder / FOLDER, _from_any_thread(say))
+    hand = Hand(identity, receipts.keep)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(closing(receipts))
+        pool = await stack.enter_async_context(WorkerPool(worker))
         first = await pool.take()  # that it can be started here is found out before anybody asks
         await first.stop()
         for what, why in (first.protections.lacks if first.protections else {}).items():
             say(f"the worker's room lacks {what}: {why} (docs/swarm-sandbox.md)")
-        node = Node(peers, pool, offer, stock=stock, owner=owner, say=say)
+        node = Node(peers, pool, offer, stock=stock, owner=owner, hand=hand, say=say)
         async with Listener(
             identity, peers, on_link=node.answer, host=host, port=port,
             invitations=home.invitations(), say=say,
         ) as listener:  # fmt: skip
             node.crossings = Crossings(identity, listener.admit_for, listener.end_admission)
+            if stock is not None:
+                node.lending = Lending(
+                    identity, stock.store, listener.admit_for, listener.end_admission
+                )
             ready(listener.port)
             await until_told()
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from shoestring.swarm.firewall import Rules
+    from shoestring.swarm.proof.earning import Earner
     from shoestring.swarm.pushing import Outgoing
     from shoestring.swarm.store import Store
     from shoestring.swarm.wire import Answer
@@ -50,6 +51,7 @@ class Session:
     Args:
         rules: what the client may have.
         store: of weights; None: the node has none.
+        earner: has it paid for; None: it costs nothing, and has no receipts.
 
     Attributes:
         client: the protocol for the link, to be handed over once the worker is connected.
@@ -63,7 +65,9 @@ class Session:
         inbox: what other nodes push to it.
     """
 
-    def __init__(self, rules: Rules, store: Store | None = None) -> None:
+    def __init__(
+        self, rules: Rules, store: Store | None = None, earner: Earner | None = None
+    ) -> None:
         self.client = Side(self, is_client=True)
         self.worker = Side(self, is_client=False)
         self.refused: BadFrameError | None = None
@@ -83,7 +87,9 @@ class Session:
             Command.SET_PACKED: self._unpack,
             Command.GET_PUSH: self._push,
             Command.SET_PUSHED: self._set_pushed,
+            Command.SETTLE: self._settle,
         }
+        self._earner = earner
         self._outgoing: Outgoing | None = None
         self._pushed: deque[int | None] = deque()
         """Tickets of what the worker is asked for; None: it goes to the client alone."""
@@ -168,7 +174,10 @@ class Session:
             piece = self._waiting.popleft()
             if isinstance(piece, Frame):
                 self._request(piece, out)
-            elif self._body is None:
+                continue
+            if self._earner is not None:
+                self._earner.hear(piece)
+            if self._body is None:
                 out += piece
             else:
                 self._body(piece, out)
@@ -176,6 +185,8 @@ class Session:
                 self._write(out)
                 out = bytearray()
         self._write(out)
+        if self._earner is not None:
+            self._earner.hash()  # now that it has gone on
         self._set_reading()
 
     def _may_pass(self) -> bool:
@@ -187,6 +198,8 @@ class Session:
             self.worker.transport.write(out)
 
     def _request(self, frame: Frame, out: bytearray) -> None:
+        if self._earner is not None:
+            self._earner.note(frame)
         verdict = self._firewall.request(frame)
         if verdict.to == "client":
             self._give(self._answers.place(frame.command, verdict.answer))
@@ -223,7 +236,10 @@ class Session:
         start = set_tensor_start(bytes(frame.head[:TENSOR_BYTES]), offset, size)
 
         async def wait() -> None:
-            await self._feed(start + await came)
+            data = await came
+            if self._earner is not None:
+                self._earner.hear(data)
+            await self._feed(start + data)
 
         self._wait_for(wait)
 
@@ -233,6 +249,12 @@ class Session:
             self._give(self._answers.place(frame.command, answer))
 
         self._wait_for(take)
+
+    def _settle(self, frame: Frame, _out: bytearray) -> None:
+        """Sign for what was computed; the client says so after it has all answers to that."""
+        if self._earner is None:
+            raise BadFrameError("terms", "SETTLE in a session without terms")
+        self._give(self._answers.place(frame.command, self._earner.judge(bytes(frame.head))))
 
     def _keep(self, part: bytes, out: bytearray) -> None:
         self.shelf.keep(part)
@@ -285,17 +307,23 @@ class Session:
                 out += piece
                 if self._pushing and self._outgoing is not None:
                     self._outgoing.add(piece)
+                if self._earner is not None:
+                    self._earner.tell(piece)
             else:
-                self._begin_push(piece)
+                self._begin_data(piece)
                 told = self._firewall.answer(piece.command, piece.payload)
                 out += piece._replace(payload=told).start()
         if out and self.client.transport is not None:
             self.told_bytes += len(out)
             self.client.transport.write(out)
 
-    def _begin_push(self, answer: Answer) -> None:
+    def _begin_data(self, answer: Answer) -> None:
         self._pushing = False
-        if answer.command in WITH_DATA and (ticket := self._pushed.popleft()) is not None:
+        if answer.command not in WITH_DATA:
+            return
+        if self._earner is not None:
+            self._earner.begin()
+        if (ticket := self._pushed.popleft()) is not None:
             self._pushing = True
             if self._outgoing is not None:
                 self._outgoing.begin(ticket, answer.size)

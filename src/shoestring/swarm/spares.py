@@ -73,6 +73,14 @@ class Spares:
                 return spare.remote
         return None
 
+    def forget(self, peer: str) -> None:
+        """Never take a node, by its peer id."""
+        for spare in self._left:
+            if spare.remote.address.id == peer:
+                for task in self.rehearsing.pop(spare.remote, ()):
+                    task.cancel()
+        self._left = [one for one in self._left if one.remote.address.id != peer]
+
     def rehearse(
         self, need: Need, rehearsal: Callable[[Remote], Coroutine[Any, Any, None]]
     ) -> None:

@@ -15,6 +15,7 @@ from shoestring.swarm.wire import (
     GRAPH_TENSORS,
     HEAD_BYTES,
     HEADER,
+    SETTLE_BYTES,
     TENSOR_BYTES,
     U64,
     WITH_BODY,
@@ -37,7 +38,14 @@ class Splitter:
 
     def __init__(self, *, bulk_bytes: int = BULK_BYTES, graph_tensors: int = GRAPH_TENSORS) -> None:
         self._bulk_bytes = bulk_bytes
-        self._graph_bytes = GRAPH_LEAST_BYTES + graph_tensors * (8 + TENSOR_BYTES)
+        self._whole_bytes = {
+            int(Command.GRAPH_COMPUTE): (
+                GRAPH_LEAST_BYTES,
+                GRAPH_LEAST_BYTES + graph_tensors * (8 + TENSOR_BYTES),
+            ),
+            int(Command.SETTLE): SETTLE_BYTES,
+        }
+        """Of commands whose head is all of them, however long it is: least and most."""
         self._held = bytearray()
         self._left = 0
         """Bytes of the current body that have not come."""
@@ -103,10 +111,11 @@ class Splitter:
         if size == head:
             return size
         if head is None:
-            if command != Command.GRAPH_COMPUTE:
+            least, most = self._whole_bytes.get(command, (0, 0))
+            if not most:
                 raise BadFrameError("command", f"command {command} is unknown")
-            if not GRAPH_LEAST_BYTES <= size <= self._graph_bytes:
-                raise _bad_size(command, size, f"at most {self._graph_bytes}")
+            if not least <= size <= most:
+                raise _bad_size(command, size, f"at most {most}")
             return size
         if command not in WITH_BODY:
             raise _bad_size(command, size, str(head))
@@ -164,10 +173,16 @@ class Answers:
         expected = self._pending[0]
         assert not isinstance(expected, Answer), "those made here went out before"
         command, size = expected
+        held = self._held
+        taken_bytes = 0
+        if command == Command.SETTLE:
+            taken_bytes = self._hold_size(data[at:])
+            if len(held) < U64.size:
+                return at + taken_bytes
+            size = min(size, U64.unpack_from(held)[0])
         payload_bytes = 0 if command in WITH_DATA else size
         need = U64.size + payload_bytes
-        taken = data[at : at + need - len(self._held)]
-        held = self._held
+        taken = data[at + taken_bytes : at + taken_bytes + need - len(held)]
         held += taken
         if len(held) >= U64.size and (said := U64.unpack_from(held)[0]) != size:
             raise BadFrameError(
@@ -178,7 +193,13 @@ class Answers:
             found.append(Answer(command, size, bytes(held[U64.size :])))
             self._held = bytearray()
             self._left = size - payload_bytes
-        return at + len(taken)
+        return at + taken_bytes + len(taken)
+
+    def _hold_size(self, data: bytes) -> int:
+        """Complete the size of an answer; return how many bytes of the data were of it."""
+        taken = data[: max(0, U64.size - len(self._held))]
+        self._held += taken
+        return len(taken)
 
     def _ready(self) -> list[Answer | bytes]:
         """Take those off that were made here and whose turn it is."""

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import math
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from shoestring.errors import ShoestringError
+from shoestring.swarm.borrowing import Lenders
 from shoestring.swarm.boundaries import Boundaries
 from shoestring.swarm.conversation import Conversation
+from shoestring.swarm.proof.paying import Payer
+from shoestring.swarm.proof.windows import Windows
 from shoestring.swarm.rehearsing import rehearse
 from shoestring.swarm.remote import QUEUE_S, Seat, open_session
-from shoestring.swarm.replica import Replica
+from shoestring.swarm.replica import LEAVE_S, Replica
 from shoestring.swarm.routes import Routes
 from shoestring.swarm.watching import watch
 
@@ -28,10 +31,12 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from shoestring.swarm.audit.auditor import Auditor
     from shoestring.swarm.identity import Identity
-    from shoestring.swarm.remote import Remote
+    from shoestring.swarm.proof.paying import Paying
+    from shoestring.swarm.remote import Opened, Remote
     from shoestring.swarm.spares import Need, Spares
-    from shoestring.swarm.weights import Weights
+    from shoestring.swarm.weights import Weight, Weights
 
 HOST = "127.0.0.1"
 SAY_AGAIN_S = 10.0
@@ -47,9 +52,11 @@ class Event:
         at_s: when, on the loop's clock (``time.monotonic``).
         stage: number of it.
         what: ``joined`` (it begins to be told), ``ready`` (it knows all), ``rehearsed`` (it was
-            sent the weights for later, if it keeps any), ``lost``, ``silent``
+            sent the weights for later, if it keeps any), ``borrowed`` (it got weights from another
+            node), ``not lent`` (it should have, and is sent them), ``lost``, ``silent``
             (nobody can replace it), ``unreachable``, ``differs``, ``misspoken``, ``misread`` (what
-            was computed from a placeholder is thrown away), ``pushes``, ``no way``.
+            was computed from a placeholder is thrown away), ``pushes``, ``no way``, ``disputes``
+            (it signs no receipts, and there are none of its session any more).
         who: a node's name.
         why: in a few words, or nothing.
     """
@@ -72,6 +79,10 @@ async def standing_stages(
     tell: Callable[[Event], None],
     model_bytes: int | None = None,
     pushes: bool = True,
+    loads: Sequence[Sequence[Weight]] = (),
+    lenders: Sequence[Remote] = (),
+    paying: Paying | None = None,
+    auditor: Auditor | None = None,
 ) -> AsyncIterator[list[Stage]]:
     """Let the stages of one chain listen while the block lasts.
 
@@ -84,24 +95,34 @@ async def standing_stages(
         tell: given what happens.
         model_bytes: for nodes that give a share of it; None: not told.
         pushes: activations go from node to node where they can; else all come here (a star).
+        loads: weights that each stage will be told, as far as that is known before.
+        lenders: nodes beside the members that may keep weights.
+        paying: for receipts; None: there are none.
+        auditor: who has windows of receipts run again; None: nobody.
     """
     stages: list[Stage] = []
 
-    boundaries = Boundaries()
+    boundaries, windows = Boundaries(), Windows(paying, auditor)
     routes = Routes(
         identity,
         lambda number: stages[number].leader(),
         lambda number, *words: stages[number].tell(*words),
     )
     routes.is_used = pushes
+    its_lenders = Lenders(
+        identity, lambda: [*(one for stage in stages for one in stage.members), *lenders]
+    )
     try:
         async with AsyncExitStack() as stack:
             for number, (its, need) in enumerate(zip(members, needs, strict=True)):
                 stage = Stage(
-                    identity, its, spares, weights, boundaries, routes,
+                    identity, its, spares, weights, boundaries, routes, windows, its_lenders,
                     number=number, need=need, tell=tell, model_bytes=model_bytes,
+                    load=loads[number] if loads else (),
                 )  # fmt: skip
                 stages.append(await stack.enter_async_context(stage))
+            if auditor is not None:
+                auditor.stages = stages
             yield stages
     finally:
         routes.close()
@@ -118,10 +139,13 @@ class Stage:
         weights: of the model.
         boundaries: of all stages.
         routes: between them.
+        windows: of all stages.
+        lenders: of the chain.
         number: of the stage, from 0.
         need: what a spare must have.
         tell: given what happens.
         model_bytes: for nodes that give a share of it; None: not told.
+        load: weights that it will be told, as far as that is known.
 
     Attributes:
         number: as given.
@@ -140,11 +164,14 @@ class Stage:
         weights: Weights,
         boundaries: Boundaries,
         routes: Routes,
+        windows: Windows,
+        lenders: Lenders,
         *,
         number: int,
         need: Need,
         tell: Callable[[Event], None],
         model_bytes: int | None = None,
+        load: Sequence[Weight] = (),
     ) -> None:
         self.number = number
         self.port = 0
@@ -153,10 +180,14 @@ class Stage:
         self._identity = identity
         self.spares = spares
         self.routes = routes
-        self._weights, self._boundaries = weights, boundaries
+        self._weights, self._boundaries, self._windows = weights, boundaries, windows
+        self._replicas: set[Replica] = set()
+        """Those whose link has not ended."""
         self._need = need
         self._tell_all = tell
         self._model_bytes = model_bytes
+        self._lenders, self._load = lenders, load
+        self._opened_s: dict[Conversation, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -179,10 +210,15 @@ class Stage:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for conversation in tuple(self.conversations):
             conversation.end()
+        with suppress(TimeoutError):  # for their last receipts
+            async with asyncio.timeout(LEAVE_S):
+                for replica in self._replicas:
+                    await replica.gone.wait()
 
     def opened(self, conversation: Conversation) -> None:
         """Open sessions at all members for a new connection of llama-server."""
         self.conversations.add(conversation)
+        self._opened_s[conversation] = asyncio.get_running_loop().time()
         for remote in tuple(self.members):
             self._begin(conversation, remote, QUEUE_S)
         self._end_if_alone(conversation)
@@ -194,9 +230,12 @@ class Stage:
     def computes(self, conversation: Conversation) -> None:
         """Let a spare learn the weights: llama-server has loaded them."""
         entries = conversation.told()
+        took_s = asyncio.get_running_loop().time() - self._opened_s[conversation]
+        self._lenders.sent(sum(one.weights_sent_bytes for one in conversation.replicas), took_s)
 
         async def rehearsal(remote: Remote) -> None:
             try:
+                await self._borrow(conversation, remote)
                 await rehearse(self._identity, remote, entries, model_bytes=self._model_bytes)
             except ShoestringError as error:
                 self.tell("unreachable", remote.name, str(error))
@@ -208,10 +247,22 @@ class Stage:
     def closed(self, conversation: Conversation) -> None:
         """Forget a connection."""
         self.conversations.discard(conversation)
+        self._opened_s.pop(conversation, None)
 
     def has_spare(self) -> bool:
         """Tell whether anybody could hold this stage who does not."""
         return self.spares.has(self._need)
+
+    def expel(self, peer: str, why: str) -> None:
+        """Go on without a node, by its peer id; nothing more is signed for it."""
+        self.spares.forget(peer)
+        for conversation in tuple(self.conversations):
+            for replica in tuple(conversation.replicas):
+                if replica.seat.remote.address.id == peer:
+                    conversation.lose(replica, why)
+        for remote in tuple(self.members):
+            if remote.address.id == peer:
+                self._replace(remote)
 
     def leader(self) -> Replica | None:
         """Return who answers first now, if any knows all."""
@@ -229,7 +280,7 @@ class Stage:
         self._tell_all(Event(now_s, self.number, what, who, why))
 
     def _conversation(self) -> Conversation:
-        return Conversation(self, self._weights, self._boundaries, self.routes)
+        return Conversation(self, self._weights, self._boundaries, self.routes, self._windows)
 
     def _begin(self, conversation: Conversation, remote: Remote, wait_s: float) -> None:
         conversation.tried.add(remote)
@@ -239,12 +290,16 @@ class Stage:
     async def _join(self, conversation: Conversation, remote: Remote, wait_s: float) -> None:
         """Open a session and let it answer; else find another node."""
         try:
+            await self._borrow(conversation, remote)
+            paying = self._windows.paying
             opened = await open_session(
-                self._identity, remote, model_bytes=self._model_bytes, wait_s=wait_s
-            )
-            seat = Seat(remote, opened.session)
-            replica = Replica(seat, conversation, stores=opened.stores)
+                self._identity, remote, model_bytes=self._model_bytes,
+                asked=None if paying is None else paying.asked, wait_s=wait_s,
+            )  # fmt: skip
+            seat, payer = Seat(remote, opened.session), self._payer(remote, opened)
+            replica = Replica(seat, conversation, stores=opened.stores, payer=payer)
             opened.link.hand_over(replica)
+            self._replicas = {one for one in self._replicas if not one.gone.is_set()} | {replica}
         except ShoestringError as error:
             self.tell("unreachable", remote.name, str(error))
             conversation.joining.discard(remote)
@@ -258,18 +313,34 @@ class Stage:
         conversation.join(replica)
         self._run(self._watch(conversation, replica))
 
+    def _payer(self, remote: Remote, opened: Opened) -> Payer | None:
+        """Return what has a session's receipts signed, if there are any."""
+        paying = self._windows.paying
+        if paying is None or opened.terms is None:
+            return None
+        return Payer(opened.terms, paying.hand, partial(self.tell, "disputes", remote.name))
+
+    async def _borrow(self, conversation: Conversation, remote: Remote) -> None:
+        """Let a node have from others the weights that it is to be told."""
+        told = [one.weight for one in conversation.told() if one.weight is not None]
+        await self._lenders.fill(remote, told or self._load, self.tell)
+
     def _find_other(self, conversation: Conversation, remote: Remote) -> None:
         """Have another node in the place of one that a connection lost, or could not have."""
         if conversation.is_over:
             return
         if remote in self.members and not self._serves_another(conversation, remote):
-            self.members.remove(remote)
-            if (spare := self.spares.take(self._need)) is not None:
-                self.members.append(spare)
+            self._replace(remote)
         for member in self.members:
             if member not in conversation.tried:
                 self._begin(conversation, member, RECRUIT_S)
         self._end_if_alone(conversation)
+
+    def _replace(self, remote: Remote) -> None:
+        """Put a spare in the place of a member, if there is one."""
+        self.members.remove(remote)
+        if (spare := self.spares.take(self._need)) is not None:
+            self.members.append(spare)
 
     def _serves_another(self, conversation: Conversation, remote: Remote) -> bool:
         """Tell whether a node is well, and only had no place for one more connection."""

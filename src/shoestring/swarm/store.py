@@ -129,9 +129,13 @@ class Store:
 
     def write(self, sha256: bytes, size: int) -> Writing | None:
         """Return how to keep a content; None: it is here, or not to be kept."""
-        if not LEAST_BYTES <= size <= self.quota_bytes or self.read(sha256, size) is not None:
+        if not self.may_keep(size) or self.read(sha256, size) is not None:
             return None
         return Writing(self, sha256, size)
+
+    def may_keep(self, size: int) -> bool:
+        """Tell whether a content of so many bytes would be kept."""
+        return LEAST_BYTES <= size <= self.quota_bytes
 
     def blobs(self) -> list[Blob]:
         """Return what is kept, in the order of the digests."""

@@ -73,6 +73,7 @@ class Command(IntEnum):
     GET_PUSH = 0x82
     SET_PUSHED = 0x83
     PING = 0x84
+    SETTLE = 0x85
 
 
 HEAD_BYTES: dict[int, int] = {
@@ -99,7 +100,9 @@ HEAD_BYTES: dict[int, int] = {
     Command.SET_PUSHED: TENSOR_BYTES + 24,
     Command.PING: 8,
 }
-"""Bytes of each command's head; GRAPH_COMPUTE's is as long as its payload."""
+"""Bytes of each command's head; those of GRAPH_COMPUTE and SETTLE are as long as their payload."""
+SETTLE_BYTES = (66, 8_192)
+"""Least and most of a receipt's body with a signature of 64 bytes."""
 WITH_BODY = frozenset({int(Command.SET_TENSOR), int(Command.SET_PACKED)})
 
 ANSWER_BYTES: dict[int, int] = {
@@ -119,7 +122,9 @@ ANSWER_BYTES: dict[int, int] = {
 """Bytes of each answer whose size does not depend on the request."""
 WITH_DATA = frozenset({int(Command.GET_TENSOR), int(Command.GET_PUSH)})
 """Their answer is as long as was asked for, and passes in parts."""
-ANSWERED = frozenset(int(command) for command in ANSWER_BYTES) | WITH_DATA
+SETTLE_ANSWER_BYTES = 1 << 20
+"""Of the answer to SETTLE at most: a signature, or what is not agreed on (``proof/earning.py``)."""
+ANSWERED = frozenset({*map(int, ANSWER_BYTES), *WITH_DATA, int(Command.SETTLE)})
 
 
 class BadFrameError(ShoestringError):
@@ -165,9 +170,11 @@ class Answer(NamedTuple):
 
 
 def answer_bytes(frame: Frame) -> int:
-    """Return how long the answer to a frame of ANSWERED is."""
+    """Return how long the answer to a frame of ANSWERED is; of SETTLE, at most."""
     if frame.command in WITH_DATA:
         return int(U64.unpack_from(frame.head, OFFSET_AT + 8)[0])
+    if frame.command == Command.SETTLE:
+        return SETTLE_ANSWER_BYTES
     return ANSWER_BYTES[frame.command]
 
 

@@ -1,0 +1,188 @@
+"""What do receipts cost a token: both ends metering, hashing and signing, beside the same without?
+
+A node serves one session at a time, so a stock llama-server is loaded over the same nodes of the
+laboratory again and again, in turns with receipts and without, and who is first turns; nothing else
+computes meanwhile. Each load answers the same question some times, after one that only warms it up.
+A token's time is llama-server's own, ``predicted_ms / predicted_n``, of a load the median.
+
+- added: (with - without) / hosts, of each pair of loads; the median, and its bootstrap interval.
+- receipts: how many were signed by both, and whether all of them are whole.
+
+    python benchmarks/swarm_receipts.py [--pairs 10] [--answers 5] [--tokens 48]
+                                        [--model shape:llama-3.2-1b:q4_k_m]
+                                        [--remotes 1 2] [--rtt-ms 2] [--threads 1]
+                                        [--window-steps 32] [--star] [--json-out FILE]
+
+Needs what the laboratory needs. ``bars`` says met or missed; the status is 1 where a text differs
+or a receipt is not whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+from swarm_hosts import running_swarm
+from swarm_overhead import MEMORY_BYTES, MODEL, token_time_s, with_interval
+from swarm_user import PROMPT, Told, llama_server
+
+from results import write_result
+from shoestring.errors import BadValueError
+from shoestring.models.fetch import resolve_model
+from shoestring.paths import cache_dir
+from shoestring.swarm.proof.agreeing import Asked
+from shoestring.swarm.proof.keeping import ReceiptFiles
+from shoestring.swarm.proof.paying import Paying
+from shoestring.swarm.proof.receipts import WINDOW_STEPS, Hand
+from shoestring.swarm.spares import Need, Spares
+from shoestring.swarm.stage import HOST, standing_stages
+from shoestring.swarm.weights import Weights
+
+if TYPE_CHECKING:
+    from swarm_hosts import Swarm
+
+ADDED_BAR_S: Final = 0.0003
+ARMS: Final = ("without", "receipts")
+Case = dict[str, Any]
+
+
+def main() -> int:
+    """Measure all cases and write what came of them."""
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--pairs", type=int, default=10)
+    arguments.add_argument("--answers", type=int, default=5, help="of each load")
+    arguments.add_argument("--model", default=MODEL)
+    arguments.add_argument("--remotes", type=int, nargs="+", default=[1, 2])
+    arguments.add_argument("--rtt-ms", type=float, nargs="+", default=[2.0])
+    arguments.add_argument("--tokens", type=int, default=48)
+    arguments.add_argument("--threads", type=int, default=1, help="of each worker")
+    arguments.add_argument("--window-steps", type=int, default=WINDOW_STEPS)
+    arguments.add_argument("--star", action="store_true", help="activations all go through here")
+    arguments.add_argument(
+        "--json-out", type=Path, default=Path("results/benchmarks/swarm-receipts.json")
+    )
+    given = arguments.parse_args()
+    if min(given.pairs, given.answers, given.tokens, *given.remotes) < 1 or min(given.rtt_ms) <= 0:
+        arguments.error(
+            "--pairs, --answers, --tokens, --remotes: at least 1; --rtt-ms: more than 0"
+        )
+    model = resolve_model(given.model, cache=cache_dir()).path
+    cases: list[Case] = []
+    with running_swarm(
+        max(given.remotes), rtt_s=given.rtt_ms[0] / 1e3, threads=given.threads
+    ) as swarm:
+        for remotes in given.remotes:
+            cases += asyncio.run(measure(given, swarm, model, remotes))
+    figures = {
+        "how": {"model": given.model, "pairs": given.pairs, "answers": given.answers,
+                "tokens": given.tokens, "threads": given.threads, "star": given.star,
+                "window_steps": given.window_steps, "order": "who is first turns",
+                "clock": "llama-server's own"},
+        "bars": [judge(case) for case in cases], "cases": cases,
+    }  # fmt: skip
+    write_result(given.json_out, "swarm-receipts", figures)
+    return 0 if all(case["same_text"] and not case["not_whole"] for case in cases) else 1
+
+
+async def measure(given: argparse.Namespace, swarm: Swarm, model: Path, remotes: int) -> list[Case]:
+    """Load in turns over so many hosts; return one case for each round trip."""
+    laboratory = swarm.laboratory
+    assert laboratory is not None
+    weights = Weights(model)
+    cases = []
+    for rtt_ms in given.rtt_ms:
+        for node in swarm.nodes[:remotes]:
+            laboratory.change(node.name, delay_s=rtt_ms / 2e3)
+        folder = swarm.folder / f"receipts-{remotes}-{rtt_ms:g}"
+        pairs = []
+        with closing(ReceiptFiles(folder, lambda line: print(line, file=sys.stderr))) as files:
+            hand = Hand(swarm.identity, files.keep)
+            paying = Paying(Asked(window_steps=given.window_steps), hand)
+            for number in range(given.pairs):
+                order = sorted(ARMS, reverse=number % 2 == 0)
+                pair = {}
+                for arm in order:
+                    its = paying if arm == "receipts" else None
+                    pair[arm] = await load_and_ask(given, swarm, model, weights, remotes, its)
+                pairs.append(pair)
+                print(f"pair {number + 1} of {given.pairs}", file=sys.stderr, flush=True)
+        cases.append(describe(pairs, remotes, rtt_ms / 1e3, files))
+    return cases
+
+
+async def load_and_ask(
+    given: argparse.Namespace,
+    swarm: Swarm,
+    model: Path,
+    weights: Weights,
+    remotes: int,
+    paying: Paying | None,
+) -> list[dict[str, Any]]:
+    """Return the answers of one load, all but the first."""
+    members = [[node.remote] for node in swarm.nodes[:remotes]]
+    asked = {"prompt": PROMPT, "n_predict": given.tokens, "temperature": 0, "ignore_eos": True,
+             "cache_prompt": False}  # fmt: skip
+    told = Told()
+    async with AsyncExitStack() as stack:
+        stages = await stack.enter_async_context(
+            standing_stages(
+                swarm.identity, members, Spares(), weights, needs=[Need(MEMORY_BYTES)] * remotes,
+                tell=told, pushes=not given.star, paying=paying,
+            )
+        )  # fmt: skip
+        server = await stack.enter_async_context(
+            llama_server(
+                [f"{HOST}:{stage.port}" for stage in stages], model,
+                swarm.folder / "llama-server.log",
+            )
+        )  # fmt: skip
+        for stage in stages:
+            await told.until_ready(stage, 1)
+        answers = [
+            await asyncio.to_thread(server.complete, asked) for _ in range(given.answers + 1)
+        ]
+    return answers[1:]
+
+
+def describe(
+    pairs: list[dict[str, list[dict[str, Any]]]], remotes: int, rtt_s: float, files: ReceiptFiles
+) -> Case:
+    """Reduce the pairs of a case, and read the receipts."""
+    token_s = {arm: [median(map(token_time_s, pair[arm])) for pair in pairs] for arm in ARMS}
+    both = list(zip(token_s["without"], token_s["receipts"], strict=True))
+    texts = {answer["content"] for pair in pairs for arm in ARMS for answer in pair[arm]}
+    sessions, receipts, not_whole = 0, 0, []
+    for path in files.sessions():
+        try:
+            receipts += len(files.read(path))
+            sessions += 1
+        except BadValueError as error:
+            not_whole.append(str(error))
+    return {
+        "remotes": remotes, "rtt_s": rtt_s, "pairs": len(pairs), "same_text": len(texts) == 1,
+        "load_average_1min": os.getloadavg()[0],
+        "without_token_s": median(token_s["without"]),
+        "receipts_token_s": median(token_s["receipts"]),
+        "added_s_a_remote": with_interval([(more - less) / remotes for less, more in both]),
+        "sessions": sessions, "receipts": receipts, "not_whole": not_whole, "token_s": token_s,
+    }  # fmt: skip
+
+
+def judge(case: Case) -> dict[str, Any]:
+    """Say whether the bar is met."""
+    added_s = case["added_s_a_remote"]["median"]
+    return {
+        "bar": f"added a token and remote, s: {case['remotes']} remote(s), "
+               f"{case['rtt_s'] * 1e3:g} ms",
+        "value": added_s, "sense": "at most", "limit": ADDED_BAR_S, "met": added_s <= ADDED_BAR_S,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""The node's end of a session's receipts: compares what the client worded with its own, and signs.
+
+The answer to a SETTLE is ``0x01`` and the node's signature, or ``0x00``, ``u32`` length, a JSON
+object ``{"reason", "message", "receipt"}``, and the leaves of the node's own window, 32 bytes each:
+so the client can name the first frame that is not the same.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+from shoestring.errors import BadValueError
+from shoestring.swarm.proof.receipts import (
+    SIGNATURE_BYTES,
+    canonical,
+    countersign,
+    next_receipt,
+    read_receipt,
+)
+from shoestring.swarm.proof.steps import COMPUTES
+from shoestring.swarm.proof.tally import Tally
+from shoestring.swarm.wire import U32, WITH_DATA, BadFrameError
+
+if TYPE_CHECKING:
+    from shoestring.swarm.proof.receipts import Hand, Receipt, Terms
+    from shoestring.swarm.proof.tally import Record
+    from shoestring.swarm.wire import Frame
+
+ACCEPTED: Final = b"\1"
+REFUSED: Final = b"\0"
+
+
+class Earner:
+    """Meters one session at its node.
+
+    Args:
+        terms: of it; None: there are none, and nothing is computed. For sessions of a node with a
+            price that are there to prepare.
+        hand: that signs.
+    """
+
+    def __init__(self, terms: Terms | None, hand: Hand) -> None:
+        self._terms, self._hand = terms, hand
+        self._tally = Tally()
+        self._last: Receipt | None = None
+        self._heard: Record | None = None
+        """Of the last frame, if it is metered."""
+        self._asked: deque[Record | None] = deque()
+        """Of what the worker is asked for."""
+        self._told: Record | None = None
+        """Of the answer that comes."""
+        self._whole: list[Record] = []
+        """Whose data are here."""
+
+    def note(self, frame: Frame) -> None:
+        """Take the next frame, before anything in it is changed.
+
+        Raises:
+            BadFrameError: it would compute what nobody signs for.
+        """
+        if frame.command in COMPUTES:
+            self._check_paid()
+        self._heard = self._tally.note(frame)
+        if frame.command in WITH_DATA:
+            self._asked.append(self._heard)
+
+    def hear(self, part: bytes) -> None:
+        """Take the next of the last frame's body, or of what was pushed in its place."""
+        if self._heard is not None and self._heard.add(part):
+            self._whole.append(self._heard)
+
+    def begin(self) -> None:
+        """Take note that the next answer with data begins."""
+        self._told = self._asked.popleft()
+
+    def tell(self, part: bytes) -> None:
+        """Take the next of its data."""
+        if self._told is not None and self._told.add(part):
+            self._whole.append(self._told)
+
+    def hash(self) -> None:
+        """Hash what is whole, once it has gone on and nobody waits for it."""
+        for record in self._whole:
+            record.end()
+        self._whole.clear()
+
+    def judge(self, claim: bytes) -> bytes:
+        """Return the answer to a SETTLE: our signature, or what it should have said.
+
+        Args:
+            claim: a receipt's body, and the client's signature of it.
+        """
+        self.hash()
+        try:
+            receipt = read_receipt(claim[:-SIGNATURE_BYTES])
+            own, leaves = self._own(receipt)
+            if own != receipt:
+                return _refusal("differs", "the node has other figures", own, leaves)
+            signed = countersign(self._hand.identity, receipt, claim[-SIGNATURE_BYTES:])
+        except BadValueError as error:
+            return _refusal("receipt", str(error))
+        self._tally.settle(len(leaves))
+        self._last = receipt
+        self._hand.keep(signed)
+        return ACCEPTED + signed.by_node
+
+    def _check_paid(self) -> None:
+        terms = self._terms
+        if terms is None:
+            raise BadFrameError("price", "this node has a price: nothing is computed without terms")
+        if not (terms.price_in or terms.price_out):
+            return
+        if self._tally.is_lost or self._tally.open_steps >= terms.window_steps:
+            raise BadFrameError(
+                "unpaid", f"{self._tally.open_steps} steps are not signed for: no more is computed"
+            )
+
+    def _own(self, receipt: Receipt) -> tuple[Receipt, tuple[bytes, ...]]:
+        """Return the receipt that we would word where the client's window ends."""
+        settled = 0 if self._last is None else self._last.figures.frames
+        frames = receipt.figures.frames - settled
+        if self._terms is None or self._tally.is_lost:
+            raise BadValueError("this session is not metered: there is nothing to sign")
+        if not 0 < frames <= self._tally.open_frames:
+            raise BadValueError(
+                f"{receipt.figures.frames} frames; {settled} are settled and "
+                f"{self._tally.open_frames} are not"
+            )
+        if not self._tally.is_complete(frames):
+            raise BadValueError("the window has questions that were not answered yet")
+        if self._last is not None and receipt.step < self._last.step:
+            raise BadValueError(f"step {receipt.step} after step {self._last.step}")
+        window = self._tally.window(frames)
+        own = next_receipt(self._terms, self._last, window, step=receipt.step, at_s=receipt.at_s)
+        return own, window.leaves
+
+
+def _refusal(
+    reason: str, message: str, own: Receipt | None = None, leaves: tuple[bytes, ...] = ()
+) -> bytes:
+    said = canonical(
+        {
+            "reason": reason,
+            "message": message[:500],
+            "receipt": None if own is None else asdict(own),
+        }
+    )
+    return REFUSED + U32.pack(len(said)) + said + b"".join(leaves)

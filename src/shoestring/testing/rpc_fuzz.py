@@ -1,0 +1,287 @@
+"""A node's session put to any bytes, with a worker that is not there and judges what reaches it.
+
+What a fuzzer gives is a place in a recorded session, how the bytes are cut, and the bytes:
+``u8 place | u8 cut | stream``. They go through the session as from a link, splitter, firewall and
+all. The worker answers as one would, and has its own idea of its buffers: what points elsewhere,
+or is no frame for a stock worker, is a fault; so is whatever ends the session but a refusal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from shoestring.swarm.firewall import Firewall
+from shoestring.swarm.session import Session
+from shoestring.swarm.splitting import Splitter
+from shoestring.swarm.wire import (
+    HEAD_BYTES,
+    HEADER,
+    SETTLE_BYTES,
+    Command,
+    Frame,
+)
+from shoestring.testing.rpc_frames import mutate
+from shoestring.testing.rpc_judge import FaultError, Judge, Place
+from shoestring.testing.rpc_relay import Replayed, again
+
+if TYPE_CHECKING:
+    import random
+
+    from shoestring.swarm.firewall import Rules
+    from shoestring.testing.rpc_relay import Heard
+
+FRAME_BYTES: Final = 32_768
+"""Of a recorded frame that is a seed, and of what a fuzzer gives."""
+SEEDS: Final = 4
+"""Of each command at each place."""
+BODY_BYTES: Final = 64
+"""Of a body that comes; more may have been said."""
+TURNS: Final = 50
+"""Of the loop, for work that the session began."""
+CUT_BYTES: Final = 16
+
+
+@dataclass
+class Spot:
+    """A place in a recorded session.
+
+    Attributes:
+        state: of the firewall there, pickled: a copy is made for each input.
+        places: of the buffers that are there.
+        has_graph: one was computed that may be computed again.
+        seeds: frames that were said there.
+    """
+
+    state: bytes
+    places: list[Place]
+    has_graph: bool
+    seeds: list[Frame] = field(default_factory=list)
+
+
+def spots_of(heard: Heard, rules: Rules) -> list[Spot]:
+    """Return the places of a session where its buffers are others, or there is a graph or none."""
+    replayed, found, has_graph = Replayed(heard, rules), dict[Any, Spot](), False
+    taken: Counter[tuple[Any, int]] = Counter()
+    for frame in heard.requests:
+        places = [place for place in replayed.places.values() if place[1]]
+        key = (*places, has_graph)
+        if frame.command != Command.HELLO and len(places) == len(replayed.places):
+            if key not in found:
+                found[key] = Spot(_state(replayed.firewall), places, has_graph)
+            if taken[key, frame.command] < SEEDS and len(frame.head) < FRAME_BYTES:
+                taken[key, frame.command] += 1
+                found[key].seeds += [again(frame), *_own(frame)]
+        replayed.go_on(again(frame))
+        has_graph |= frame.command == Command.GRAPH_COMPUTE
+        has_graph &= frame.command != Command.FREE_BUFFER
+    return list(found.values())
+
+
+def worded(frame: Frame) -> bytes:
+    """Return a frame as it goes over the wire; of its body no more than a little comes."""
+    body = min(frame.size - len(frame.head), BODY_BYTES)
+    return frame.start() + bytes(body)
+
+
+def seeds_of(spots: list[Spot]) -> list[bytes]:
+    """Return the recorded frames as inputs, each where it was said."""
+    return [
+        bytes((number, 0)) + worded(frame)
+        for number, spot in enumerate(spots)
+        for frame in spot.seeds
+    ]
+
+
+def changed(rng: random.Random, spots: list[Spot], given: bytes = b"") -> bytes:
+    """Return an input of a few frames, of which at least one was changed.
+
+    Args:
+        rng: of a seed.
+        spots: where they may be said.
+        given: an input whose first frame is changed; none: a seed is.
+    """
+    number = given[0] % len(spots) if given else rng.randrange(len(spots))
+    frame = _first(given[2:]) or rng.choice(spots[number].seeds)
+    frames = [worded(mutate(rng, again(frame)))]
+    while rng.random() < 0.3:  # noqa: PLR2004 - some of them follow what changed the state
+        frames.insert(rng.randrange(2), worded(rng.choice(spots[number].seeds)))
+    return bytes((number, rng.choice((0, 0, 0, rng.randrange(256))))) + b"".join(frames)
+
+
+class _End(asyncio.Transport):
+    """A connection of the session that is never full."""
+
+    def __init__(self, judge: Judge | None = None) -> None:
+        super().__init__()
+        self._judge = judge
+        self._is_over = False
+
+    def write(self, data: Any) -> None:
+        if self._judge is not None and not self._is_over:
+            self._judge.write(data)
+
+    def abort(self) -> None:
+        self._is_over = True
+
+    def is_closing(self) -> bool:
+        return self._is_over
+
+    def is_reading(self) -> bool:
+        return True
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
+
+class _Counting(Splitter):
+    """Counts the frames that it cuts."""
+
+    count = 0
+
+    def _put(self, found: list[Frame | bytes], command: int, size: int, head: bytearray) -> None:
+        self.count += 1
+        super()._put(found, command, size, head)
+
+
+class Target:
+    """What a fuzzer calls, again and again; each time it is a session of its own.
+
+    Args:
+        spots: of a recorded session.
+        rules: of the firewall.
+
+    Attributes:
+        inputs: so many were given.
+        frames: so many of them were judged: passed, answered by the agent, or refused.
+        reached: so many reached the worker.
+        refused: inputs, by the firewall's or the splitter's reason.
+    """
+
+    def __init__(self, spots: list[Spot], rules: Rules) -> None:
+        self.inputs = self.frames = self.reached = 0
+        self.refused: Counter[str] = Counter()
+        self._spots, self._rules = spots, rules
+        self._loop = asyncio.new_event_loop()
+        self._trouble: list[str] = []
+        self._loop.set_exception_handler(lambda _loop, what: self._trouble.append(str(what)))
+
+    def __call__(self, data: bytes) -> None:
+        """Put one input to a session.
+
+        Raises:
+            FaultError: the firewall or the agent failed.
+        """
+        if len(data) > 2:  # noqa: PLR2004 - the place and the cut
+            self._loop.run_until_complete(self._run(data))
+            if self._trouble:
+                trouble, self._trouble = "; ".join(self._trouble), []
+                raise FaultError(trouble)
+
+    def close(self) -> None:
+        """End the loop."""
+        self._loop.close()
+
+    async def _run(self, data: bytes) -> None:
+        spot = self._spots[data[0] % len(self._spots)]
+        session, judge = (
+            Session(self._rules),
+            Judge(spot.places, self._rules, has_graph=spot.has_graph),
+        )
+        splitter = _Counting(
+            bulk_bytes=self._rules.memory_bytes, graph_tensors=self._rules.graph_tensors
+        )
+        # A recorded state in the place of a new one: it would take dozens of frames to come there.
+        vars(session).update(_firewall=_firewall(spot.state, self._rules), _splitter=splitter)
+        session.client.connection_made(_End())
+        session.worker.connection_made(_End(judge))
+        try:
+            for part in _parts(data[2:], data[1] * CUT_BYTES):
+                if not session.client.transport.is_closing():  # type: ignore[union-attr]
+                    session.client.data_received(part)
+                    await self._settle(session, judge)
+            session.end("")
+            how = await session.ended()
+        finally:
+            session.end("")
+            await session.close()
+        self._count(session, splitter, judge)
+        if how.startswith("failed here"):
+            raise FaultError(how)
+
+    async def _settle(self, session: Session, judge: Judge) -> None:
+        """Let the worker answer, and what the session began come to its end or a wait."""
+        for _ in range(TURNS):
+            while judge.answers:
+                session.worker.data_received(judge.answers.popleft())
+            if vars(session)["_work"] is None or session.inbox.wanted is not None:
+                return
+            await asyncio.sleep(0)
+
+    def _count(self, session: Session, splitter: _Counting, judge: Judge) -> None:
+        waiting = sum(isinstance(one, Frame) for one in vars(session)["_waiting"])
+        self.inputs += 1
+        self.frames += max(int(session.refused is not None), splitter.count - waiting)
+        self.reached += judge.frames
+        if session.refused is not None:
+            self.refused[session.refused.reason] += 1
+
+
+def _parts(stream: bytes, cut: int) -> list[bytes]:
+    step = cut or len(stream)
+    return [stream[at : at + step] for at in range(0, len(stream), step)]
+
+
+def _first(stream: bytes) -> Frame | None:
+    """Return the first frame of a stream, if its head is there."""
+    if len(stream) < HEADER.size:
+        return None
+    command, size = HEADER.unpack_from(stream)
+    head = HEAD_BYTES.get(command, size)
+    if head > size or HEADER.size + head > len(stream):
+        return None
+    return Frame(command, size, bytearray(stream[HEADER.size : HEADER.size + head]))
+
+
+def _own(frame: Frame) -> list[Frame]:
+    """Return what no llama-server says, but a client of ours, of what a read reads."""
+    if frame.command != Command.GET_TENSOR:
+        return []
+    with_more = {
+        Command.TAKE: 32,
+        Command.GET_PUSH: 8,
+        Command.SET_PUSHED: 8,
+        Command.SET_PACKED: 0,
+    }
+    found = [
+        Frame(int(command), len(frame.head) + more, bytearray(frame.head) + bytes(more))
+        for command, more in with_more.items()
+    ]
+    found[-1] = found[-1]._replace(size=found[-1].size + BODY_BYTES)
+    ping, settle = bytearray(HEAD_BYTES[Command.PING]), bytearray(SETTLE_BYTES[0])
+    return [
+        *found,
+        Frame(int(Command.PING), len(ping), ping),
+        Frame(int(Command.SETTLE), len(settle), settle),
+    ]
+
+
+def _state(firewall: Firewall) -> bytes:
+    """Return what a session changes in its firewall."""
+    kept = {name: value for name, value in vars(firewall).items() if not _is_table(value)}
+    return pickle.dumps(kept)
+
+
+def _firewall(state: bytes, rules: Rules) -> Firewall:
+    made = Firewall(rules)
+    vars(made).update(pickle.loads(state))  # noqa: S301 - of our own making, in this process
+    return made
+
+
+def _is_table(value: Any) -> bool:
+    """Tell whether it is what to do for each command: methods of one firewall."""
+    return isinstance(value, dict) and any(map(callable, value.values()))
