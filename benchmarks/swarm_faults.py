@@ -34,19 +34,16 @@ import argparse
 import asyncio
 import json
 import random
-import signal
 import sys
 import threading
-import time
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
-import psutil
 import requests
+from swarm_blows import Blow
 from swarm_hosts import running_swarm
 from swarm_user import TOKENS, Told, hear, llama_server
 
@@ -59,7 +56,7 @@ from shoestring.swarm.stage import HOST, standing_stages
 from shoestring.swarm.weights import Weights
 
 if TYPE_CHECKING:
-    from swarm_hosts import Node, Swarm
+    from swarm_hosts import Swarm
     from swarm_user import Heard
 
     from shoestring.swarm.stage import Event
@@ -71,41 +68,6 @@ FIRST, LAST = 4, 80
 """Between these tokens it happens: some come before, and some after."""
 MEMORY_BYTES: Final = 1 << 30
 SHOWN: Final = 40
-
-
-@dataclass
-class Blow:
-    """A fault, which may be struck once, by whatever thread.
-
-    Attributes:
-        kind: of :data:`FAULTS`.
-        node: that it meets.
-        processes: that are signalled; looked up before, since that takes a while.
-        at_s: when it began, on ``time.monotonic``; None: not yet.
-    """
-
-    kind: str
-    node: Node
-    swarm: Swarm
-    processes: list[psutil.Process] = field(default_factory=list)
-    at_s: float | None = None
-
-    def __post_init__(self) -> None:
-        """Look up whom it will meet."""
-        if self.kind == "worker":
-            self.processes = [self.node.worker()]
-        elif self.kind != "cut":
-            self.processes = self.node.family()[: 1 if self.kind == "killed" else None]
-
-    def strike(self) -> None:
-        """Do it."""
-        self.at_s = time.monotonic()
-        if self.kind == "cut":
-            self.swarm.cut(self.node)
-        number = signal.SIGSTOP if self.kind == "frozen" else signal.SIGKILL
-        for process in self.processes:
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
 
 
 @dataclass(frozen=True)
@@ -195,45 +157,78 @@ def draw_cases(given: argparse.Namespace) -> list[Case]:
     ]
 
 
+@dataclass
+class Played:
+    """What a round's user heard.
+
+    Attributes:
+        calm: before.
+        hit: the answer in which it was struck.
+        after: the next.
+        blow: that was struck.
+        sent_bytes: of weights, to all who hold the stage at the end ...
+        held_bytes: ... and what these had of them.
+    """
+
+    calm: Heard
+    hit: Heard
+    after: Heard
+    blow: Blow
+    sent_bytes: int
+    held_bytes: int
+
+
 async def one_round(swarm: Swarm, case: Case, model: Path, weights: Weights) -> dict[str, Any]:
     """Ask three times, strike in the second; return what came of it."""
+    told = Told()
+    row: dict[str, Any] = {"mode": case.mode, "model": case.model, "fault": case.fault}
+    try:
+        played = await play(swarm, case, model, weights, told)
+    except (ShoestringError, requests.RequestException) as error:
+        row["events"] = [f"{one.what} {one.who} {one.why}".strip() for one in told.events[:SHOWN]]
+        return {**row, "wrong": [f"no round: {type(error).__name__}: {error}"], "gap_s": None}
+    sent, held = played.sent_bytes, played.held_bytes
+    row |= {"weights_sent_bytes": sent, "weights_held_bytes": held, "cold": sent > held}
+    return {**row, **describe(case, played, told.events)}
+
+
+async def play(
+    swarm: Swarm, case: Case, model: Path, weights: Weights, told: Told, *, tokens: int = TOKENS
+) -> Played:
+    """Ask three times, strike in the second.
+
+    Raises:
+        ShoestringError: the undisturbed answer broke off, or a member did not come up.
+    """
     first, second = (node.remote for node in swarm.nodes)
     mirrored = case.mode == "mirrored"
-    told = Told()
     spares = Spares([] if mirrored else [Spare(second, MEMORY_BYTES)])
     stages = standing_stages(
         swarm.identity, [[first, second] if mirrored else [first]], spares, weights,
         needs=[Need(MEMORY_BYTES)], tell=told,
     )  # fmt: skip
-    row: dict[str, Any] = {"mode": case.mode, "model": case.model, "fault": case.fault}
-    try:
-        async with (
-            stages as [stage],
-            llama_server([f"{HOST}:{stage.port}"], model, swarm.folder / "llama.log") as server,
-        ):
-            calm = await asyncio.to_thread(hear, server, case.seed)
-            if calm.error is not None:
-                raise EngineLostError(f"undisturbed: {calm.error}")
-            await told.until_ready(stage, 1 + mirrored)
-            blow = await asyncio.to_thread(Blow, case.fault, swarm.nodes[case.hit], swarm)
-            usual_s = median(b - a for a, b in pairwise(calm.stamps_s))
-            timer = threading.Timer(case.share * usual_s, blow.strike)
-            hit = await asyncio.to_thread(hear, server, case.seed, case.token, timer)
-            after = await asyncio.to_thread(hear, server, case.seed)
-            replicas = [one for talk in stage.conversations for one in talk.replicas]
-            sent = sum(one.weights_sent_bytes for one in replicas)
-            held = sum(one.weights_held_bytes for one in replicas)
-            row |= {"weights_sent_bytes": sent, "weights_held_bytes": held, "cold": sent > held}
-    except (ShoestringError, requests.RequestException) as error:
-        row["events"] = [f"{one.what} {one.who} {one.why}".strip() for one in told.events[:SHOWN]]
-        return {**row, "wrong": [f"no round: {type(error).__name__}: {error}"], "gap_s": None}
-    return {**row, **describe(case, calm, hit, after, blow, told.events)}
+    async with (
+        stages as [stage],
+        llama_server([f"{HOST}:{stage.port}"], model, swarm.folder / "llama.log") as server,
+    ):
+        calm = await asyncio.to_thread(hear, server, case.seed, tokens=tokens)
+        if calm.error is not None:
+            raise EngineLostError(f"undisturbed: {calm.error}")
+        await told.until_ready(stage, 1 + mirrored)
+        blow = await asyncio.to_thread(Blow, case.fault, swarm.nodes[case.hit], swarm)
+        usual_s = median(b - a for a, b in pairwise(calm.stamps_s))
+        timer = threading.Timer(case.share * usual_s, blow.strike)
+        hit = await asyncio.to_thread(hear, server, case.seed, case.token, timer, tokens=tokens)
+        after = await asyncio.to_thread(hear, server, case.seed, tokens=tokens)
+        replicas = [one for talk in stage.conversations for one in talk.replicas]
+        sent = sum(one.weights_sent_bytes for one in replicas)
+        held = sum(one.weights_held_bytes for one in replicas)
+        return Played(calm, hit, after, blow, sent, held)
 
 
-def describe(
-    case: Case, calm: Heard, hit: Heard, after: Heard, blow: Blow, events: list[Event]
-) -> dict[str, Any]:
+def describe(case: Case, played: Played, events: list[Event]) -> dict[str, Any]:
     """Return a round's figures, and what is wrong with it."""
+    calm, hit, after, blow = played.calm, played.hit, played.after, played.blow
     struck_s = blow.at_s or 0.0
     early = [one.who for one in events if one.what == "lost" and one.at_s < struck_s]
     lost = [one.who for one in events if one.what == "lost" and one.at_s >= struck_s]

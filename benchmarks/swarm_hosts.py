@@ -250,7 +250,11 @@ class Swarm:
 
 @contextmanager
 def running_swarm(
-    count: int, *, rtt_s: float | None = None, threads: int = 1, memory: str = "2GiB"
+    count: int,
+    *,
+    rtt_s: float | None = None,
+    threads: int = 1,
+    memory: str | Sequence[str] = "2GiB",
 ) -> Iterator[Swarm]:
     """Start nodes, have the user join them all, and end them with the block.
 
@@ -258,14 +262,15 @@ def running_swarm(
         count: of nodes.
         rtt_s: between the user and each, in the laboratory; None: they are on loopback.
         threads: of each node's worker.
-        memory: that each gives to a session.
+        memory: that each gives to a session, or one after another.
 
     Raises:
         EngineLostError: a node does not serve.
         NotAllowedError: there can be no laboratory here.
     """
     # All hosts are this machine: what the user does here would make each owner's machine busy.
-    flags = ("--threads", str(threads), "--memory", memory, "--always", "--no-announce")
+    flags = ("--threads", str(threads), "--always", "--no-announce")
+    offers = [memory] * count if isinstance(memory, str) else memory
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         names = [f"node{number + 1}" for number in range(count)]
@@ -276,9 +281,9 @@ def running_swarm(
             stack.enter_context(being_on(running.hosts[HOME]))
         user = Home(folder / "user")
         swarm = Swarm(user.identity(), [], running, folder)
-        for name in names:
+        for name, offer in zip(names, offers, strict=True):
             host, port = (None, free_port()) if running is None else (running.hosts[name], PORT)
-            node = Node(name, host, folder / name, port, flags)
+            node = Node(name, host, folder / name, port, (*flags, "--memory", offer))
             stack.callback(node.end)
             node.start()
             node.invite(user)

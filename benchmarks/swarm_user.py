@@ -8,6 +8,7 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median
 from typing import TYPE_CHECKING, Final
 
 import requests
@@ -86,6 +87,14 @@ class Heard:
         """Return the longest time between two parts; None below two."""
         return max((after - before for before, after in pairwise(self.stamps_s)), default=None)
 
+    def token_s(self) -> float | None:
+        """Return a token's usual time, the median between two; None below three parts.
+
+        The last part is llama-server's end of the answer, and no token.
+        """
+        gaps_s = [after - before for before, after in pairwise(self.stamps_s[:-1])]
+        return median(gaps_s) if gaps_s else None
+
 
 def hear(
     server: LiveServer,
@@ -94,9 +103,10 @@ def hear(
     timer: threading.Timer | None = None,
     *,
     tokens: int = TOKENS,
+    prompt: str = PROMPT,
 ) -> Heard:
     """Ask, and stamp what comes; start a timer after so many parts."""
-    asked = {"prompt": PROMPT, "n_predict": tokens, "temperature": 1.0, "top_k": 0, "top_p": 1.0,
+    asked = {"prompt": prompt, "n_predict": tokens, "temperature": 1.0, "top_k": 0, "top_p": 1.0,
              "min_p": 0.0, "seed": seed, "ignore_eos": True, "cache_prompt": False,
              "stream": True}  # fmt: skip
     parts: list[str] = []

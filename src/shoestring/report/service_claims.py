@@ -9,11 +9,14 @@ and a function for addresses that believes any ``X_FORWARDED_FOR``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from shoestring.analysis.stats import wilson_interval
 from shoestring.report.tabular import Column, Table
 from shoestring.report.units import number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Verdict = Literal["holds", "in part", "wrong", "cannot be judged"]
 _LLAMA: Final = "gateway/test_real_llama_server.py"
@@ -176,7 +179,7 @@ CLAIMS: Final = (
 )
 
 
-def claims_table() -> Table:
+def claims_table(claims: Sequence[Claim] = CLAIMS) -> Table:
     """Return each claim with its verdict, the reason, and where it is tested."""
     columns = (
         Column("verdict", "Verdict"),
@@ -185,7 +188,7 @@ def claims_table() -> Table:
         Column("tests", "Tested in"),
     )
     rows = tuple(
-        (one.verdict, one.text, one.why, "; ".join(map(_in_words, one.tests))) for one in CLAIMS
+        (one.verdict, one.text, one.why, "; ".join(map(_in_words, one.tests))) for one in claims
     )
     return Table("note_claims", "The note's claims", columns, rows)
 

@@ -124,7 +124,7 @@ class ServicePage:
         """Show where and when each file was measured."""
         facts = [("shoestring", version("shoestring"))]
         for name, figures in self._files.items():
-            said = tables.not_measured(name) if figures is None else _origin(figures)
+            said = tables.not_measured(name) if figures is None else origin_of(figures)
             facts.append((f"{name}.json", said))
         facts += [("run", run.run_id) for run in self._runs]
         data = {"title": "A service on the CPU: the note's system, measured", "provenance": facts}
@@ -147,7 +147,7 @@ class ServicePage:
         return self._files[tables.CAMPAIGN]
 
 
-def _origin(figures: Figures) -> str:
+def origin_of(figures: Figures) -> str:
     """Return when, on what, beside how much other work, and with which versions."""
     machine = machine_facts(figures)
     versions = {**figures["versions"], **(figures.get("peers") or {})}

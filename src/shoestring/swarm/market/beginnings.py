@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     Bits = NDArray[np.uint64]
 
 
+UNITS: Final = np.array([1, NANOSECONDS, NANOSECONDS])
+"""Of costs and limits by those of weights."""
+
+
 @dataclass(frozen=True)
 class Goal:
     """What is wanted of a route.
@@ -33,6 +37,10 @@ class Goal:
     layers: int
     weights: Floats
     limits: Floats
+
+    def score(self, costs: Ints) -> float:
+        """Return what micro-credits and nanoseconds a token and to the first (3,) count."""
+        return float(costs / UNITS @ self.weights)
 
 
 @dataclass(frozen=True)
@@ -94,9 +102,7 @@ def lowest(longer: Longer, count: int) -> tuple[Longer, float]:
 
 def least_of_rest(costs: Costs, layers: int) -> Floats:
     """Return the least of each cost for so many layers more (3, layers + 1), in whole units."""
-    rates = (costs.beta() + costs.alpha() / costs.most) * np.array(
-        [[1], [NANOSECONDS], [NANOSECONDS]]
-    )
+    rates = (costs.beta() + costs.alpha() / costs.most) * UNITS[:, None]
     found = np.full((3, layers + 1), np.inf)
     found[:, 0] = 0
     for which in range(3):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,6 +63,11 @@ class Costs:
         columns = {name: column for name, column in vars(self).items() if name != "trips"}
         return Costs(**{name: column[places] for name, column in columns.items()}, trips=self.trips)
 
+    def as_star(self) -> Costs:
+        """Return those of the same sellers where nobody knows a way to another."""
+        none = np.zeros_like(self.group)
+        return replace(self, group=none - 1, group_hop_ns=none, group_most=none + 1)
+
     def alpha(self) -> Floats:
         """Return what a visit costs, at least: micro-credits, seconds, seconds to first (3, n).
 
@@ -95,6 +100,27 @@ class Costs:
     def credit_ns(self) -> Ints:
         """Return what of a way may be borne by sellers that come behind each in its group."""
         return np.where(self.group >= 0, (self.hop_ns + self.group_hop_ns) // 2 + 1, 0)
+
+    def sums(self, places: Ints, layers: Ints, saved_ns: Ints) -> Ints:
+        """Return what a route costs: micro-credits, nanoseconds a token and to the first (3,).
+
+        Args:
+            places: of its sellers, in order.
+            layers: of each.
+            saved_ns: by each two neighbours.
+        """
+        return np.array([
+            (-(-layers * self.unit[places] // PER_TOKENS)).sum(),
+            (self.hop_ns[places] + layers * self.layer_ns[places]).sum() - saved_ns.sum(),
+            (self.prompt_hop_ns[places] + layers * self.prompt_layer_ns[places]).sum()
+            - np.rint(saved_ns * self.trips).astype(np.int64).sum(),
+        ])  # fmt: skip
+
+    def visited(self) -> tuple[Ints, Ints]:
+        """Return groups, who is in none by itself in one, and the shortest round trip to each."""
+        alone = self.group < 0
+        new = self.group.max(initial=-1) + np.cumsum(alone)
+        return np.where(alone, new, self.group), np.where(alone, self.hop_ns, self.group_hop_ns)
 
     def uncovered(self, layers: int) -> tuple[int, ...]:
         """Return the layers that nobody here serves."""

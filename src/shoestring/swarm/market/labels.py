@@ -18,9 +18,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.random import default_rng
 
 from shoestring.swarm.ledger.amounts import PER_TOKENS
-from shoestring.swarm.market.beginnings import Found, Labels, Longer, least_of_rest, lowest
+from shoestring.swarm.market.beginnings import UNITS, Found, Labels, Longer, least_of_rest, lowest
 from shoestring.swarm.market.board import NANOSECONDS
 
 if TYPE_CHECKING:
@@ -74,15 +75,17 @@ class Search:
         self._second_ns = float(priced[1] + priced[2] * costs.trips) / NANOSECONDS
         self._credit_ns = costs.credit_ns()
         self._rest = least_of_rest(costs, goal.layers)
-        self._scale = goal.weights / np.array([1, NANOSECONDS, NANOSECONDS])
+        self._scale = goal.weights / UNITS
         self._limits = goal.limits
+        # What neither counts nor is limited cannot make a label better.
+        self._counts = np.flatnonzero((goal.weights > 0) | np.isfinite(goal.limits))
         self._free_everywhere = saved_ns is None and bool(
             np.all((costs.first == 0) & (costs.end == goal.layers))
         )
         self._pinned: Bools = np.zeros(len(costs), dtype=bool)
         if saved_ns is not None:
             self._pinned = saved_ns.sum(axis=1) > 0
-        numbers = np.random.default_rng(0)
+        numbers = default_rng(0)
         self._numbers = numbers.integers(1 << 63, size=len(costs), dtype=np.uint64)
         self._segments = self._all_segments()
 
@@ -165,19 +168,21 @@ class Search:
         seller, layers, excess = self._segments
         count = min(int(np.searchsorted(excess, room)), WIDER * width)
         seller, layers, excess = seller[:count], layers[:count], excess[:count]
-        at = labels.at[:, None]
+        # Small numbers, and rows taken whole: this is where a search spends its time.
+        at = labels.at.astype(np.int16)[:, None]
+        fits = at >= self._of.first[seller].astype(np.int16)
+        fits &= at <= (self._of.end[seller] - layers).astype(np.int16)
+        fits &= ~labels.used.take(seller, axis=1)
         floor = labels.excess[:, None] + excess
-        fits = at >= self._of.first[seller]
-        fits &= at <= self._of.end[seller] - layers
         fits &= floor < room
-        fits &= ~labels.used[:, seller]
-        parent, segment = np.nonzero(fits)
+        found = np.flatnonzero(fits)
         lost = np.inf
-        if len(parent) > MORE * width:
-            floors = floor[parent, segment]
+        if len(found) > MORE * width:
+            floors = floor.ravel()[found]
             order = np.argpartition(floors, MORE * width)
             lost = float(floors[order[MORE * width]])
-            parent, segment = parent[order[: MORE * width]], segment[order[: MORE * width]]
+            found = found[order[: MORE * width]]
+        parent, segment = np.divmod(found, max(1, count))
         return (parent, seller[segment], layers[segment]), lost
 
     def _greedy(self, labels: Labels) -> tuple[Ints, Ints, Ints]:
@@ -266,19 +271,22 @@ class Search:
         # Where all serve all layers, a label goes on with sellers behind its last alone.
         kind = longer.seller if self._free_everywhere else longer.users.view(np.int64)
         last = np.zeros_like(longer.seller) if self._saved_ns is None else longer.seller
-        longer = longer.take(np.lexsort((*longer.costs.T[::-1], kind, last, longer.at)))
-        kind = longer.seller if self._free_everywhere else longer.users.view(np.int64)
-        last = np.zeros_like(longer.seller) if self._saved_ns is None else longer.seller
-        alive = np.ones(len(longer.at), dtype=bool)
-        # Sorted so, a label can only be beaten by one before it.
+        alike = (kind, last, longer.at)
+        costs = longer.costs.T[self._counts]
+        order = np.lexsort((*costs[::-1], *alike))
+        changes = np.array([np.diff(one[order]) != 0 for one in alike]).any(axis=0)
+        group = np.concatenate([[0], np.cumsum(changes)]) if len(order) else order
+        _, *others = costs[:, order]
+        alive = np.ones(len(order), dtype=bool)
+        # Sorted so, a label can only be beaten by one before it, whose first cost is no more.
         for back in range(1, min(len(alive), NEIGHBOURS + 1)):
-            beaten = (longer.at[back:] == longer.at[:-back]) & (last[back:] == last[:-back])
-            if not self._free_everywhere:
-                beaten &= kind[back:] == kind[:-back]
+            beaten = group[back:] == group[:-back]
             if not beaten.any():
                 break
-            alive[back:] &= ~(beaten & np.all(longer.costs[back:] >= longer.costs[:-back], axis=1))
-        return longer.take(np.flatnonzero(alive))
+            for cost in others:
+                beaten &= cost[back:] >= cost[:-back]
+            alive[back:] &= ~beaten
+        return longer.take(order[alive])
 
     def _labels(self, before: Labels, longer: Longer) -> Labels:
         used = before.used[longer.parent]

@@ -17,15 +17,19 @@ class Effort:
         nodes: so many are looked at closely.
         labels: so many beginnings of routes are kept of each length.
         first_labels: likewise in the first, quick look.
+        chains: so many times chains are sought, with limits at other prices.
+        chain_labels: so many beginnings of chains are kept of each length, to prove more; 0: none.
     """
 
     nodes: int = 96
     labels: int = 128
     first_labels: int = 16
+    chains: int = 4
+    chain_labels: int = 0
 
 
 USUAL: Final = Effort()
-EXHAUSTIVE: Final = Effort(nodes=1 << 30, labels=1 << 30)
+EXHAUSTIVE: Final = Effort(nodes=1 << 30, labels=1 << 30, chain_labels=1 << 30)
 """Exact whatever it takes; for few sellers."""
 
 

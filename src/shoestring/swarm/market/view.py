@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from shoestring.errors import BadValueError
 from shoestring.swarm.ledger.amounts import PER_TOKENS
-from shoestring.swarm.market.beginnings import Found, Goal
+from shoestring.swarm.market.beginnings import UNITS, Found, Goal
 from shoestring.swarm.market.board import NANOSECONDS
 from shoestring.swarm.market.bounds import Relaxation
 from shoestring.swarm.market.costs import costs_of
-from shoestring.swarm.market.labels import Search
+from shoestring.swarm.market.finding import Finder
+from shoestring.swarm.market.pools import pool
 from shoestring.swarm.market.requests import WORTH
 from shoestring.swarm.market.routes import Hop, NoRoute, Route
 
@@ -23,21 +24,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shoestring.swarm.market.board import Board
-    from shoestring.swarm.market.bounds import Bounds
-    from shoestring.swarm.market.costs import Costs
     from shoestring.swarm.market.requests import Request
     from shoestring.swarm.market.routes import Effort
     from shoestring.swarm.market.ways import Ways
 
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
-
-UNITS: Final = np.array([1, NANOSECONDS, NANOSECONDS])
-"""Of limits by those of weights."""
-NEARLY: Final = 1 + 1e-9
-TIGHTER: Final = (0.95, 0.85, 0.7)
-THIN: Final = 4
-"""A layer served by fewer of those looked at gets more of them."""
 
 
 def limits_of(request: Request) -> Floats:
@@ -115,38 +107,15 @@ class Market:
         layers = self._request.layers
         if self._relaxation is None:
             return NoRoute("uncovered", self._missing)
-        if any(self._relaxation.least(which) > limits[which] / UNITS[which] * NEARLY
-               for which in np.flatnonzero(np.isfinite(limits)).tolist()):  # fmt: skip
-            return NoRoute("limits")
-        goal = Goal(layers, weights, limits)
-        bounds = self._relaxation.bounds(weights, limits / UNITS)
-        search, left_out = self._search(bounds, goal, effort)
-        first, _ = search.best(Found(), effort.first_labels, greedy=True)
-        if not first.steps:
-            first = self._with_room(goal, limits / UNITS, effort)
-        found, floor = search.best(first, effort.labels)
-        floor = min(floor, bounds.floor + left_out)
+        finder = Finder(
+            self._costs, self._relaxation, Goal(layers, weights, limits), effort,
+            rtt_ns=self._rtt_ns, ways=self._ways,
+        )  # fmt: skip
+        found, floor = finder.best()
         if not found.steps:
             return NoRoute("unproven" if np.isfinite(floor) else "limits")
         above = max(0.0, 1 - floor / found.score) if found.score > 0 else 0.0
         return self._described(found, above)
-
-    def _with_room(self, goal: Goal, limits: Floats, effort: Effort) -> Found:
-        """Return a route sought as if limits were tighter, and so more likely to keep them."""
-        assert self._relaxation is not None, "there are routes"
-        for tighter in TIGHTER:
-            bounds = self._relaxation.bounds(goal.weights, limits, aim=tighter)
-            search, _ = self._search(bounds, goal, effort)
-            found, _ = search.best(Found(), effort.first_labels, greedy=True)
-            if found.steps:
-                return found
-        return Found()
-
-    def _search(self, bounds: Bounds, goal: Goal, effort: Effort) -> tuple[Search, float]:
-        places, left_out = _pool(self._costs, bounds, goal.layers, effort.nodes)
-        costs = self._costs.take(places)
-        saved = None if self._ways is None else self._ways.saved_ns(costs.slots, self._rtt_ns)
-        return Search(places, costs, bounds.take(places), goal, saved), left_out
 
     def ranked(
         self, weights: Floats, limits: Floats, most: int, *, aim: float
@@ -155,7 +124,7 @@ class Market:
         if self._relaxation is None:
             return ()
         bounds = self._relaxation.bounds(weights, limits / UNITS, aim=aim)
-        places, _ = _pool(self._costs, bounds, self._request.layers, most)
+        places, _ = pool(self._costs, bounds, self._request.layers, most)
         costs = self._costs.take(places)
         scores = bounds.multipliers
         columns = (places, costs.slots, costs.first, costs.end, costs.most,
@@ -180,16 +149,11 @@ class Market:
 
     def priced(self, steps: Sequence[tuple[int, int]], limits: Floats) -> Route | NoRoute:
         """Return the route of some steps in a star, if it is within limits."""
-        costs, places = self._costs, [place for place, _ in steps]
-        layers = np.array([count for _, count in steps])
-        sums = (
-            int((-(-layers * costs.unit[places] // PER_TOKENS)).sum()),
-            int((costs.hop_ns[places] + layers * costs.layer_ns[places]).sum()),
-            int((costs.prompt_hop_ns[places] + layers * costs.prompt_layer_ns[places]).sum()),
-        )
-        if any(cost > limit for cost, limit in zip(sums, limits.tolist(), strict=True)):
+        places, layers = np.array(steps).T
+        sums = self._costs.sums(places, layers, np.zeros(0, dtype=np.int64))
+        if np.any(sums > limits):
             return NoRoute("unproven")
-        return self._described(Found(0.0, tuple(steps), *sums), None)
+        return self._described(Found(0.0, tuple(steps), *sums.tolist()), None)
 
     def _described(self, found: Found, above: float | None) -> Route:
         request, board = self._request, self._board
@@ -206,41 +170,3 @@ class Market:
             ttft_s=request.home_ttft_s + found.first_token_ns / NANOSECONDS,
             above=above,
         )
-
-
-def _pool(costs: Costs, bounds: Bounds, layers: int, most: int) -> tuple[Ints, float]:
-    """Return who is looked at closely, the cheapest a layer first, and the others' least excess."""
-    value = bounds.excess + bounds.ease
-    left_out = np.inf
-    places = np.arange(len(costs))
-    if len(costs) > most:
-        places = np.argpartition(value, most)[:most]
-        if (costs.group >= 0).any():
-            places = _with_groups(costs, value, places)
-        for layer in _thin(costs.take(places), layers):
-            serves = np.flatnonzero((costs.first <= layer) & (costs.end > layer))
-            best = serves[np.argsort(value[serves])[:THIN]]
-            places = np.concatenate([places, best])
-        places = np.unique(places)
-        others = np.ones(len(costs), dtype=bool)
-        others[places] = False
-        left_out = float(bounds.excess[others].min(initial=np.inf))
-    return places[np.argsort(value[places] / costs.most[places])], left_out
-
-
-def _with_groups(costs: Costs, value: Floats, places: Ints) -> Ints:
-    """Return the better half, and the others of their groups as far as there is room."""
-    ranked = places[np.argsort(value[places])]
-    best = ranked[: len(ranked) // 2]
-    groups = np.unique(costs.group[best])
-    others = np.flatnonzero(np.isin(costs.group, groups[groups >= 0]))
-    others = others[np.argsort(value[others])]
-    whole = list(dict.fromkeys([*best.tolist(), *others.tolist(), *ranked.tolist()]))
-    return np.array(whole[: len(places)], dtype=np.int64)
-
-
-def _thin(costs: Costs, layers: int) -> list[int]:
-    """Return layers that few serve."""
-    begins = np.bincount(costs.first, minlength=layers + 1)
-    ends = np.bincount(costs.end, minlength=layers + 1)
-    return np.flatnonzero(np.cumsum(begins - ends)[:layers] < THIN).tolist()

@@ -31,7 +31,9 @@ class Ways:
         pairs = sorted({(min(pair), max(pair)): time for pair, time in rtt_s.items()}.items())
         self._one = np.array([pair[0] for pair, _ in pairs], dtype=np.int64)
         self._other = np.array([pair[1] for pair, _ in pairs], dtype=np.int64)
-        self._groups = _groups([pair for pair, _ in pairs])
+        groups = _groups([pair for pair, _ in pairs])
+        self._groups = np.full(max(groups, default=-1) + 1, -1)
+        self._groups[list(groups)] = list(groups.values())
         self._rtt_ns = np.array([round(time * NANOSECONDS) for _, time in pairs], dtype=np.int64)
 
     def groups(self, slots: Ints) -> Ints:
@@ -39,7 +41,10 @@ class Ways:
 
         Two are in one group if known ways lead from one to the other.
         """
-        return np.array([self._groups.get(slot, -1) for slot in slots.tolist()], dtype=np.int64)
+        found = np.full(len(slots), -1)
+        known = slots < len(self._groups)
+        found[known] = self._groups[slots[known]]
+        return found
 
     def saved_ns(self, slots: Ints, rtt_ns: Ints) -> Ints:
         """Return what each two of some slots save as neighbours (n, n)."""

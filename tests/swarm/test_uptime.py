@@ -1,0 +1,173 @@
+"""Uptime: what counts, and what is refused."""
+
+import asyncio
+from dataclasses import asdict, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shoestring.errors import BadValueError
+from shoestring.swarm.addresses import PeerAddress
+from shoestring.swarm.audit.attesting import Attestations, Attestor, challenge
+from shoestring.swarm.audit.uptime import (
+    AHEAD_S,
+    SLOT_S,
+    Attestation,
+    answer,
+    attest,
+    read_attestation,
+    score,
+    service_of,
+    slots_of,
+)
+from shoestring.swarm.identity import load_identity
+from shoestring.swarm.ledger.rewards import Service, share_out
+from shoestring.swarm.remote import Remote
+from tests.swarm.nodes import Node
+
+NOW_S = 1_795_000_000.0
+NONCE = "0" * 64
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """A node and four others."""
+    folder = tmp_path_factory.mktemp("people")
+    return [load_identity(folder / f"{number}.key") for number in range(5)]
+
+
+def made(node, challenger, at_s=NOW_S, nonce=NONCE):
+    """Return what both sign."""
+    own = answer(node, challenger.id, nonce, at_s)
+    told = {"ok": True, "at_s": own.at_s, "by_node": own.by_node}
+    return attest(challenger, node.id, nonce, told, at_s)
+
+
+def test_what_both_signed_counts_and_is_read_back(people):
+    """By whoever knows the challenger."""
+    one = made(people[0], people[1])
+    assert one.fault(NOW_S, {people[1].id}) is None
+    assert read_attestation(one.line) == one
+
+
+def test_what_is_foreign_future_changed_or_half_signed_counts_for_nothing(people):
+    """Each is named."""
+    one, known = made(people[0], people[1]), {people[1].id}
+    assert "whom we know" in one.fault(NOW_S, {people[2].id})
+    assert "future" in one.fault(NOW_S - AHEAD_S - 1, known)
+    assert "node has not" in replace(one, at_s=one.at_s + 1).fault(NOW_S, known)
+    assert "node has not" in replace(one, node=people[2].id).fault(NOW_S, known)
+    assert "challenger has not" in replace(one, by_challenger="").fault(NOW_S, known)
+    stolen = replace(one, challenger=people[2].id)
+    assert stolen.fault(NOW_S, {people[2].id}) == "the node has not signed it"
+
+
+def test_nobody_attests_itself_and_no_other_time(people):
+    """Neither by a key of its own nor by a clock that is wrong."""
+    with pytest.raises(BadValueError, match="attests itself"):
+        made(people[0], people[0])
+    own = answer(people[0], people[1].id, NONCE, NOW_S)
+    told = {"at_s": own.at_s, "by_node": own.by_node}
+    with pytest.raises(BadValueError, match="clock"):
+        attest(people[1], people[0].id, NONCE, told, NOW_S + AHEAD_S + 2)
+    with pytest.raises(BadValueError, match="has not signed"):
+        attest(people[1], people[0].id, "1" * 64, told, NOW_S)
+    with pytest.raises(BadValueError, match="nonce"):
+        answer(people[0], people[1].id, "0" * 63, NOW_S)
+
+
+@given(st.binary(max_size=1_200))
+def test_what_is_no_attestation_is_refused_in_one_way(line):
+    """Whatever it is."""
+    with pytest.raises(BadValueError):
+        read_attestation(line)
+
+
+@given(st.data())
+def test_a_changed_byte_is_refused_or_counts_for_nothing(people, data):
+    """Wherever it is."""
+    one = made(people[0], people[1])
+    at = data.draw(st.integers(0, len(one.line) - 1))
+    byte = data.draw(st.integers(0, 255).filter(lambda byte: byte != one.line[at]))
+    line = one.line[:at] + bytes([byte]) + one.line[at + 1 :]
+    try:
+        found = read_attestation(line)
+    except BadValueError:
+        return
+    assert found.fault(NOW_S, {people[1].id}) is not None
+
+
+def test_a_slot_counts_by_two_and_by_no_owner_twice(people):
+    """Replays, friends of one owner, and the node's own other key add nothing."""
+    node, one, two, three, own = people
+    known = {other.id for other in people}
+    first = made(node, one)
+
+    def slots(*given, owners=None):
+        return slots_of(given, known=known, now_s=NOW_S, owners=owners)
+
+    slot = int(NOW_S // SLOT_S)
+    assert slots(first, first, made(node, one, nonce="1" * 64)) == {}
+    assert slots(first, made(node, two)) == {node.id: {slot}}
+    assert slots(first, made(node, two, NOW_S - SLOT_S)) == {}
+    same = {one.id: "ana", two.id: "ana"}
+    assert slots(first, made(node, two), owners=same) == {}
+    assert slots(first, made(node, two), made(node, three), owners=same) == {node.id: {slot}}
+    assert slots(first, made(node, own), owners={own.id: "me", node.id: "me"}) == {}
+
+
+@given(st.sets(st.integers(0, 300)), st.integers(1, 300))
+def test_a_score_is_a_share_and_old_slots_count_less(slots, end):
+    """All give one, none nothing; one slot later is worth more."""
+    now_s = end * SLOT_S + 1.0
+    found = score(slots, 0, now_s)
+    assert 0 <= found <= 1
+    assert score(range(end), 0, now_s) == pytest.approx(1)
+    assert score((), 0, now_s) == 0
+    if end > 1:
+        assert score({end - 1}, 0, now_s) > score({0}, 0, now_s)
+    assert score(slots, 0, 0) is None
+
+
+def test_rewards_go_by_what_was_attested(people):
+    """In whole seconds of slots that count."""
+    slot = int(NOW_S // SLOT_S)
+    since_s = NOW_S - 10 * SLOT_S
+    services = {
+        people[0].id: service_of({slot - 1, slot - 2, slot - 99}, (), since_s, NOW_S),
+        people[1].id: service_of({slot - 3}, (), since_s, NOW_S),
+    }
+    assert services[people[0].id] == Service(2 * SLOT_S, 0)
+    assert share_out(300, services) == {people[0].id: 200, people[1].id: 100}
+
+
+def test_over_a_link_both_keep_the_same(tmp_path):
+    """The node answers, the challenger signs, and what another challenges is refused."""
+    owner, friend = Node(tmp_path / "owner"), Node(tmp_path / "friend")
+    owner.knows(friend, rights=("use",))
+    kept = Attestations(tmp_path / "owner" / "uptime.jsonl")
+    attestor, ended = Attestor(owner.identity, kept, owner.clock), asyncio.Event()
+
+    async def scenario():
+        async def on_link(link):
+            word = await link.hear(5)
+            if word.get("nonce") == "bad":
+                word["nonce"] = 7
+            await attestor.answer(link, word)
+            ended.set()
+
+        async with owner.listener(on_link) as listener:
+            address = PeerAddress(owner.identity.id, "127.0.0.1", listener.port)
+            remote = Remote("owner", address, owner.identity.certificate)
+            found = await challenge(friend.identity, remote, owner.clock)
+            await asyncio.wait_for(ended.wait(), 10)
+            with pytest.raises(BadValueError, match="clock"):
+                await challenge(friend.identity, remote, lambda: owner.now_s + 1_000)
+            return found
+
+    found = asyncio.run(scenario())
+    assert list(kept.all()) == [found]
+    assert found.fault(owner.now_s, {friend.identity.id}) is None
+    assert isinstance(found, Attestation)
+    assert asdict(found)["node"] == owner.identity.id
