@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,7 +47,7 @@ from shoestring.swarm.audit.sampling import Chance, unseen, windows_until
 from shoestring.swarm.audit.windows import Recording
 from shoestring.swarm.journal import Entry, Reply
 from shoestring.swarm.proof.agreeing import FREE
-from shoestring.swarm.proof.steps import COMPUTES, sets_activation
+from shoestring.swarm.proof.steps import COMPUTES, POSITIONS, kind_of, sets_activation
 from shoestring.swarm.wire import Command, Frame
 from shoestring.swarm.worker_pool import WorkerPool
 from shoestring.testing.audit_lab import (
@@ -389,11 +390,21 @@ async def measure_again(folder: Path, model: Path, audits: int) -> dict[str, Any
 
 
 def is_repeatable(recording: Recording) -> bool:
-    """Tell whether a window may follow itself: it begins with its own graph, or has none."""
+    """Tell whether a window may follow itself in one worker.
+
+    It must begin with its own graph or have none, and compute positions that only rise: where a
+    second request begins in it, the first one's caches are overwritten, and it is another window.
+    """
     graphs = [one.frame.command for one in recording.entries if one.frame.command in COMPUTES]
-    return bool(graphs) and (
-        graphs[0] == Command.GRAPH_COMPUTE or Command.GRAPH_COMPUTE not in graphs
-    )
+    positions = [
+        number
+        for one in recording.entries
+        if one.frame.command == Command.SET_TENSOR and kind_of(one.frame.head).name == POSITIONS
+        for number in np.frombuffer(one.body, "<i4").tolist()
+    ]
+    rises = all(before < after for before, after in pairwise(positions))
+    begins = graphs[:1] == [Command.GRAPH_COMPUTE] or Command.GRAPH_COMPUTE not in graphs
+    return bool(graphs) and rises and begins
 
 
 async def repeat(recording: Recording, place: Here, times: int) -> int:

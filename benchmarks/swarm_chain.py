@@ -2,7 +2,8 @@
 
 On each of four hosts of the laboratory stand a stock worker and a node of ours; between any two
 hosts, the user's too, is the same round trip. Two stock llama-servers stay loaded over them. They
-answer the same question in turns: over the workers (``raw``), over stages that have all activations
+answer the same question in turns, each a word longer than the last one, as no two users' are of one
+length: over the workers (``raw``), over stages that have all activations
 come to the user (``star``), and over the same stages with activations from node to node
 (``chain``). Times are llama-server's own: ``prompt_ms``, and ``predicted_ms / predicted_n``.
 
@@ -117,9 +118,10 @@ async def measure(given: argparse.Namespace, swarm: Swarm, model: Path) -> dict[
                 take_blocks, {"raw": raw, "chain": server}, stages, given
             )
     texts = [
-        {block[arm]["content"] for block in blocks for arm in block}
+        {block[arm]["content"] for arm in block}
         for found in (plain, fast)
         for blocks in found.values()
+        for block in blocks
     ]
     return {
         "same_text": all(len(its) == 1 for its in texts),
@@ -137,7 +139,7 @@ async def over_nodes(
     async with (
         standing_stages(
             swarm.identity, [[node.remote] for node in swarm.nodes], Spares(), Weights(model),
-            needs=[Need(MEMORY_BYTES)] * len(swarm.nodes), tell=told,
+            needs=[Need(MEMORY_BYTES, on_cpu=True)] * len(swarm.nodes), tell=told,
         ) as stages,
         llama_server(
             [f"{HOST}:{stage.port}" for stage in stages], model, swarm.folder / "ours.log",
@@ -155,9 +157,10 @@ def take_blocks(
     """Ask in turns for each text; the first two blocks only warm up, and teach the chain."""
     found: dict[str, list[dict[str, Answer]]] = {}
     for text, words in TEXTS.items():
-        asked = {**words, "n_predict": given.tokens, "ignore_eos": True, "cache_prompt": False}
+        every = {**words, "n_predict": given.tokens, "ignore_eos": True, "cache_prompt": False}
         blocks = []
         for number in range(given.blocks + 2):
+            asked = every | {"prompt": words["prompt"] + "And" + " so" * number}
             arms = sorted(servers, reverse=number % 2 == 0)
             blocks.append({arm: ask(servers[arm], asked, stages, arm) for arm in arms})
             print(f"{text}: block {number} of {given.blocks + 1}", file=sys.stderr, flush=True)

@@ -50,7 +50,7 @@ def main() -> int:
         "--json-out", type=Path, default=Path("results/benchmarks/swarm-economy.json")
     )
     given = arguments.parse_args()
-    if given.answers < 1 or given.tokens < 64 or given.rtt_ms < 0 or given.sellers < 8:  # noqa: PLR2004
+    if given.answers < 1 or given.tokens < 64 or given.rtt_ms < 0 or given.sellers < 8:
         arguments.error("--answers: at least 1; --tokens: 64; --rtt-ms: 0; --sellers: 8")
     begun_s = time.monotonic()
     with tempfile.TemporaryDirectory() as name:

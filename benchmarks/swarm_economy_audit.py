@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shoestring.swarm import node as nodes
 from shoestring.swarm.audit.evidence import read
 from shoestring.swarm.audit.sampling import Chance, windows_until
-from shoestring.swarm.proof.agreeing import FREE
+from shoestring.swarm.proof.agreeing import FREE, Price
 from shoestring.swarm.proof.receipts import amount
 from shoestring.testing.audit_lab import ASKED, ask_all, audit_lab, tiny_model
 from shoestring.testing.cheating_worker import Honest, Overcounting, Perturbed
@@ -32,11 +32,12 @@ SHARE: Final = 0.25
 WRONG: Final = 0.15
 """Of its answers, once it cheats."""
 EPSILON: Final = 1e-3
-HONEST_ANSWERS: Final = 60
-ANSWERS: Final = 14
+HONEST_ANSWERS: Final = 70
+ANSWERS: Final = 8
 TOKENS: Final = 32
 STEPS: Final = 8
 SEED: Final = 4
+PRICE: Final = Price(300_000, 2_000_000)
 
 
 class Stamped(list[Any]):
@@ -96,9 +97,9 @@ def audit(folder: Path) -> dict[str, Any]:
     async def scenario() -> AuditLab:
         async with audit_lab(
             folder / "audit", model, makers, spares=1, others=1, chance=chance, steps=STEPS,
-            here=True,
+            price=PRICE,
         ) as lab:  # fmt: skip
-            lab.said, lab.signed, lab.recordings = Stamped(), Stamped(), Stamped()
+            lab.said, lab.signed = Stamped(), Stamped()
             asked = [ASKED | {"n_predict": TOKENS, "prompt": f"{ASKED['prompt']} {number}"}
                      for number in range(ANSWERS)]  # fmt: skip
             await asyncio.to_thread(lab.answers, asked, lambda: None)
@@ -131,13 +132,18 @@ def told_audit(
 ) -> dict[str, Any]:
     """Return all that happened, in seconds since the first answer."""
     begun_s = noted[0][0][0]
-    names = {lab.id(number): f"node{number}" for number in range(2)}
-    assert isinstance(lab.said, Stamped)
-    assert isinstance(lab.signed, Stamped)
+    names = {lab.id(number): f"node{number}" for number in range(3)}
+    assert isinstance(lab.said, Stamped), "it was put there"
+    assert isinstance(lab.signed, Stamped), "it was put there"
+    joined_s = min((one.at_s for one in lab.events if one.who == "node1"), default=float("inf"))
+    # Before that it answers as an auditor.
+    noted[1] = [(at_s, wrong) for at_s, wrong in noted[1] if at_s >= joined_s]
     evidence = [read(path) for path in sorted((folder / "evidence").iterdir())]
     wrong_s = [at_s for at_s, is_wrong in noted[0] if is_wrong]
     began = [at_s - begun_s for at_s in draws.at_s]
     excluded = lab.standing.excluded()
+    owed = {one.receipt.terms.node: amount(one.receipt) for one in lab.signed}
+    payable = lab.standing.payable(owed)
     return {
         "how": {"model": lab.model.name, "audited_share": SHARE, "wrong_share_of_answers": WRONG,
                 "wrong_by": EPSILON, "window_steps": STEPS, "answers": ANSWERS,
@@ -151,16 +157,17 @@ def told_audit(
         "judged": [{"at_s": round(at_s - begun_s, 4), "what": what, "who": who, "why": why}
                    for at_s, (what, who, why) in zip(lab.said.at_s, lab.said, strict=True)],
         "events": [{"at_s": round(one.at_s - begun_s, 4), "what": one.what, "who": one.who,
-                    "why": one.why} for one in lab.events],
+                    "why": one.why} for one in lab.events if one.at_s >= begun_s],
         "signed": [{"at_s": round(at_s - begun_s, 4),
-                    "node": names.get(one.receipt.terms.node, "auditor"),
+                    "node": names[one.receipt.terms.node],
                     "window": one.receipt.window, "micro": amount(one.receipt)}
                    for at_s, one in zip(lab.signed.at_s, lab.signed, strict=True)],
-        "excluded": sorted(names.get(peer, "auditor") for peer in excluded),
-        "evidence": [{"node": names.get(one.node, "auditor"), "first": one.names[one.first],
+        "excluded": sorted(names[peer] for peer in excluded),
+        "evidence": [{"node": names[one.node], "first": one.names[one.first],
                       "signed_by_node": one.signed_by_node()} for one in evidence],
-        "withheld_sessions": sum(len(one.withheld) for one in lab.standing.all().values()),
-        "trust": {names.get(peer, "auditor"): one.trust(time.time())
+        "owed_micro": {names[peer]: micro for peer, micro in owed.items()},
+        "payable_micro": {names[peer]: micro for peer, micro in payable.items()},
+        "trust": {names[peer]: one.trust(time.time())
                   for peer, one in lab.measured.all().items()},
         "drawn": chance.drawn,
         "windows_until_found": {f"{likely:g}": windows_until(likely, SHARE, wrong_of_windows())

@@ -7,6 +7,7 @@ product's. Routes at random show what there is to choose from.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -86,7 +87,7 @@ def drawn_quote(key: Identity, draws: random.Random) -> Quote:
     return Quote(
         node=key.id, number=1, model=MODEL, first=first,
         end=draws.choice([LAYERS, LAYERS, first + most]), most_layers=most,
-        price_in=round(2_500 * dear), price_out=round(10_000 * dear),
+        price_in=round(25_000 * dear), price_out=round(100_000 * dear),
         layer_s=round(layer_s, 7), prompt_layer_s=round(layer_s / 12, 8),
         made_s=NOW_S, until_s=NOW_S + LONGEST_S,
     )  # fmt: skip
@@ -132,8 +133,8 @@ def ask(
 ) -> list[dict[str, Any]]:
     """Ask with limits between those of the front's ends, and beyond them."""
     cheapest, fastest = routes[0], routes[-1]
-    between_s = round((cheapest.tpot_s + fastest.tpot_s) / 2, 3)
-    between = (cheapest.price + fastest.price) // 2
+    between_s = round(math.sqrt(cheapest.tpot_s * fastest.tpot_s), 3)
+    between = round(math.sqrt(cheapest.price * fastest.price))
     asked = {
         "cheapest": request,
         "fastest": replace(request, prefer="latency"),
@@ -147,9 +148,7 @@ def ask(
     return [told_answer(name, board, one, names) for name, one in asked.items()]
 
 
-def told_answer(
-    name: str, board: Board, request: Request, names: dict[str, str]
-) -> dict[str, Any]:
+def told_answer(name: str, board: Board, request: Request, names: dict[str, str]) -> dict[str, Any]:
     """Return what became of one request."""
     found = find_route(board, request, now_s=NOW_S, effort=EFFORT)
     route = found if isinstance(found, Route) else None

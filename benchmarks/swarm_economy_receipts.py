@@ -10,7 +10,6 @@ import asyncio
 import shutil
 import sqlite3
 from contextlib import AsyncExitStack, closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from swarm_hosts import running_swarm
@@ -36,6 +35,7 @@ from shoestring.swarm.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from swarm_hosts import Node, Swarm
 
@@ -236,7 +236,8 @@ def book_it(folder: Path, sold: Sold) -> dict[str, Any]:
     with closing(Book(folder / BOOK_FILE, keeper)) as book:
         entries = [fund(book, owner, FUNDED, reference="credits-1"),
                    hold(book, owner, sold.before.micro, reference=ANSWER)]  # fmt: skip
-        more = {peer: sold.before.micro + 1 for peer in list(shares)[:1]}
+        first = next(iter(shares))
+        more = {first: sold.before.micro + 1}
         try_to("capture more than is held", lambda: capture(book, owner, more, reference=ANSWER))
         entries.append(capture(book, owner, shares, reference=ANSWER))
         try_to("capture it again", lambda: capture(book, owner, shares, reference=ANSWER))
@@ -244,9 +245,8 @@ def book_it(folder: Path, sold: Sold) -> dict[str, Any]:
         entries += [] if rest is None else [rest]
         try_to("hold more than the wallet has",
                lambda: hold(book, owner, FUNDED + 1, reference="answer-2"))  # fmt: skip
-        first = next(iter(shares))
-        try_to("refund more than the node got",
-               lambda: refund(book, owner, {first: shares[first] + 1}, reference=ANSWER))  # fmt: skip
+        more = {first: shares[first] + 1}
+        try_to("refund more than the node got", lambda: refund(book, owner, more, reference=ANSWER))
         names = {owner: "user", **{key.id: f"node{number}"
                                    for number, key in enumerate(sold.nodes, start=1)}}  # fmt: skip
         balances = {"user": book.balance(wallet(owner)),

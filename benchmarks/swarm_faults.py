@@ -205,7 +205,7 @@ async def play(
     spares = Spares([] if mirrored else [Spare(second, MEMORY_BYTES)])
     stages = standing_stages(
         swarm.identity, [[first, second] if mirrored else [first]], spares, weights,
-        needs=[Need(MEMORY_BYTES)], tell=told,
+        needs=[Need(MEMORY_BYTES, on_cpu=True)], tell=told,
     )  # fmt: skip
     async with (
         stages as [stage],

@@ -80,7 +80,7 @@ async def load_once(swarm: Swarm, model: Path, weights: Weights) -> dict[str, An
     async with (
         standing_stages(
             swarm.identity, [[node.remote]], Spares(), weights,
-            needs=[Need(MEMORY_BYTES)], tell=told,
+            needs=[Need(MEMORY_BYTES, on_cpu=True)], tell=told,
         ) as [stage],
         llama_server([f"{HOST}:{stage.port}"], model, swarm.folder / "llama-server.log"),
     ):  # fmt: skip

@@ -103,7 +103,7 @@ async def measure(given: argparse.Namespace, swarm: Swarm, model: Path, remotes:
         stages = await stack.enter_async_context(
             standing_stages(
                 swarm.identity, [[node.remote] for node in nodes], spares, weights,
-                needs=[Need(MEMORY_BYTES)] * remotes, tell=told, pushes=not given.star,
+                needs=[Need(MEMORY_BYTES, on_cpu=True)] * remotes, tell=told, pushes=not given.star,
             )
         )  # fmt: skip
         places = {

@@ -11,15 +11,18 @@ from shoestring.swarm.boundaries import Boundaries
 from shoestring.swarm.conversation import Conversation
 from shoestring.swarm.pushing import Outgoing
 from shoestring.swarm.remote import Remote
+from shoestring.swarm.replica import Replica
 from shoestring.swarm.spares import Need, Spare, Spares
 from shoestring.swarm.stage import standing_stages
 from shoestring.swarm.store import Store
 from shoestring.swarm.weights import Weights
+from shoestring.swarm.wire import Command, tensor_name
 from shoestring.testing.live_server import live_server
 from tests.swarm.nodes import Node
 from tests.swarm.test_node import GIB, serving
 
 pytestmark = pytest.mark.engine
+ASKS = {Command.GET_TENSOR, Command.GET_ALLOC_SIZE}
 COPIES = 5
 """Before a node is lost: some tokens of an answer."""
 ASKED = {
@@ -45,24 +48,29 @@ async def chain(folder, model, *, spares=0, keeps=False, **settings):
             standing_stages(
                 friend.identity, [[one] for one in remotes[:2]],
                 Spares(Spare(one, GIB) for one in remotes[2:]), Weights(model),
-                needs=[Need(GIB), Need(GIB)], tell=told.append, **settings,
+                needs=[Need(GIB, on_cpu=True)] * 2, tell=told.append, **settings,
             )
         )  # fmt: skip
         yield stages, told
 
 
-def answers(stages, model, folder, between=lambda: None):
-    """Return what one llama-server over the stages says, three times."""
+def server_over(stages, model, folder, context=512):
+    """Run a llama-server over the stages."""
 
     def command(port):
         return (
             str(find_program("llama-server")), "-m", str(model), "--host", "127.0.0.1",
             "--port", str(port), "--rpc", ",".join(f"127.0.0.1:{one.port}" for one in stages),
-            "--device", "RPC0,RPC1", "-ngl", "18", "-c", "512", "-np", "1", "-t", "1",
+            "--device", "RPC0,RPC1", "-ngl", "18", "-c", str(context), "-np", "1", "-t", "1",
             "--fit", "off",
         )  # fmt: skip
 
-    with live_server(command, log_path=folder / "llama-server.log") as server:
+    return live_server(command, log_path=folder / "llama-server.log")
+
+
+def answers(stages, model, folder, between=lambda: None):
+    """Return what one llama-server over the stages says, three times."""
+    with server_over(stages, model, folder) as server:
         said = [server.complete(ASKED)["content"] for _ in range(2)]
         between()
         return [*said, server.complete(ASKED)["content"]]
@@ -117,6 +125,55 @@ def test_activations_go_from_node_to_node(star, small_model, tmp_path, replaced)
     assert told["pushes"] == 1
     assert len(replaced) > len(said) * ASKED["n_predict"]
     assert all(name.startswith(("l_out-", "norm-")) for name in replaced)
+
+
+BEGIN = "The captain counted the days and wrote them down, one after another. " * 48
+"""More than the window of Gemma's sliding attention, so that llama-server must come back to it."""
+CONTEXT = 1024
+
+
+def go_on(folder, model):
+    """Ask two questions of one begin; return what is said, how much was kept, what nodes hear."""
+    heard = []
+
+    async def ask():
+        async with chain(folder, model) as (stages, told):
+            tell = Replica.tell
+
+            def note(self, entries):
+                entries = list(entries)
+                heard.extend((one.frame.command, tensor_name(one.frame.head)) for one in entries
+                             if one.frame.command in ASKS)  # fmt: skip
+                tell(self, entries)
+
+            def both():
+                with server_over(stages, model, folder, CONTEXT) as server:
+                    for end in ("Then the wind fell.", "One day nothing was left to count."):
+                        asked = ASKED | {"prompt": BEGIN + end, "cache_prompt": True}
+                        yield server.complete(asked)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Replica, "tell", note)
+                try:
+                    return await asyncio.to_thread(lambda: list(both()))
+                finally:
+                    print(*told, sep="\n")
+
+    said = asyncio.run(ask())
+    return [one["content"] for one in said], said[1]["timings"]["cache_n"], heard
+
+
+def test_states_of_a_prompt_are_read_from_the_copy(small_model, tmp_path, monkeypatch):
+    """As they are at the nodes, without a round trip for each tensor, or for sizes of tensors."""
+    said, kept, heard = go_on(tmp_path / "copied", small_model.path)
+    assert kept > CONTEXT // 2
+    assert not [name for command, name in heard if name.startswith("cache_")]
+    assert Command.GET_ALLOC_SIZE not in dict(heard)
+
+    monkeypatch.setattr(Conversation, "_reads_cache", lambda _self, _entry: False)
+    truly_said, truly_kept, truly_heard = go_on(tmp_path / "read", small_model.path)
+    assert (truly_said, truly_kept) == (said, kept)
+    assert [name for _, name in truly_heard if name.startswith("cache_")]
 
 
 def test_what_a_node_does_not_push_comes_from_the_client(star, small_model, tmp_path, monkeypatch):

@@ -126,6 +126,23 @@ def test_only_what_is_read_and_changed_is_copied():
     assert frame.start().endswith(CACHE + b"\0" + U64.pack(0))
 
 
+def test_the_copy_tells_only_what_is_there_now():
+    """What was never copied, or written since, it does not know; what is no cache neither."""
+    caches = journal_of(set_rows(0, 1) + GRAPH).caches
+    content = bytes(range(256)) * 8
+    assert caches.include(CACHE_AT, 2048)
+    assert not caches.include(CACHE_AT, 2049)
+    assert caches.current(CACHE_AT, ROW_BYTES) is None
+    copied(caches, content)
+    assert caches.current(CACHE_AT + 100, 200) == content[100:300]
+    assert caches.current(CACHE_AT, 8 * ROW_BYTES + 1) is None
+    for entry in entries_of(set_rows(2, 3) + request(Command.GRAPH_RECOMPUTE, U32.pack(0))):
+        caches.see(entry.frame, entry.body)
+    assert caches.current(CACHE_AT, 2 * ROW_BYTES) == content[: 2 * ROW_BYTES]
+    assert caches.current(CACHE_AT, 2 * ROW_BYTES + 1) is None
+    assert caches.current(INPUT_AT, 4) is None
+
+
 def test_rows_are_known_also_where_they_are_set_before_a_new_graph():
     """llama-server sets the inputs first, and their places change with the graph."""
     journal = journal_of(set_rows(0, 1) + GRAPH)

@@ -133,6 +133,22 @@ class Caches:
         for piece in pieces:
             piece.cache.change(piece.start, piece.start + piece.size)
 
+    def include(self, place: int, size: int) -> bool:
+        """Tell whether bytes are of one of them."""
+        return any(
+            address <= place and place + size <= address + cache.extent
+            for address, cache in self._found.items()
+        )
+
+    def current(self, place: int, size: int) -> bytes | None:
+        """Return bytes of one of them from the copy; None: it lacks some of them."""
+        for address, cache in self._found.items():
+            start, end = place - address, place - address + size
+            if start >= 0 and end <= len(cache.copy):
+                is_old = any(at < end and start < until for at, until in cache.changed)
+                return None if is_old else bytes(cache.copy[start:end])
+        return None
+
     def hold(self, place: int, size: int) -> bool:
         """Tell whether bytes lie in what was copied."""
         return any(

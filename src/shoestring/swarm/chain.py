@@ -176,7 +176,7 @@ async def running_chain(
             )
             for part in chain.parts
         ]  # fmt: skip
-        needs = [Need(part.least_bytes, _kind(part.members[0])) for part in chain.parts]
+        needs = [_need(part) for part in chain.parts]
         stages = await stack.enter_async_context(
             standing_stages(
                 identity,
@@ -212,6 +212,12 @@ def _offered(one: Seen, model_bytes: int) -> Device:
     if one.share is None:
         return device
     return replace(device, memory_bytes=min(device.memory_bytes, int(one.share * model_bytes)))
+
+
+def _need(part: Part) -> Need:
+    """Return what whoever takes a member's place must have."""
+    its = part.members
+    return Need(part.least_bytes, _kind(its[0]), on_cpu=all(one.on_cpu for one in its))
 
 
 def _kind(one: Seen) -> str:

@@ -6,7 +6,9 @@ llama-server waits and knows nothing of it. Without any left the connection ends
 with it.
 
 What a recruit must compute again is bounded: after :data:`COPY_AFTER_S` of waiting for answers the
-caches are copied here, between two steps.
+caches are copied here, between two steps. llama-server reads caches, too, to come back to a state
+of a prompt: tensor by tensor, which would be a round trip each. What changed of them is copied at
+once instead, and it is answered from the copy.
 """
 
 from __future__ import annotations
@@ -18,12 +20,23 @@ from typing import TYPE_CHECKING, Protocol
 
 from shoestring.swarm.audit.windows import Recorder
 from shoestring.swarm.copying import CacheCopy
+from shoestring.swarm.firewall_tensors import see_tensor
 from shoestring.swarm.gathering import Gatherer
 from shoestring.swarm.journal import Entry, Journal
 from shoestring.swarm.link import set_reading
 from shoestring.swarm.proof.steps import COMPUTES, SETS, Steps
 from shoestring.swarm.replica import MUST_AGREE
-from shoestring.swarm.wire import U64, Answer, BadFrameError, Command, Frame
+from shoestring.swarm.wire import (
+    DATA_AT,
+    OFFSET_AT,
+    TWO_U64,
+    U32,
+    U64,
+    Answer,
+    BadFrameError,
+    Command,
+    Frame,
+)
 
 if TYPE_CHECKING:
     from shoestring.swarm.boundaries import Boundaries, Carried
@@ -52,6 +65,7 @@ class Host(Protocol):
     """What has conversations: a stage."""
 
     number: int
+    on_cpu: bool
 
     def opened(self, conversation: Conversation) -> None:
         """Llama-server has connected."""
@@ -123,6 +137,8 @@ class Conversation(asyncio.Protocol):
         self._waited_s = 0.0
         self._copy: CacheCopy | None = None
         self._copy_took_s = 0.0
+        self._reads: list[Entry] = []
+        """Of caches, that wait for the copy."""
         self._new: set[Replica] = set()
         """They do not know all yet."""
 
@@ -184,13 +200,15 @@ class Conversation(asyncio.Protocol):
             if entries and not self._owed:
                 self._copy_caches(now_s)
             self._windows.move(now_s)
-            told = [one for entry in entries for one in self._note(entry)]
+            told = [noted for entry in entries for noted in self._note(entry)]
         except BadFrameError as error:
             self._host.tell("misspoken", "llama-server", str(error))
             self.end()
             return
+        self._tell(told)
+        if self._reads and self._copy is None and not self._begin_copy(now_s):
+            self._tell(self._unread())
         for replica in tuple(self.replicas):
-            replica.tell(told)
             if replica.backlog > MOST_BEHIND and len(self.replicas) > 1:
                 self.lose(replica, "is too far behind the others")
         self._flush()
@@ -274,19 +292,31 @@ class Conversation(asyncio.Protocol):
             self._copy.give_up()
             self._recorder.uncopied(self._copy)
             self._copy = None
+            self._tell(self._unread())
         self._set_reading()
         if not self.is_over:
             self._host.tell("lost", replica.name, why)
             self._host.recruit(self, replica)
 
     def _note(self, entry: Entry) -> list[Entry]:
-        """Put it into the journal; return what replicas are told."""
-        command, number = entry.frame.command, self._host.number
+        """Answer it here, or put it into the journal; return what replicas are told."""
+        command = entry.frame.command
         if command == Command.SET_TENSOR_HASH and not self._owed:
             # A weight is named by its SHA-256 (TAKE); to ask by FNV-1a too is a round trip more.
             self._out += Answer(command, len(NOT_CACHED), NOT_CACHED).start()
             return []
-        told = self._count(entry.frame)
+        if command == Command.GET_ALLOC_SIZE and self._host.on_cpu and not self._owed:
+            # Asked for each new length of a prompt; buffers of ggml-cpu have no size of their own.
+            size = see_tensor(entry.frame.head, U32.size).extent
+            self._out += Answer(command, U64.size, U64.pack(size)).start()
+            return []
+        if command == Command.GET_TENSOR and not self._owed and self._reads_cache(entry):
+            return []
+        return [*self._unread(), *self._count(entry.frame), self._enter(entry)]
+
+    def _enter(self, entry: Entry) -> Entry:
+        """Put it into the journal; return it as replicas are told it."""
+        command, number = entry.frame.command, self._host.number
         if command == Command.GRAPH_COMPUTE:
             if not self._computes:
                 self._computes = True
@@ -306,7 +336,7 @@ class Conversation(asyncio.Protocol):
             entry = self._ask(entry, entry.reply)
         self._journal.add(entry)
         self._recorder.add(entry)
-        return [*told, entry]
+        return entry
 
     def _count(self, frame: Frame) -> list[Entry]:
         """Count steps; return what ends a window before this frame, if anything does."""
@@ -347,6 +377,34 @@ class Conversation(asyncio.Protocol):
         self._owed.append(reply)
         return entry
 
+    def _reads_cache(self, entry: Entry) -> bool:
+        """Tell whether it reads a cache; if so it is answered now, or waits for a copy."""
+        if self._copy is None and not self._reads and self._answer_from_copy(entry):
+            return True  # while it is being copied it is taken for copied
+        if not self._journal.caches.include(*_place(entry)):
+            return False
+        self._reads.append(entry)
+        return True
+
+    def _answer_from_copy(self, entry: Entry) -> bool:
+        """Answer a read of a cache if the copy has its bytes as they are now."""
+        data, reply = self._journal.caches.current(*_place(entry)), entry.reply
+        if data is None or reply is None:
+            return False
+        reply.payload, reply.away = b"", self._boundaries.away
+        self._give(reply, Answer(entry.frame.command, reply.size, b""))
+        self._out += data
+        return True
+
+    def _unread(self) -> list[Entry]:
+        """Return the reads that waited for a copy, for replicas to answer."""
+        reads, self._reads = self._reads, []
+        return [self._enter(entry) for entry in reads]
+
+    def _tell(self, entries: list[Entry]) -> None:
+        for replica in tuple(self.replicas):
+            replica.tell(entries)
+
     def _give(self, reply: Reply, answer: Answer) -> None:
         """Begin to give an answer to llama-server."""
         if reply.away & self._boundaries.away:
@@ -369,23 +427,32 @@ class Conversation(asyncio.Protocol):
         enough_s = max(after_s, COPY_SHARE * self._copy_took_s)
         if self._copy is not None or self._waited_s < enough_s:
             return
-        source = next((one for one in self.replicas if one.is_idle), None)
+        self._begin_copy(now_s)
+
+    def _begin_copy(self, now_s: float) -> bool:
+        """Copy the caches from who was told all; return whether more of them is to come."""
+        source = next((one for one in self.replicas if not one.is_behind), None)
         if not self._computes or self._in_step or source is None:
-            return
+            return False
         self._waited_s = 0.0
         self._copy = CacheCopy(
             source, self._journal.mark, self._journal.caches, now_s, self._copied
         )
         self._recorder.copying(self._copy)
         self._copy.ask()
+        return self._copy is not None
 
     def _copied(self, copy: CacheCopy) -> None:
         if copy is self._copy:
             self._recorder.copied(copy)
             self._journal.condense(copy.mark)
-            self._copy_took_s = asyncio.get_running_loop().time() - copy.begun_s
+            if not self._reads:  # else it began before the step was computed
+                self._copy_took_s = asyncio.get_running_loop().time() - copy.begun_s
             self._copy = None
             self.counts["copies"] += 1
+            while self._reads and self._answer_from_copy(self._reads[0]):
+                del self._reads[0]
+            self._tell(self._unread())
 
     def _flush(self) -> None:
         if self._suspects & self._boundaries.away:
@@ -401,3 +468,10 @@ class Conversation(asyncio.Protocol):
         set_reading(self._transport, on=takes)
         for replica in self.replicas:
             replica.set_reading(on=not self._near_is_full)
+
+
+def _place(entry: Entry) -> tuple[int, int]:
+    """Return the address that a read begins at, and how many bytes it is."""
+    head = entry.frame.head
+    offset, size = TWO_U64.unpack_from(head, OFFSET_AT)
+    return U64.unpack_from(head, DATA_AT)[0] + offset, size

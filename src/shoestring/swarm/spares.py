@@ -20,10 +20,12 @@ class Need:
     Attributes:
         least_bytes: of memory.
         kind: of engine and device; two of one kind give the same bytes.
+        on_cpu: it computes on processors, where a tensor takes no more than its own bytes.
     """
 
     least_bytes: int
     kind: str = ""
+    on_cpu: bool = False
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,7 @@ class Stage:
 
     Attributes:
         number: as given.
+        on_cpu: its nodes compute on processors.
         routes: as given.
         spares: as given.
         port: on loopback.
@@ -174,6 +175,7 @@ class Stage:
         load: Sequence[Weight] = (),
     ) -> None:
         self.number = number
+        self.on_cpu = need.on_cpu
         self.port = 0
         self.members = list(members)
         self.conversations: set[Conversation] = set()

@@ -50,6 +50,7 @@ class Seen:
         free: sessions that it could begin now.
         why_not: why it begins none, as its owner pausing; None: nothing is in the way.
         share: of a model, the most that it holds; None: whatever its memory holds.
+        on_cpu: it says that it computes on processors.
     """
 
     remote: Remote
@@ -58,6 +59,7 @@ class Seen:
     free: int
     why_not: str | None = None
     share: float | None = None
+    on_cpu: bool = False
 
 
 async def survey(
@@ -172,6 +174,7 @@ async def greet(identity: Identity, remote: Remote) -> Seen:
         free=_count(told.get("free")),
         why_not=None if told.get("why_not") is None else printable(told["why_not"]),
         share=_possible(told.get("share"), 1e-6, 1.0),
+        on_cpu=told.get("kind") == "cpu",
     )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
 
-HALVINGS: Final = 14
+HALVINGS: Final = 8
 ENDS: Final = 6
 """So many last sellers are tried."""
 
@@ -122,7 +122,7 @@ class Chains:
         return Found(self._goal.score(sums), tuple(named), *sums.tolist())
 
 
-def least_score(costs: Costs, layers: int, multipliers: Floats) -> float:
+def least_score(costs: Costs, layers: int, multipliers: Floats, dearest: float) -> float:
     """Return what no chain scores less than.
 
     Layers are bought at one price from groups of sellers who know their ways to each other: who
@@ -132,12 +132,13 @@ def least_score(costs: Costs, layers: int, multipliers: Floats) -> float:
         costs: of all sellers.
         layers: to be bought.
         multipliers: scores of a micro-credit, a second a token, a second to the first (3,).
+        dearest: a layer is not bought for more; whatever it is, the bound holds.
     """
     group, hop_ns = costs.visited()
     visits = np.zeros(int(group.max()) + 1)
     visits[group] = hop_ns * float(multipliers[1] + multipliers[2] * costs.trips) / NANOSECONDS
     each = multipliers @ costs.layer()
-    low, high = float(each.min()), float((each + visits[group]).max())
+    low, high = float(each.min()), dearest
     best = -np.inf
     for _ in range(HALVINGS):
         price = (low + high) / 2

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 NEARLY: Final = 1 + 1e-9
 NODES: Final = 48
 """So many are looked at for chains."""
+DEAREST: Final = 2.0
+"""A layer of a chain is bought for at most so many times what one of a star is."""
 TIGHTER: Final = (0.95, 0.85, 0.7)
 
 
@@ -136,18 +138,18 @@ class Finder:
         costs = self._costs.take(places)
         chains = Chains(places, costs, self._goal, ways.saved_ns(costs.slots, self._rtt_ns))
         prices = guide.multipliers - self._goal.weights
-        low, high, floor = 0.0, np.inf, -np.inf
-        share = 1.0
+        low, high, share = 0.0, np.inf, 1.0
         for _ in range(self._effort.chains if prices.any() else 1):
-            priced = self._goal.weights + share * prices
-            found, kept = chains.best(found, priced)
-            floor = max(floor, self._floor(priced))
+            found, kept = chains.best(found, self._goal.weights + share * prices)
             low, high = (low, share) if kept else (share, high)
             share = low * 2 if np.isinf(high) else (low + high) / 2
-        return found, floor
+        return found, self._floor(guide)
 
-    def _floor(self, priced: Floats) -> float:
+    def _floor(self, guide: Bounds) -> float:
         """Return what no chain within the limits scores less than, by some prices of theirs."""
         given = np.isfinite(self._limits)
-        paid = float((priced - self._goal.weights)[given] @ self._limits[given])
-        return least_score(self._costs, self._goal.layers, priced) - paid
+        prices = guide.multipliers - self._goal.weights
+        least = least_score(
+            self._costs, self._goal.layers, guide.multipliers, DEAREST * guide.layer_price
+        )
+        return least - float(prices[given] @ self._limits[given])
