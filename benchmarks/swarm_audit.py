@@ -31,9 +31,11 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from unittest.mock import patch
 
 import numpy as np
 
@@ -77,7 +79,7 @@ SHARES: Final = (0.05, 0.2)
 WRONG: Final = (1.0, 0.25)
 LIKELY: Final = (0.95, 0.99)
 EPSILONS: Final = (1e-1, 1e-3, 1e-6)
-ASKED_TOKENS: Final = 7
+ASKED_TOKENS: Final = 8
 REPEATS: Final = 50
 """Windows told at a time."""
 
@@ -173,7 +175,7 @@ def kinds(layer: int) -> dict[str, Callable[[], Cheat]]:
     """Return how each kind of cheat is made, that leaves out this layer if it leaves out one."""
     often = Truth(0.3)
     made: dict[str, Callable[[], Cheat]] = {
-        f"wrong output, {epsilon:g} of its size": lambda e=epsilon: Perturbed(e, often)
+        f"wrong output, {epsilon:g} of its size": partial(Perturbed, epsilon, often)
         for epsilon in EPSILONS
     }
     made["the last step's output again"] = lambda: Reused(often)
@@ -264,17 +266,14 @@ def summary(apart: list[tuple[float, float]]) -> dict[str, Any]:
 def measure_wrong_count(folder: Path, model: Path) -> dict[str, Any]:
     """Let a node count more than it computed, with no audit at all."""
     say("cheat: wrong count")
-    honest, nodes.Earner = nodes.Earner, Overcounting  # type: ignore[misc]
 
     async def scenario() -> AuditLab:
         async with audit_lab(fresh(folder), model, chance=Chance(0.0), price=FREE) as lab:
             await ask_all(lab)
         return lab
 
-    try:
+    with patch.object(nodes, "Earner", Overcounting):
         lab = asyncio.run(scenario())
-    finally:
-        nodes.Earner = honest  # type: ignore[misc]
     disputes = lab.of("disputes")
     return {"disputes": len(disputes), "signed": len(lab.signed), "audits": 0,
             "first": disputes[0][1] if disputes else None}  # fmt: skip
@@ -370,7 +369,7 @@ async def measure_again(folder: Path, model: Path, audits: int) -> dict[str, Any
     say("honest, again and again")
     async with audit_lab(fresh(folder), model, others=0, here=False, audits=False) as lab:
         await ask_all(lab, asked=[asked(number, 24) for number in range(4)])
-    windows = [one for one in lab.recordings if is_repeatable(one)]
+    windows = [one for one in lab.recordings if one.seats and is_repeatable(one)]
     each = -(-audits // len(windows))
     done = differing = 0
     begun_s = time.perf_counter()
@@ -392,8 +391,9 @@ async def measure_again(folder: Path, model: Path, audits: int) -> dict[str, Any
 def is_repeatable(recording: Recording) -> bool:
     """Tell whether a window may follow itself in one worker.
 
-    It must begin with its own graph or have none, and compute positions that only rise: where a
-    second request begins in it, the first one's caches are overwritten, and it is another window.
+    It must set its own inputs (computing may write over them), begin with its own graph or have
+    none, and compute positions that only rise: where a second request begins in it, the first one's
+    caches are overwritten, and it is another window.
     """
     graphs = [one.frame.command for one in recording.entries if one.frame.command in COMPUTES]
     positions = [
@@ -404,7 +404,7 @@ def is_repeatable(recording: Recording) -> bool:
     ]
     rises = all(before < after for before, after in pairwise(positions))
     begins = graphs[:1] == [Command.GRAPH_COMPUTE] or Command.GRAPH_COMPUTE not in graphs
-    return bool(graphs) and rises and begins
+    return bool(graphs and positions) and rises and begins
 
 
 async def repeat(recording: Recording, place: Here, times: int) -> int:
@@ -513,11 +513,11 @@ async def recorded(
     """Return the windows of an answer."""
     async with audit_lab(fresh(folder), model, others=0, here=False, audits=False) as lab:
         await ask_all(lab, asked=[asked(0, 8)], more=more)
-    return lab, lab.recordings
+    return lab, [one for one in lab.recordings if one.seats]
 
 
 def steps_apart(one: list[Recording], other: list[Recording]) -> list[tuple[float, float]]:
-    """Return how far the last answers of two runs are apart: those of single tokens."""
+    """Return how far the logits of two runs are apart, as long as they choose the same tokens."""
     columns = [
         [
             data
@@ -530,13 +530,14 @@ def steps_apart(one: list[Recording], other: list[Recording]) -> list[tuple[floa
         for run in (one, other)
     ]
     count = min(ASKED_TOKENS, *map(len, columns))
-    return [
-        pair
-        for a, b in zip(columns[0][-count:], columns[1][-count:], strict=True)
-        if len(a) == len(b)
-        and a != b
-        and (pair := distance_of(np.frombuffer(a, "<f4"), np.frombuffer(b, "<f4")))
-    ]
+    found = []
+    for pair in zip(columns[0][-count:], columns[1][-count:], strict=True):
+        a, b = (np.frombuffer(data, "<f4") for data in pair)
+        if (distance := distance_of(a, b)) is not None:
+            found.append(distance)
+        if a.argmax() != b.argmax():
+            break  # from here on they are asked for other tokens
+    return found
 
 
 def with_rounding(recording: Recording) -> Recording:

@@ -223,13 +223,15 @@ def book_it(folder: Path, sold: Sold) -> dict[str, Any]:
     keeper, owner = sold.user, load_identity(folder / "wallet.key").id
     claims = ReceiptBook()
     shares = {key.id: claims.claim(chain) for key, chain in zip(sold.nodes, sold.mine, strict=True)}
+    names = {owner: "user", **{key.id: f"node{number}"
+                               for number, key in enumerate(sold.nodes, start=1)}}  # fmt: skip
     refused = []
 
     def try_to(what: str, entry: Callable[[], object]) -> None:
         try:
             entry()
         except RefusedEntryError as error:
-            refused.append({"what": what, "reason": str(error)})
+            refused.append({"what": what, "reason": named(str(error), names)})
         else:
             refused.append({"what": what, "reason": None})
 
@@ -247,8 +249,6 @@ def book_it(folder: Path, sold: Sold) -> dict[str, Any]:
                lambda: hold(book, owner, FUNDED + 1, reference="answer-2"))  # fmt: skip
         more = {first: shares[first] + 1}
         try_to("refund more than the node got", lambda: refund(book, owner, more, reference=ANSWER))
-        names = {owner: "user", **{key.id: f"node{number}"
-                                   for number, key in enumerate(sold.nodes, start=1)}}  # fmt: skip
         balances = {"user": book.balance(wallet(owner)),
                     **{names[peer]: book.balance(income(peer)) for peer in shares}}  # fmt: skip
     return {
@@ -263,11 +263,11 @@ def book_it(folder: Path, sold: Sold) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def named(account: str, names: dict[str, str]) -> str:
-    """Return an account with people's names for peer ids."""
+def named(text: str, names: dict[str, str]) -> str:
+    """Return a text with people's names for peer ids."""
     for peer, name in names.items():
-        account = account.replace(peer, name)
-    return account
+        text = text.replace(peer, name)
+    return text
 
 
 def verified(path: Path, keeper: Identity) -> dict[str, Any]:

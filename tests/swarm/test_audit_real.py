@@ -106,7 +106,7 @@ def test_two_that_differ_without_a_third_prove_nothing(tiny, tmp_path):
 
 def test_between_classes_a_rounding_passes_and_a_cheat_does_not(tiny, tmp_path):
     """Compared as numbers."""
-    classes = {"kinds": ["one class", *["another class"] * 2], "here": False, "others": 2}
+    classes = {"kinds": ["one class", *["another class"] * 2], "here": False, "spares": 1}
     rounding = run(tmp_path / "a", tiny, [CHEATS[
         "an output that is wrong by next to nothing"]], **classes)  # fmt: skip
     assert rounding.of("audited")

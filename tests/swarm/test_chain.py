@@ -5,6 +5,7 @@ from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+import requests
 
 from shoestring.engines.discovery import find_program
 from shoestring.swarm.boundaries import Boundaries
@@ -184,6 +185,23 @@ def test_what_a_node_does_not_push_comes_from_the_client(star, small_model, tmp_
     said, told = run(tmp_path, small_model.path)
     assert said == [star] * 3
     assert told["lost"] == 0
+
+
+def test_the_end_of_one_stage_is_the_end_of_all(small_model, tmp_path, monkeypatch):
+    """Nobody waits for what a lost node was to push, and nothing is computed from zeros."""
+    given = []
+    replace = Boundaries.replace
+
+    def lose(self, carried):
+        given.append(carried)
+        if len(given) == ASKED["n_predict"]:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(carried.by.lose, carried.by.replicas[0], "the test says so")
+        return replace(self, carried)
+
+    monkeypatch.setattr(Boundaries, "replace", lose)
+    with pytest.raises(requests.RequestException):
+        run(tmp_path, small_model.path)
 
 
 def test_a_chain_is_mended_where_it_breaks(star, small_model, tmp_path, replaced):

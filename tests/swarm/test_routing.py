@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,17 +34,23 @@ def near(value):
     return pytest.approx(value, rel=1e-6, abs=1e-6)
 
 
+def ways_of(board, known):
+    """Put what is known of pairs of ids into slots."""
+    slots = board.slots()
+    return Ways({tuple(slots[name] for name in pair): time for pair, time in known.items()})
+
+
+@st.composite
+def known_ways(draw, found):
+    """Draw round trips of some pairs, in seconds by ids."""
+    pairs = [frozenset((a.id, b.id)) for a in found for b in found if a.id < b.id]
+    return {pair: draw(st.integers(0, 40)) * 1e-3 for pair in pairs if draw(st.booleans())}
+
+
 def check_like_all(found, request, *, known=None, effort=EXHAUSTIVE):
     """Compare the route that is found with all that there are."""
     board = board_of(found)
-    ways = None
-    if known is not None:
-        slots = {board.slot(one.id): one.id for one in found}
-        ways = Ways({
-            (a, b): known[frozenset((slots[a], slots[b]))]
-            for a in slots for b in slots
-            if a < b and frozenset((slots[a], slots[b])) in known
-        })  # fmt: skip
+    ways = None if known is None else ways_of(board, known)
     route = find_route(board, request, ways=ways, effort=effort)
     best = best_score(found, request, known)
     if isinstance(route, NoRoute):
@@ -73,12 +80,64 @@ def test_the_route_of_a_star_is_the_best_of_all(found, request):
 @settings(max_examples=300, deadline=None)
 def test_the_route_of_a_chain_is_the_best_of_all(data, found, request):
     """Likewise where some ways between nodes are known."""
-    pairs = [frozenset((a.id, b.id)) for a in found for b in found if a.id < b.id]
-    known = {
-        pair: data.draw(st.integers(0, 40)) * 1e-3
-        for pair in pairs if data.draw(st.booleans())
-    }  # fmt: skip
-    check_like_all(found, request, known=known)
+    check_like_all(found, request, known=data.draw(known_ways(found)))
+
+
+EFFORTS = st.builds(
+    Effort,
+    nodes=st.integers(1, 4), labels=st.integers(1, 6), first_labels=st.just(1),
+    chains=st.integers(1, 3), chain_labels=st.sampled_from((0, 1, 4)),
+)  # fmt: skip
+
+
+@given(st.data(), sellers(), requests(), EFFORTS)
+@settings(max_examples=400, deadline=None)
+def test_a_chain_is_never_worse_than_the_star(data, found, request, effort):
+    """Ways between nodes only shorten: where a star has a route, a chain has one as good."""
+    board, known = board_of(found), data.draw(known_ways(found))
+    star = find_route(board, request, effort=effort)
+    chain = find_route(board, request, ways=ways_of(board, known), effort=effort)
+    if isinstance(star, Route):
+        assert isinstance(chain, Route)
+        scores = [score(one.price, one.tpot_s, request) for one in (chain, star)]
+        assert scores[0] <= scores[1] * (1 + 1e-9) + 1e-6
+
+
+@given(st.data(), sellers(), requests(), EFFORTS)
+@settings(max_examples=400, deadline=None)
+def test_a_short_search_of_chains_never_claims_more_than_it_proved(data, found, request, effort):
+    """Its route is what it says it is, and the best of all routes is not below the bound."""
+    board, known = board_of(found), data.draw(known_ways(found))
+    route = find_route(board, request, ways=ways_of(board, known), effort=effort)
+    best = best_score(found, request, known)
+    if isinstance(route, NoRoute):
+        assert (best is None) or route.why == "unproven"
+        return
+    by_id = {one.id: one for one in found}
+    steps = tuple((by_id[hop.id], hop.end - hop.first) for hop in route.hops)
+    assert steps in set(all_routes(found, request))
+    price, tpot_s, ttft_s = costs(steps, request, known)
+    assert (route.price, route.tpot_s, route.ttft_s) == (price, near(tpot_s), near(ttft_s))
+    its = score(price, tpot_s, request)
+    assert best >= its * (1 - route.above) * (1 - 1e-6) - 1e-6
+
+
+def test_far_nodes_near_to_each_other_make_a_chain():
+    """All are far from here, but in one room a token goes from one to the next in no time."""
+    board = board_of_many(40)
+    rooms = [board.put(
+        Seller(id=f"room {number}", first=0, end=24, most_layers=4, price_in=900, price_out=2900,
+               layer_s=1e-3, prompt_layer_s=1e-4)
+    ) for number in range(6)]  # fmt: skip
+    request, rtt_ns = request_of(prefer="latency", first=0), np.full(len(board), 100_000_000)
+    ways = Ways(dict.fromkeys(itertools.combinations(rooms, 2), 1e-3))
+    chain = find_route(board, request, ways=ways, rtt_ns=rtt_ns)
+    assert {hop.slot for hop in chain.hops} == set(rooms)
+    assert chain.tpot_s == near(0.1 + 5 * 0.5e-3 + 24e-3)
+    # Who is the first and who the last matters: the way home is from them.
+    rtt_ns[[rooms[0], rooms[3]]] = 80_000_000
+    chain = find_route(board, request, ways=ways, rtt_ns=rtt_ns)
+    assert {chain.hops[0].slot, chain.hops[-1].slot} == {rooms[0], rooms[3]}
 
 
 def board_of_many(count, *, layers=24):

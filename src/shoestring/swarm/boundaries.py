@@ -81,11 +81,13 @@ class Boundaries:
     Attributes:
         replaced: how many reads were answered with a placeholder.
         on_back: called when one has come back.
+        on_end: ends each connection; called when one that computes has ended.
     """
 
     def __init__(self) -> None:
         self.replaced = 0
         self.on_back: set[Callable[[], None]] = set()
+        self.on_end: set[Callable[[], None]] = set()
         self._known: dict[Key, int | None] = {}
         """The stage that a kind goes to; None: it is read to be looked at."""
         self._asked: dict[Reply, Key] = {}

@@ -176,12 +176,18 @@ class Conversation(asyncio.Protocol):
         return self._journal.entries()
 
     def end(self) -> None:
-        """End all of it now."""
+        """End all of it now, and with it those of the other stages once it computes.
+
+        llama-server cannot go on, and would wait for what this one was to give to the next.
+        """
+        self._boundaries.on_end.discard(self.end)
         if self._transport is not None:
             self._transport.abort()
         for replica in self.replicas:
             replica.leave()
         self.replicas.clear()
+        for end in tuple(self._boundaries.on_end) if self._computes else ():
+            end()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Of asyncio, which has switched Nagle's algorithm off."""
@@ -189,6 +195,7 @@ class Conversation(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]  # of asyncio, of uvloop: no base
         self._set_reading()
         self._boundaries.on_back.add(self._flush)
+        self._boundaries.on_end.add(self.end)
         self._windows.open(self)
         self._host.opened(self)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
+    Bools = NDArray[np.bool_]
 
 HALVINGS: Final = 8
 ENDS: Final = 6
@@ -45,10 +46,11 @@ class Chains:
         self._saved_ns = saved_ns
         self._visit, self._layer = costs.visit(), costs.layer()
         self._counts = np.arange(1, int(costs.most.max()) + 1)[:, None]
-        # The last of so many layers from each on has to be served, too.
-        self._last_start = np.where(self._counts <= costs.most, costs.end - self._counts, -1)
+        at = np.arange(goal.layers)[:, None, None]
+        self._serves: Bools = (costs.first <= at) & (at + self._counts <= costs.end)
+        self._serves &= self._counts <= costs.most
 
-    def best(self, known: Found, multipliers: Floats) -> tuple[Found, bool]:
+    def best(self, known: Found, multipliers: Floats) -> tuple[Found, float]:
         """Return the better of a known route and of the chains that are best at some prices.
 
         Args:
@@ -56,18 +58,18 @@ class Chains:
             multipliers: scores of a micro-credit, a second a token, a second to the first (3,).
 
         Returns:
-            It, and whether any of those chains keeps the limits.
+            It, and which share of its limits the best chain needs, of that which it needs most.
         """
         score, coming = self._states(multipliers)
-        kept = False
+        needed = np.inf
         for last in np.argsort(score[self._goal.layers])[:ENDS].tolist():
             if not np.isfinite(score[self._goal.layers, last]):
                 break
-            found = self._priced(coming, last)
-            if found is not None:
-                kept = True
+            found, needs = self._ending(coming, last)
+            needed = min(needed, needs)
+            if needs <= 1:
                 known = min(known, found, key=lambda one: one.score)
-        return known, kept
+        return known, needed
 
     def _states(self, multipliers: Floats) -> tuple[Floats, Ints]:
         """Return scores, and who came before (-1: nobody) and how many layers, of all states.
@@ -99,14 +101,15 @@ class Chains:
                 here, last = reached[nearest, everybody], ends[nearest]
             ahead = slice(at + 1, at + 1 + longest)
             longer = here + more
-            better = (longer < score[ahead]) & (self._last_start >= at) & (of.first <= at)
+            better = longer < score[ahead]
+            better &= self._serves[at]
             np.copyto(score[ahead], longer, where=better)
             np.copyto(coming[0, ahead], last, where=better)
             np.copyto(coming[1, ahead], self._counts, where=better)
         return score, coming
 
-    def _priced(self, coming: Ints, last: int) -> Found | None:
-        """Return the chain that ends at a seller; None: it breaks a limit."""
+    def _ending(self, coming: Ints, last: int) -> tuple[Found, float]:
+        """Return the chain that ends at a seller, and which share of its limits it needs."""
         steps, at, seller = [], self._goal.layers, last
         while at > 0:
             before, count = coming[:, at, seller].tolist()
@@ -116,10 +119,11 @@ class Chains:
         sellers, layers = np.array(steps).T
         saved_ns = self._saved_ns[sellers[:-1], sellers[1:]]
         sums = self._of.sums(sellers, layers, saved_ns)
+        needs = float((np.maximum(sums, 1) / np.maximum(self._goal.limits, 1)).max())
         if np.any(sums > self._goal.limits):
-            return None
+            needs = max(needs, np.nextafter(1, 2))
         named = zip(self._places[sellers].tolist(), layers.tolist(), strict=True)
-        return Found(self._goal.score(sums), tuple(named), *sums.tolist())
+        return Found(self._goal.score(sums), tuple(named), *sums.tolist()), needs
 
 
 def least_score(costs: Costs, layers: int, multipliers: Floats, dearest: float) -> float:

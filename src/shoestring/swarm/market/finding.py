@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 NEARLY: Final = 1 + 1e-9
-NODES: Final = 48
+NODES: Final = 40
 """So many are looked at for chains."""
+CLOSE: Final = 0.98
+"""A chain that needs so much of its limits is not far from the best."""
+POWER: Final = 2
+MOST: Final = 8.0
 DEAREST: Final = 2.0
 """A layer of a chain is bought for at most so many times what one of a star is."""
 TIGHTER: Final = (0.95, 0.85, 0.7)
@@ -138,11 +142,12 @@ class Finder:
         costs = self._costs.take(places)
         chains = Chains(places, costs, self._goal, ways.saved_ns(costs.slots, self._rtt_ns))
         prices = guide.multipliers - self._goal.weights
-        low, high, share = 0.0, np.inf, 1.0
+        share = 1.0
         for _ in range(self._effort.chains if prices.any() else 1):
-            found, kept = chains.best(found, self._goal.weights + share * prices)
-            low, high = (low, share) if kept else (share, high)
-            share = low * 2 if np.isinf(high) else (low + high) / 2
+            found, needed = chains.best(found, self._goal.weights + share * prices)
+            if CLOSE <= needed <= 1:
+                break
+            share *= float(np.clip(needed**POWER, 1 / MOST, MOST))
         return found, self._floor(guide)
 
     def _floor(self, guide: Bounds) -> float:

@@ -73,7 +73,7 @@ def chain_pool(costs: Costs, bounds: Bounds, taken: Ints, most: int) -> Ints:
     gain = np.minimum(priced @ costs.layer() - bounds.layer_price, 0) * costs.most
     visit = hop_ns * float(priced[1] + priced[2] * costs.trips) / NANOSECONDS
     value = np.bincount(group, gain)[group] + visit
-    # Of a group the best first; of those taken whole groups, too.
+    value[gain == 0] = np.inf
     value[taken] = -np.inf
     ranked = np.lexsort((gain, value))
     return ranked[: max(most, len(taken))]
