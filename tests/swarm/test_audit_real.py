@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
+from shoestring.swarm import conversation
 from shoestring.swarm import node as nodes
+from shoestring.swarm.audit.attesting import challenge
 from shoestring.swarm.audit.evidence import read
 from shoestring.swarm.audit.sampling import Chance
 from shoestring.swarm.proof.agreeing import FREE
@@ -14,6 +16,7 @@ from shoestring.testing.cheating_worker import (
     Honest,
     Overcounting,
     Perturbed,
+    PoisonedCopies,
     Reused,
 )
 from shoestring.testing.engines import need_program
@@ -89,6 +92,33 @@ def test_a_cheat_is_found_replaced_and_not_paid(tiny, tmp_path, how):
     assert lab.measured.all()[lab.id(0)].trust(0) < 0.5
 
 
+@pytest.fixture
+def copied(monkeypatch):
+    """Copy the caches at every step."""
+    monkeypatch.setattr(conversation, "COPY_AFTER_S", 0.0)
+    monkeypatch.setattr(conversation, "COPY_SELDOM_S", 0.0)
+    monkeypatch.setattr(conversation, "COPY_SHARE", 0)
+
+
+@pytest.mark.usefixtures("copied")
+def test_a_true_copy_of_the_caches_is_what_others_have(tiny, tmp_path):
+    """Windows that begin with one are the same elsewhere, and so is the copy itself."""
+    lab = run(tmp_path, tiny)
+    asked = [one.name for recording in lab.recordings for one in recording.questions()]
+    assert any(name.startswith("cache_") for name in asked)
+    assert len(lab.of("audited")) == len(lab.recordings)
+    assert lab.standing.excluded() == frozenset()
+
+
+@pytest.mark.usefixtures("copied")
+def test_a_false_copy_of_the_caches_is_found(tiny, tmp_path):
+    """Though all that the user was told is right."""
+    lab = run(tmp_path, tiny, [PoisonedCopies], spares=1, others=0)
+    who, why = lab.of("cheats")[0]
+    assert (who, "(cache_" in why) == ("node0", True)
+    assert lab.standing.excluded() == {lab.id(0)}
+
+
 def test_an_auditor_that_lies_is_the_odd_one_out(tiny, tmp_path):
     """Who answered the user is honest, and this machine says so."""
     lab = run(tmp_path, tiny, [Honest, CHEATS["a wrong output"]])
@@ -123,3 +153,15 @@ def test_a_wrong_count_is_found_by_the_receipt_and_not_by_an_audit(tiny, tmp_pat
     assert "every frame is the same, not tokens_out" in lab.of("disputes")[0][1]
     assert lab.signed == []
     assert lab.recordings == []
+
+
+def test_a_node_says_to_a_peer_that_it_is_there(tiny, tmp_path):
+    """By a word of its own; what both signed counts."""
+
+    async def scenario():
+        async with audit_lab(tmp_path, tiny, others=0, here=False) as lab:
+            return await challenge(lab.identity, lab.remotes[0]), lab
+
+    found, lab = asyncio.run(scenario())
+    assert found.node == lab.id(0)
+    assert found.fault(found.at_s, {lab.identity.id}) is None

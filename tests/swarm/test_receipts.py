@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -141,7 +142,7 @@ class Link:
         if answer is not None:
             self.earner.begin()
             self.earner.tell(answer)
-            self.payer.answered(reply, hashlib.sha256(answer).digest())
+            self.payer.answered(reply, blake3(answer).digest())
 
     def step(self, fill=0, *, count=1, layer=3, **heard):
         """Have a step computed."""
@@ -643,6 +644,6 @@ def test_a_pushed_activation_is_metered_as_if_it_had_been_sent():
         record.add(its)
         record.end()
         windows.append(tally.window(1))
-    assert windows[0].in_root == windows[1].in_root == root_of([hashlib.sha256(data).digest()])
+    assert windows[0].in_root == windows[1].in_root == root_of([blake3(data).digest()])
     sizes = [window.figures.bytes_in for window in windows]
     assert sizes[1] - sizes[0] == len(head) - len(set_frame.head)

@@ -1,9 +1,13 @@
 """Uptime: what counts, and what is refused."""
 
 import asyncio
+import json
+import time
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +25,8 @@ from shoestring.swarm.audit.uptime import (
     service_of,
     slots_of,
 )
+from shoestring.swarm.cli_audit import audit
+from shoestring.swarm.home import Home
 from shoestring.swarm.identity import load_identity
 from shoestring.swarm.ledger.rewards import Service, share_out
 from shoestring.swarm.remote import Remote
@@ -171,3 +177,21 @@ def test_over_a_link_both_keep_the_same(tmp_path):
     assert found.fault(owner.now_s, {friend.identity.id}) is None
     assert isinstance(found, Attestation)
     assert asdict(found)["node"] == owner.identity.id
+
+
+def test_the_command_says_how_long_each_was_seen(tmp_path, people, monkeypatch):
+    """Of files of several challengers; as what rewards read."""
+    monkeypatch.setenv("SHOESTRING_STATE", str(tmp_path))
+    home = Home()
+    mine = home.identity()
+    ana = Node(tmp_path / "ana")
+    home.peers(print).admit(ana.record_of(ana))
+    at_s = time.time() - 2 * SLOT_S
+    both = [made(people[0], mine, at_s), made(people[0], ana.identity, at_s)]
+    file = tmp_path / "both.jsonl"
+    file.write_bytes(b"".join(one.line + b"\n" for one in both))
+    since = datetime.fromtimestamp(at_s - 86_400, UTC).strftime("%Y-%m-%d")
+    asked = ["uptime", "--since", since, "--from", str(file)]
+    said = CliRunner().invoke(audit, [*asked, "--json"])
+    assert json.loads(said.output) == {people[0].id: {"uptime_s": SLOT_S, "layer_tokens": 0}}
+    assert "score" in CliRunner().invoke(audit, asked).output

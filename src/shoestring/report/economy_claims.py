@@ -1,10 +1,13 @@
-"""The third note's claims on wallets, proofs and a market, one by one; the rest is in notebook 05."""
+"""The third note's claims on wallets, proofs and a market; the rest are in notebook 05."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from shoestring.report.service_claims import Claim
+
+_RESALE: Final = "swarm/test_ledger_resale.py"
+_SIMULATION: Final = "swarm/test_simulation.py"
 
 ECONOMY_CLAIMS: Final = (
     Claim(
@@ -26,7 +29,7 @@ ECONOMY_CLAIMS: Final = (
         (
             "swarm/test_uptime.py::test_rewards_go_by_what_was_attested",
             "swarm/test_ledger.py::test_a_reward_is_shared_out_exactly",
-            "swarm/test_simulation.py::test_who_signs_for_nothing_takes_rewards_from_all_others",
+            f"{_SIMULATION}::test_who_signs_for_nothing_takes_rewards_from_all_others",
         ),
     ),
     Claim(
@@ -80,8 +83,7 @@ ECONOMY_CLAIMS: Final = (
         "Where they are faster, because they are: no other preference is needed.",
         (
             "swarm/test_routing.py::test_near_nodes_are_taken_only_where_they_are_faster",
-            "swarm/test_simulation.py::"
-            "test_users_in_a_local_network_are_served_by_it_more_than_others",
+            f"{_SIMULATION}::test_users_in_a_local_network_are_served_by_it_more_than_others",
         ),
     ),
     Claim(
@@ -100,8 +102,7 @@ ECONOMY_CLAIMS: Final = (
         "Uses of the gateway's keys are booked at cost and margin, each once. To somebody with a "
         "wallet on a chain goes a voucher, tried on a chain in the tests' process alone.",
         (
-            "swarm/test_ledger_resale.py::"
-            "test_the_gateways_log_is_booked_once_however_often_it_is_read",
+            f"{_RESALE}::test_the_gateways_log_is_booked_once_however_often_it_is_read",
             "swarm/test_voucher_chain.py::test_three_answers_are_paid_by_the_last_voucher",
         ),
     ),

@@ -62,7 +62,8 @@ def owed_figure(figures: Figures | None) -> Drawing:
         axes.set_xlabel("steps of llama-server")
         axes.set_ylabel("owed (micro-credits)")
         handles = [Line2D([], [], **styles[one["node"]] | {"linestyle": "none"}, markersize=4,
-                          label=f"{one['node']}: a receipt of both") for one in sessions]  # fmt: skip
+                          label=f"{one['node']}: a receipt of both")
+                   for one in sessions]  # fmt: skip
         handles.append(Line2D([], [], color=MUTED, linestyle=HELD, label="held before the answer"))
         _legend(figure, handles)
     return Drawing(
@@ -100,7 +101,8 @@ def front_figure(figures: Figures | None) -> Drawing:
         axes.set_xlabel("a token (ms), predicted")
         axes.set_ylabel("price (micro-credits)")
         handles = [Line2D([], [], color=MUTED, marker=".", linestyle="none", label="at random"),
-                   Line2D([], [], color=SERIES[0], marker="o", markersize=3, label="the front")]  # fmt: skip
+                   Line2D([], [], color=SERIES[0], marker="o", markersize=3,
+                          label="the front")]  # fmt: skip
         handles += [
             Line2D([], [], **styles[one["asked"]] | {"color": SERIES[1 + at % (len(SERIES) - 1)],
                                                      "linestyle": "none"},

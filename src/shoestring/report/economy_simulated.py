@@ -39,21 +39,21 @@ def day_facts(figures: Figures | None) -> list[tuple[str, str]]:
         return [("a day", not_measured(SIMULATION))]
     day, of = figures["day"], figures["day"]["outcome"]
     scenario, book, income = of["scenario"], of["ledger"], of["income"]
+    counts = [f"{number(scenario[what])} {what}" for what in ("nodes", "requests", "hours")]
     unserved = ", ".join(f"{why} {number(count)}" for why, count in of["unserved"].items())
+    verified = "whole" if book["right"] else f"NOT right: {book['fault']}"
     return [
-        ("simulated", f"{number(scenario['nodes'])} nodes, {number(scenario['requests'])} requests, "
-                      f"{scenario['hours']} hours, seed {scenario['seed']}"),
+        ("simulated", f"{', '.join(counts)}, seed {scenario['seed']}"),
         ("took", f"{seconds(day['cpu_s'])} of a processor, {seconds(day['wall_s'])} on the wall"),
-        ("requests served", f"{_percent(of['all']['served_share'])}; "
-                            f"not served: {unserved or 'none'}"),
+        ("requests served", _percent(of["all"]["served_share"])),
+        ("requests not served", unserved or "none"),
         ("wrong answers, in spite of audits", _percent(of["all"]["wrong_share"])),
         ("nodes that left in mid-answer and were replaced", number(of["saved_nodes"])),
-        ("the book", f"{number(book['entries'])} entries, "
-                     f"{'whole' if book['right'] else 'NOT right: ' + book['fault']}; "
-                     f"sum {number(book['sum_micro'])} micro-credits"),
-        ("income, nodes", f"Gini {number(income['gini_nodes'])}, Jain "
-                          f"{number(income['jain_nodes'])}; the richest tenth has "
-                          f"{_percent(income['richest_tenth_share'])}"),
+        ("the book", f"{number(book['entries'])} entries, {verified}"),
+        ("sum of all accounts", f"{number(book['sum_micro'])} micro-credits"),
+        ("income of nodes, Gini", number(income["gini_nodes"])),
+        ("income of nodes, Jain", number(income["jain_nodes"])),
+        ("the richest tenth of nodes has", _percent(income["richest_tenth_share"])),
         ("routes above those of a longer search, median",
          _percent(of["routing"]["above_exact"]["median"])),
     ]  # fmt: skip

@@ -127,7 +127,7 @@ def forged_table(figures: Figures | None) -> Table:
     """Return who tried what with receipts, and what was said to it."""
     columns = (Column("who", "Who"), Column("what", "Does what"), Column("reason", "Answer"))
     rows = [
-        (one["who"], one["what"], _answer(one["reason"], figures))
+        (one["who"], one["what"], answer_in_words(one["reason"], figures))
         for one in (figures["forged"] if figures else [])
     ]
     title = "Forged, moved, claimed twice"
@@ -188,7 +188,7 @@ def book_table(figures: Figures | None) -> Table:
     """Return what the book did not take."""
     columns = (Column("what", "What was tried"), Column("reason", "Answer"))
     rows = [
-        (one["what"], _answer(one["reason"], figures))
+        (one["what"], answer_in_words(one["reason"], figures))
         for one in (figures["ledger"]["refused"] if figures else [])
     ]
     return sourced(ECONOMY, "economy_book", "Refused by the book", columns, rows, figures)
@@ -236,7 +236,8 @@ def _sessions(figures: Figures | None) -> list[Any]:
     return [] if figures is None else list(figures["receipts"]["sessions"])
 
 
-def _answer(reason: str | None, figures: Figures | None) -> str:
+def answer_in_words(reason: str | None, figures: Figures | None) -> str:
+    """Return what was said to a try; None: nothing refused it."""
     return "taken: nothing shows it" if reason is None else f"refused: {named(reason, figures)}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from shoestring.report.economy_tables import AUDIT, ECONOMY, ROUTING, named
+from shoestring.report.economy_tables import AUDIT, ECONOMY, ROUTING, answer_in_words
 from shoestring.report.service_tables import not_measured, sourced
 from shoestring.report.tabular import Column
 from shoestring.report.units import number, seconds
@@ -90,7 +90,7 @@ def quotes_table(figures: Figures | None) -> Table:
     """Return which quotes are refused."""
     columns = (Column("what", "A quote"), Column("reason", "Answer"))
     rows = [
-        (one["what"], "taken" if one["reason"] is None else f"refused: {named(one['reason'], None)}")
+        (one["what"], answer_in_words(one["reason"], None))
         for one in (figures["market"]["quotes_refused"] if figures else [])
     ]  # fmt: skip
     return sourced(ECONOMY, "economy_quotes", "Quotes that do not hold", columns, rows, figures)
@@ -152,9 +152,9 @@ def audit_facts(figures: Figures | None) -> list[tuple[str, str]]:
                      for node, micro in found["owed_micro"].items())  # fmt: skip
     return [
         ("windows audited", f"a share of {how['audited_share']}, drawn by a seed here"),
-        ("wrong", f"a share of {how['wrong_share_of_answers']} of the answers, by "
-                  f"{how['wrong_by']} of their size: {number(100 * found['wrong_share_of_windows'])}"
-                  " % of the windows"),
+        ("wrong answers, by a share of their size",
+         f"a share of {how['wrong_share_of_answers']}, by {how['wrong_by']}"),
+        ("so wrong windows", f"{number(100 * found['wrong_share_of_windows'])} %"),
         ("windows until it is found, by the bound", bound),
         ("found after its first wrong answer", seconds(after_s)),
         ("excluded", ", ".join(found["excluded"]) or "nobody"),

@@ -22,6 +22,8 @@ import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from blake3 import blake3
+
 from shoestring.swarm.pushing import MOST_BYTES
 from shoestring.swarm.tensors import read_graph
 from shoestring.swarm.wire import tensor_name
@@ -93,7 +95,7 @@ class Boundaries:
         self._asked: dict[Reply, Key] = {}
         """What is being read in the star and not known yet."""
         self._recent: dict[bytes, Key] = {}
-        """What was read in the star and not set since, by its SHA-256."""
+        """What was read in the star and not set since, by its BLAKE3."""
         self._graphs: dict[Hashable, bytes] = {}
         """By connection of llama-server's: what its last graph does."""
         self._read: dict[Hashable, set[Key]] = {}
@@ -151,7 +153,7 @@ class Boundaries:
                 back()
             return carried
         if self._recent:
-            key = self._recent.pop(hashlib.sha256(body).digest(), None)
+            key = self._recent.pop(blake3(body).digest(), None)
             if key is not None and key[0] != stage and self._known.get(key, stage) == stage:
                 self._known[key] = stage
         return None

@@ -49,7 +49,7 @@ Examples (on a machine that serves, and on one that uses it):
   shoestring swarm wallet create                               an owner's key; then link, fund
   shoestring swarm ledger verify                               every entry, hash and balance
 """
-NEEDS: Final = ("cryptography", "rfc8785", "zeroconf")
+NEEDS: Final = ("blake3", "cryptography", "rfc8785", "zeroconf")
 
 
 @click.group(epilog=EXAMPLES)

@@ -8,9 +8,10 @@ asked for each whether it has it, many at a time; until all were answered nothin
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
+
+from blake3 import blake3
 
 from shoestring.swarm.link import set_reading
 from shoestring.swarm.packing import packed
@@ -144,7 +145,7 @@ class Replica(asyncio.Protocol):
         self._asked: deque[Reply | Question | Take | Claim] = deque()
         self._current: Reply | Question | None = None
         self._at = 0
-        self._hash = hashlib.sha256()
+        self._hash = blake3()
         self._queue: deque[Entry] = deque()
         self._missing: deque[Entry] = deque()
         """Weights that the node has not."""
@@ -387,7 +388,7 @@ class Replica(asyncio.Protocol):
         if not isinstance(asked, Question):
             self._conversation.start(self, asked, answer)
         if answer.command in WITH_DATA and answer.size:
-            self._current, self._at, self._hash = asked, 0, hashlib.sha256()
+            self._current, self._at, self._hash = asked, 0, blake3()
 
     def _add(self, part: bytes) -> None:
         current = self._current

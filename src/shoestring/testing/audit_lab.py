@@ -14,6 +14,7 @@ from shoestring.engines.discovery import find_program
 from shoestring.hardware.devices import Device
 from shoestring.models.fetch import resolve_model
 from shoestring.swarm.addresses import PeerAddress
+from shoestring.swarm.audit.attesting import UPTIME_FILE, Attestations, Attestor
 from shoestring.swarm.audit.auditor import Auditor
 from shoestring.swarm.audit.running import Here, There
 from shoestring.swarm.audit.sampling import Chance
@@ -221,7 +222,7 @@ async def audit_lab(
 
         places: list[Place] = [
             There(
-                lab.identity, one, its.get(one.address.id, KIND),
+                lab.identity, one, its.get(one.address.id, KIND), print,
                 paying=Paying(asked, Hand(lab.identity, files.keep)),
             )
             for one in lab.remotes
@@ -292,6 +293,7 @@ async def _selling(
         async with Listener(
             identity, peers, on_link=node.answer, host="127.0.0.1", say=said.append
         ) as listener:
+            node.attestor = Attestor(identity, Attestations(home / UPTIME_FILE))
             node.crossings = Crossings(identity, listener.admit_for, listener.end_admission)
             address = PeerAddress(identity.id, "127.0.0.1", listener.port)
             yield Remote(name, address, identity.certificate)

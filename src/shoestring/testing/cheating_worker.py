@@ -50,7 +50,7 @@ class Cheat(Protocol):
         """Return what the worker is told instead of a frame."""
 
     def answer(self, frame: Frame, data: bytes) -> bytes:
-        """Return what is said instead of an activation that was read."""
+        """Return what is said instead of what was read."""
 
 
 class Honest:
@@ -77,9 +77,9 @@ class Perturbed(Honest):
         self.epsilon, self.now = epsilon, now
         self._random = np.random.default_rng(1)
 
-    def answer(self, frame: Frame, data: bytes) -> bytes:  # noqa: ARG002 - of the protocol
+    def answer(self, frame: Frame, data: bytes) -> bytes:
         """Return them perturbed."""
-        if not self.now():
+        if not (is_activation(frame) and self.now()):
             return data
         numbers = np.frombuffer(data, "<f4")
         scale = self.epsilon * float(np.sqrt(np.mean(np.square(numbers, dtype=np.float64))))
@@ -100,9 +100,20 @@ class Reused(Honest):
 
     def answer(self, frame: Frame, data: bytes) -> bytes:
         """Return the last ones of the same tensor and size."""
+        if not is_activation(frame):
+            return data
         key = tensor_name(frame.head), len(data)
         before, self._last[key] = self._last.get(key), data
         return data if before is None or not self.now() else before
+
+
+class PoisonedCopies(Honest):
+    """Computes as it should, and gives false copies of its caches."""
+
+    def answer(self, frame: Frame, data: bytes) -> bytes:
+        """Return them with one bit changed."""
+        is_cache = tensor_name(frame.head).startswith("cache_")
+        return bytes([data[0] ^ 1]) + data[1:] if is_cache else data
 
 
 class FewerLayers(Honest):
@@ -126,6 +137,11 @@ class FewerLayers(Honest):
         if not self.now():
             return self._graph
         return without_layers(self._graph, self.layers)
+
+
+def is_activation(frame: Frame) -> bool:
+    """Tell whether what is read is what one layer gives the next, or what comes of the last."""
+    return kind_of(frame.head).is_activation
 
 
 def without_layers(frame: Frame, layers: set[int]) -> Frame:
@@ -252,13 +268,10 @@ class CheatingRelay:
                 held += piece
                 left -= len(piece)
                 if not left:
-                    writer.write(self._changed(self._asked.popleft(), bytes(held)))
+                    writer.write(self._cheat.answer(self._asked.popleft(), bytes(held)))
                     held.clear()
             await writer.drain()
         writer.close()
-
-    def _changed(self, frame: Frame, data: bytes) -> bytes:
-        return self._cheat.answer(frame, data) if kind_of(frame.head).is_activation else data
 
 
 class Overcounting(Earner):

@@ -1,7 +1,7 @@
 """Whether two sides gave the same answers to a window.
 
 Within a numerics class (the same program on the same kind of device) they give the same bytes, and
-SHA-256 tells. Between classes sums are rounded in another order, and activations are compared as
+BLAKE3 tells. Between classes sums are rounded in another order, and activations are compared as
 numbers: relative L2 distance ``|a - b| / |b|`` and cosine, both over one answer. The tolerances are
 above what differing kernels of one model gave, and below what a cheat gives (benchmarks/
 swarm_audit.py measures both); a cheat that stays below them is not found between classes.

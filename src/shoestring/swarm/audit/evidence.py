@@ -13,6 +13,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from blake3 import blake3
+
 from shoestring.errors import BadValueError
 from shoestring.swarm.private_files import make_once, read_private
 from shoestring.swarm.proof.merkle import root_of
@@ -172,5 +174,5 @@ def _fixed(value: Any) -> Any:
 
 def _digest_of(command: int, head: bytearray, data: bytes | bytearray) -> str:
     parts = hashlib.sha256(bytes([command]) + bytes(head))
-    parts.update(hashlib.sha256(data).digest())
+    parts.update(blake3(data).digest())
     return parts.hexdigest()

@@ -77,17 +77,17 @@ class There:
         identity: ours.
         remote: the node.
         kind: as of :class:`Place`.
+        dispute: told why it signs nothing.
         model_bytes: for a node that gives a share of it; None: not told.
         paying: for receipts; None: there are none, and a node with a price computes nothing.
-        dispute: told why it signs nothing.
     """
 
     identity: Identity
     remote: Remote
     kind: str
+    dispute: Callable[[str], None]
     model_bytes: int | None = None
     paying: Paying | None = None
-    dispute: Callable[[str], None] = print
 
     @property
     def name(self) -> str:

@@ -1,7 +1,7 @@
 """What of a window is kept so that it can be run again: where it began, what was told, the answers.
 
 A window is what lies between two receipts of a session (docs/decisions/0007). Where it begins is
-what the journal would tell a recruit; then follows every frame in its order, with the SHA-256 of
+what the journal would tell a recruit; then follows every frame in its order, with the BLAKE3 of
 what each member answered. The node is told nothing of it, neither before nor after.
 
 Copies of the caches, which a node gives beside its work, are answers too: else a false copy would
@@ -10,9 +10,10 @@ be believed by whoever runs a window again from there.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
+
+from blake3 import blake3
 
 from shoestring.swarm.journal import Entry, Reply
 from shoestring.swarm.proof.steps import kind_of
@@ -54,7 +55,7 @@ class Given:
     """What one side answered to the questions of a window; None: nothing, or it was not kept.
 
     Attributes:
-        digests: SHA-256 of the data of each.
+        digests: BLAKE3 of the data of each.
         data: of each.
     """
 
@@ -237,7 +238,7 @@ class Recorder:
         (_, recording, asked), self._probes = self._probes, None
         for reply, data in zip(asked, copy.data, strict=True):
             recording.hear(reply, data)
-            recording.answered(copy.replica.seat, reply, hashlib.sha256(data).digest())
+            recording.answered(copy.replica.seat, reply, blake3(data).digest())
 
     def uncopied(self, copy: CacheCopy) -> None:
         """Forget a copy that does not come."""

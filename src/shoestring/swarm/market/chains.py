@@ -50,7 +50,7 @@ class Chains:
         self._serves: Bools = (costs.first <= at) & (at + self._counts <= costs.end)
         self._serves &= self._counts <= costs.most
 
-    def best(self, known: Found, multipliers: Floats) -> tuple[Found, float]:
+    def best(self, known: Found, multipliers: Floats) -> tuple[Found, bool]:
         """Return the better of a known route and of the chains that are best at some prices.
 
         Args:
@@ -58,18 +58,18 @@ class Chains:
             multipliers: scores of a micro-credit, a second a token, a second to the first (3,).
 
         Returns:
-            It, and which share of its limits the best chain needs, of that which it needs most.
+            It, and whether any of those chains keeps the limits.
         """
         score, coming = self._states(multipliers)
-        needed = np.inf
+        kept = False
         for last in np.argsort(score[self._goal.layers])[:ENDS].tolist():
             if not np.isfinite(score[self._goal.layers, last]):
                 break
-            found, needs = self._ending(coming, last)
-            needed = min(needed, needs)
-            if needs <= 1:
+            found = self._ending(coming, last)
+            if found is not None:
+                kept = True
                 known = min(known, found, key=lambda one: one.score)
-        return known, needed
+        return known, kept
 
     def _states(self, multipliers: Floats) -> tuple[Floats, Ints]:
         """Return scores, and who came before (-1: nobody) and how many layers, of all states.
@@ -108,8 +108,8 @@ class Chains:
             np.copyto(coming[1, ahead], self._counts, where=better)
         return score, coming
 
-    def _ending(self, coming: Ints, last: int) -> tuple[Found, float]:
-        """Return the chain that ends at a seller, and which share of its limits it needs."""
+    def _ending(self, coming: Ints, last: int) -> Found | None:
+        """Return the chain that ends at a seller; None: it breaks a limit."""
         steps, at, seller = [], self._goal.layers, last
         while at > 0:
             before, count = coming[:, at, seller].tolist()
@@ -119,11 +119,10 @@ class Chains:
         sellers, layers = np.array(steps).T
         saved_ns = self._saved_ns[sellers[:-1], sellers[1:]]
         sums = self._of.sums(sellers, layers, saved_ns)
-        needs = float((np.maximum(sums, 1) / np.maximum(self._goal.limits, 1)).max())
         if np.any(sums > self._goal.limits):
-            needs = max(needs, np.nextafter(1, 2))
+            return None
         named = zip(self._places[sellers].tolist(), layers.tolist(), strict=True)
-        return Found(self._goal.score(sums), tuple(named), *sums.tolist()), needs
+        return Found(self._goal.score(sums), tuple(named), *sums.tolist())
 
 
 def least_score(costs: Costs, layers: int, multipliers: Floats, dearest: float) -> float:

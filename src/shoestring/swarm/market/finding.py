@@ -11,6 +11,7 @@ from shoestring.swarm.market.beginnings import UNITS, Found
 from shoestring.swarm.market.bounds import Relaxation
 from shoestring.swarm.market.chains import Chains, least_score
 from shoestring.swarm.market.labels import Search
+from shoestring.swarm.market.orders import shortest_order
 from shoestring.swarm.market.pools import chain_pool, pool
 
 if TYPE_CHECKING:
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
 NEARLY: Final = 1 + 1e-9
 NODES: Final = 40
 """So many are looked at for chains."""
-CLOSE: Final = 0.98
-"""A chain that needs so much of its limits is not far from the best."""
-POWER: Final = 2
-MOST: Final = 8.0
 DEAREST: Final = 2.0
 """A layer of a chain is bought for at most so many times what one of a star is."""
 TIGHTER: Final = (0.95, 0.85, 0.7)
@@ -124,13 +121,18 @@ class Finder:
         return found, floor
 
     def _shorter(self, found: Found, ways: Ways) -> Found:
-        """Return a star's route gone along the ways between its neighbours."""
+        """Return a route in a better order, gone along the ways between its neighbours."""
         if not found.steps:
             return found
         places, layers = np.array(found.steps).T
-        saved = np.diagonal(ways.saved_ns(self._costs.slots[places], self._rtt_ns), 1)
-        sums = self._costs.sums(places, layers, saved)
-        return Found(self._goal.score(sums), found.steps, *sums.tolist())
+        costs = self._costs.take(places)
+        saved_ns = ways.saved_ns(costs.slots, self._rtt_ns)
+        order = (
+            shortest_order(costs, layers, saved_ns) if saved_ns.any() else np.arange(len(layers))
+        )
+        sums = costs.sums(order, layers[order], saved_ns[order[:-1], order[1:]])
+        steps = zip(places[order].tolist(), layers[order].tolist(), strict=True)
+        return Found(self._goal.score(sums), tuple(steps), *sums.tolist())
 
     def _linked(self, found: Found, guide: Bounds, ways: Ways) -> tuple[Found, float]:
         """Return the best of a route and of chains near to it, and what none scores below.
@@ -142,13 +144,12 @@ class Finder:
         costs = self._costs.take(places)
         chains = Chains(places, costs, self._goal, ways.saved_ns(costs.slots, self._rtt_ns))
         prices = guide.multipliers - self._goal.weights
-        share = 1.0
+        low, high, share = 0.0, np.inf, 1.0
         for _ in range(self._effort.chains if prices.any() else 1):
-            found, needed = chains.best(found, self._goal.weights + share * prices)
-            if CLOSE <= needed <= 1:
-                break
-            share *= float(np.clip(needed**POWER, 1 / MOST, MOST))
-        return found, self._floor(guide)
+            found, kept = chains.best(found, self._goal.weights + share * prices)
+            low, high = (low, share) if kept else (share, high)
+            share = low * 2 if np.isinf(high) else (low + high) / 2
+        return self._shorter(found, ways), self._floor(guide)
 
     def _floor(self, guide: Bounds) -> float:
         """Return what no chain within the limits scores less than, by some prices of theirs."""

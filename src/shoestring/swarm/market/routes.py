@@ -24,7 +24,7 @@ class Effort:
     nodes: int = 96
     labels: int = 128
     first_labels: int = 16
-    chains: int = 3
+    chains: int = 2
     chain_labels: int = 0
 
 

@@ -108,7 +108,7 @@ class Payer:
             self._unhashed.append(record)
 
     def answered(self, reply: Reply, digest: bytes) -> None:
-        """Take the SHA-256 of the data of an answer."""
+        """Take the BLAKE3 of the data of an answer."""
         if (record := self._asked.pop(reply, None)) is not None:
             record.fill(digest)
 

@@ -5,9 +5,9 @@ graphs, what the scheduler of llama.cpp sets for them (tensors named ``backend#n
 activations that are read. What only prepares (buffers, weights, caches that are copied or set) is
 not. So weights that a node had already, and those that were sent, come to the same.
 
-A frame's *leaf* is ``SHA-256(u8 command | u64 size | head | SHA-256(data))``; its data are its body
+A frame's *leaf* is ``SHA-256(u8 command | u64 size | head | BLAKE3(data))``; its data are its body
 as sent, the data of its answer, or what another node pushed. An activation (F32, named
-``name-<layer>`` or ``result_...``) is also a leaf of the in- or the out-root, by the SHA-256 of its
+``name-<layer>`` or ``result_...``) is also a leaf of the in- or the out-root, by the BLAKE3 of its
 data alone: which is the same where it leaves one stage and where it enters the next.
 
 Tokens are positions, as :mod:`~shoestring.swarm.proof.steps` counts them. What a graph rotates
@@ -24,6 +24,8 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
+
+from blake3 import blake3
 
 from shoestring.swarm.proof.merkle import root_of
 from shoestring.swarm.proof.steps import COMPUTES, SETS, Steps
@@ -111,7 +113,7 @@ class Window:
     Attributes:
         figures: of the run.
         layers: of the session so far.
-        in_root: over the activations that were set, by the SHA-256 of their data.
+        in_root: over the activations that were set, by the BLAKE3 of their data.
         out_root: over those that were read.
         leaves: of all its frames.
     """
@@ -133,7 +135,7 @@ class Record:
 
     Attributes:
         leaf: of it; None: its data are not known yet.
-        data: SHA-256 of an activation's; None: it is none, or not known yet.
+        data: BLAKE3 of an activation's; None: it is none, or not known yet.
         adds: to each of the :class:`Figures`, in their order.
         layers: of the session once it was told.
     """
@@ -156,7 +158,7 @@ class Record:
         self._command, self._name, self._is_activation = frame.command, name, is_activation
         self._hash = hashlib.sha256(HEADER.pack(frame.command, frame.size))
         self._hash.update(frame.head)
-        self._parts = hashlib.sha256()
+        self._parts = blake3()
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._left = data_bytes
@@ -201,7 +203,7 @@ class Record:
         self.fill(self._parts.digest())
 
     def fill(self, digest: bytes) -> None:
-        """Take the SHA-256 of its data."""
+        """Take the BLAKE3 of its data."""
         self._hash.update(digest)
         self.leaf = self._hash.digest()
         if self._is_activation:
