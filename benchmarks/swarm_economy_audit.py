@@ -135,7 +135,10 @@ def told_audit(
     names = {lab.id(number): f"node{number}" for number in range(3)}
     assert isinstance(lab.said, Stamped), "it was put there"
     assert isinstance(lab.signed, Stamped), "it was put there"
-    joined_s = min((one.at_s for one in lab.events if one.who == "node1"), default=float("inf"))
+    joined_s = min(
+        (one.at_s for one in lab.events if (one.what, one.who) == ("joined", "node1")),
+        default=float("inf"),
+    )
     # Before that it answers as an auditor.
     noted[1] = [(at_s, wrong) for at_s, wrong in noted[1] if at_s >= joined_s]
     evidence = [read(path) for path in sorted((folder / "evidence").iterdir())]

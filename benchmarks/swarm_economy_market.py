@@ -36,7 +36,7 @@ NOW_S: Final = 1_800_000_000
 PROMPT_TOKENS: Final = 512
 OUTPUT_TOKENS: Final = 256
 RANDOM_ROUTES: Final = 400
-POINTS: Final = 16
+POINTS: Final = 32
 EFFORT: Final = Effort(nodes=1 << 30, labels=4_096, first_labels=64)
 """More than usual: the market is small."""
 

@@ -51,6 +51,8 @@ BLOCKS: Final = 18
 MEMORY_BYTES: Final = 1 << 30
 FUNDED: Final = 25_000_000
 ANSWER: Final = "answer-1"
+EXAMPLE: Final = 2
+"""Of a session's receipts; those before are of llama-server's start and the prompt."""
 Chain = list["Signed"]
 
 
@@ -194,7 +196,8 @@ def told_receipts(sold: Sold) -> dict[str, Any]:
     return {
         "user": sold.user.id, "same_text": len(set(sold.texts)) == 1,
         "windows_compared": check_stages(sold.mine), "sessions": sessions,
-        "example": {"line": sold.mine[0][0].line.decode(), "bytes": len(sold.mine[0][0].line)},
+        "example": {"line": sold.mine[0][EXAMPLE].line.decode(),
+                    "bytes": len(sold.mine[0][EXAMPLE].line)},
     }  # fmt: skip
 
 

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 
 from shoestring.errors import BadValueError
 from shoestring.swarm.market.board import Board, Seller
+from shoestring.swarm.market.chains import least_score
+from shoestring.swarm.market.costs import costs_of
 from shoestring.swarm.market.requests import Request
 from shoestring.swarm.market.routes import EXHAUSTIVE, Effort, NoRoute, Route
 from shoestring.swarm.market.routing import find_route, front
 from shoestring.swarm.market.shortlist import Shortlist
+from shoestring.swarm.market.view import weights_of
 from shoestring.swarm.market.ways import Ways
 from tests.swarm.markets import (
     MODEL,
@@ -120,6 +123,19 @@ def test_a_short_search_of_chains_never_claims_more_than_it_proved(data, found, 
     assert (route.price, route.tpot_s, route.ttft_s) == (price, near(tpot_s), near(ttft_s))
     its = score(price, tpot_s, request)
     assert best >= its * (1 - route.above) * (1 - 1e-6) - 1e-6
+
+
+@given(st.data(), sellers(), requests(), st.floats(0, 50))
+@settings(max_examples=300, deadline=None)
+def test_no_chain_scores_less_than_its_bound(data, found, request, dearest):
+    """Whatever a layer may cost at most."""
+    free = replace(request, max_price=None, max_tpot_s=None, max_ttft_s=None, prefer="price")
+    board, known = board_of(found), data.draw(known_ways(found))
+    best = best_score(found, free, known)
+    if best is not None:
+        slots = board.usable(free, 0)
+        costs_there = costs_of(board, free, slots, ways=ways_of(board, known))
+        assert least_score(costs_there, free.layers, weights_of(free), dearest) <= best + 1e-6
 
 
 def test_far_nodes_near_to_each_other_make_a_chain():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 
 from shoestring.report.clocks import case_axis
 from shoestring.report.drawing import Drawing, joined
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from shoestring.report.service_tables import Figures
 
 HELD: Final = (0, (1.5, 1.2))
-ROWS: Final = ("answers, first node", "answers, the other", "windows", "audits, first node",
-               "audits, the other")  # fmt: skip
 SHOWN_AFTER_S: Final = 4.0
 """Of the time after a cheat was found."""
 
@@ -86,7 +85,8 @@ def front_figure(figures: Figures | None) -> Drawing:
         axes = figure.add_subplot()
         axes.plot(*_points(market["at_random"]), marker=".", markersize=3, color=MUTED, alpha=0.5,
                   linestyle="none")  # fmt: skip
-        axes.plot(*_points(front), color=SERIES[0], marker="o", markersize=3, linewidth=1)
+        axes.plot(*_points(front), color=SERIES[0], marker="o", markersize=3, linewidth=1,
+                  drawstyle="steps-post")  # fmt: skip
         texts["front"] = f"{len(front)} routes from {_said(front[0])} to {_said(front[-1])}"
         for number_, one in enumerate(got):
             style = styles[one["asked"]] | {"color": SERIES[1 + number_ % (len(SERIES) - 1)]}
@@ -96,6 +96,7 @@ def front_figure(figures: Figures | None) -> Drawing:
         axes.set_xscale("log")
         axes.set_yscale("log")
         for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter(lambda value, _: plain(value, 3))
             axis.set_minor_formatter(lambda *_: "")
         axes.set_xlabel("a token (ms), predicted")
@@ -114,7 +115,8 @@ def front_figure(figures: Figures | None) -> Drawing:
         figure, joined(texts),
         f"{market['layers']} layers, {market['prompt_tokens']} tokens in and "
         f"{market['output_tokens']} out; sellers and distances are drawn by seed "
-        f"{market['seed']}, the search is the product's. {source_of(figures)}.",
+        f"{market['seed']}, the search is the product's. Some routes of the front are shown. "
+        f"{source_of(figures)}.",
     )  # fmt: skip
 
 
@@ -134,7 +136,8 @@ def cheat_figure(figures: Figures | None) -> Drawing:
             _draw_audits(axes, [one for one in found["judged"] if one["who"] == node], row + 3,
                          end_s)  # fmt: skip
         _draw_windows(axes, found["windows"], end_s)
-        case_axis([axes], list(ROWS))
+        case_axis([axes], [f"{first} answers", f"{other} answers", "windows", f"{first} audited",
+                           f"{other} audited"])  # fmt: skip
         if verdicts:
             axes.axvline(verdicts[0]["at_s"], color=FAILED, linewidth=0.8)
         axes.set_xlim(-0.02 * end_s, end_s)
@@ -150,8 +153,8 @@ def cheat_figure(figures: Figures | None) -> Drawing:
         ], columns=6)  # fmt: skip
     return Drawing(
         figure, _told_of_cheat(found),
-        "At the line the first node is excluded, and the other takes its place in mid-answer. An "
-        f"audit ends after its window. {source_of(figures)}.",
+        f"At the line {first} is excluded, and {other} takes its place in mid-answer. An audit "
+        f"ends after its window. {source_of(figures)}.",
     )  # fmt: skip
 
 
@@ -161,14 +164,14 @@ def bound_figure(figures: Figures | None) -> Drawing:
         return _missing(AUDIT)
     if not figures["bound"]:
         return Drawing.missing(f"This part of {AUDIT} was left out")
-    rows = figures["bound"][0]["campaigns"]
+    rows = figures["bound"]
     names = [f"audited {one['audited_share']:g}, wrong {one['wrong_share']:g}" for one in rows]
     styles, texts = series_styles(names), {}
     with styled():
         figure = new_figure(PAGE_IN, 2.4)
         axes = figure.add_subplot()
         for name, one in zip(names, rows, strict=True):
-            share = one["audited_share"] * one["wrong_share"]
+            share = 1 / one["mean_by_formula"]
             last = 2 * one["windows_99"]
             windows = sorted({max(1, round(last ** (at / 60))) for at in range(61)})
             axes.plot(windows, [100 * (1 - (1 - share) ** at) for at in windows],
@@ -191,8 +194,8 @@ def bound_figure(figures: Figures | None) -> Drawing:
                          for name in names], columns=2)  # fmt: skip
     return Drawing(
         figure, joined(texts),
-        f"Lines are 1 - (1 - p q)^n, marks shares of {number(rows[0]['campaigns'])} campaigns: "
-        f"{figures['bound'][0]['kind']}. {source_of(figures)}.",
+        "Lines are the bound, with the share of wrong windows that an audit finds; marks are "
+        f"shares of {number(rows[0]['campaigns'])} campaigns each. {source_of(figures)}.",
     )  # fmt: skip
 
 

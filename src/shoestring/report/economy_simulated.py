@@ -165,7 +165,9 @@ def day_figure(figures: Figures | None) -> Drawing:
     series = figures["day"]["outcome"]["series"]
     per_hour = HOUR_S / series["bin_s"]
     hours = [at / per_hour for at in range(len(series["asked"]))]
-    price = [None if one is None else one * CREDIT for one in series["million_tokens_micro"]]
+    # Micro-credits a token are credits a million.
+    sums = zip(series["paid_micro"], series["tokens"], strict=True)
+    price = [paid / tokens if tokens else None for paid, tokens in sums]
     asked = [one * per_hour for one in series["asked"]]
     tpot_ms = [None if one is None else 1e3 * one for one in series["tpot_median_s"]]
     panels: list[tuple[str, Sequence[float | None]]] = [

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 WITHIN: Final = "cheapest within a time per token"
 """Of the requests, the one whose reasons are shown."""
-PROVEN: Final = 5e-4
-"""A share that nobody reads as anything but nothing."""
+VERDICTS: Final = {"audited": "the same", "cheats": "a cheat"}
 
 
 def front_table(figures: Figures | None) -> Table:
@@ -129,9 +128,12 @@ def judged_table(figures: Figures | None) -> Table:
         Column("what", "Verdict"),
         Column("why", "Because"),
     )
-    judged = figures["audit"]["judged"] if figures else []
-    rows = [(one["at_s"], one["who"], one["what"], one["why"]) for one in judged
-            if one["who"] in (figures or {})["audit"]["excluded"]]  # fmt: skip
+    found = figures["audit"] if figures else {"judged": [], "excluded": []}
+    rows = [
+        (one["at_s"], one["who"], VERDICTS.get(one["what"], one["what"]), one["why"])
+        for one in found["judged"]
+        if one["who"] in found["excluded"]
+    ]
     title = "Audits of the node that came to cheat"
     return sourced(ECONOMY, "economy_judged", title, columns, rows, figures)
 

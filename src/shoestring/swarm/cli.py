@@ -19,6 +19,7 @@ from shoestring.swarm.cli_ledger import ledger
 from shoestring.swarm.cli_market import market
 from shoestring.swarm.cli_near import lists, nearby
 from shoestring.swarm.cli_node import node
+from shoestring.swarm.cli_simulate import simulate
 from shoestring.swarm.cli_voucher import voucher
 from shoestring.swarm.cli_wallet import wallet
 from shoestring.swarm.cli_words import JSON_OPTION, PORT, say
@@ -221,5 +222,5 @@ def _utc(moment_s: float) -> str:
     return datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%d %H:%M")
 
 
-for command in (up, chat, node, nearby, lists, market, wallet, ledger, voucher):
+for command in (up, chat, node, nearby, lists, market, wallet, ledger, voucher, simulate):
     swarm.add_command(command)

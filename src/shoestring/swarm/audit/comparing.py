@@ -40,8 +40,8 @@ class Tolerance:
         cosine: at least.
     """
 
-    relative: float = 0.05
-    cosine: float = 0.998
+    relative: float = 0.25
+    cosine: float = 0.97
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,9 @@
-"""The best star, and then the best chain that is made of it."""
+"""The best star, and what chains make of it.
+
+A way that nobody measured costs what the star costs, so the star's route is a chain's, too. Only
+where ways were measured can a chain be better: the star's route is put in the order of the shortest
+ways, then chains are sought among the groups of sellers that are worth a visit.
+"""
 
 from __future__ import annotations
 
@@ -121,16 +126,17 @@ class Finder:
         return found, floor
 
     def _shorter(self, found: Found, ways: Ways) -> Found:
-        """Return a route in a better order, gone along the ways between its neighbours."""
+        """Return a route gone along the ways between its neighbours, in a better order if any."""
         if not found.steps:
             return found
         places, layers = np.array(found.steps).T
         costs = self._costs.take(places)
         saved_ns = ways.saved_ns(costs.slots, self._rtt_ns)
-        order = (
-            shortest_order(costs, layers, saved_ns) if saved_ns.any() else np.arange(len(layers))
-        )
-        sums = costs.sums(order, layers[order], saved_ns[order[:-1], order[1:]])
+        for order in (shortest_order(costs, layers, saved_ns), np.arange(len(layers))):
+            sums = costs.sums(order, layers[order], saved_ns[order[:-1], order[1:]])
+            # Times of a prompt are rounded way by way: a shorter order can be longer by that.
+            if np.all(sums <= self._goal.limits):
+                break
         steps = zip(places[order].tolist(), layers[order].tolist(), strict=True)
         return Found(self._goal.score(sums), tuple(steps), *sums.tolist())
 

@@ -34,10 +34,10 @@ def pool(costs: Costs, bounds: Bounds, layers: int, most: int) -> tuple[Ints, fl
             serves = np.flatnonzero((costs.first <= layer) & (costs.end > layer))
             best = serves[np.argsort(value[serves])[:THIN]]
             places = np.concatenate([places, best])
-        places = np.unique(places)
-        others = np.ones(len(costs), dtype=bool)
-        others[places] = False
-        left_out = float(bounds.excess[others].min(initial=np.inf))
+        looked_at = np.zeros(len(costs), dtype=bool)
+        looked_at[places] = True
+        places = np.flatnonzero(looked_at)
+        left_out = float(bounds.excess[~looked_at].min(initial=np.inf))
     return places[np.argsort(value[places] / costs.most[places])], left_out
 
 
@@ -45,8 +45,10 @@ def _with_groups(costs: Costs, value: Floats, places: Ints) -> Ints:
     """Return the better half, and the others of their groups as far as there is room."""
     ranked = places[np.argsort(value[places])]
     best = ranked[: len(ranked) // 2]
-    groups = np.unique(costs.group[best])
-    others = np.flatnonzero(np.isin(costs.group, groups[groups >= 0]))
+    group = costs.group
+    wanted = np.zeros(int(group.max()) + 1, dtype=bool)
+    wanted[group[best[group[best] >= 0]]] = True
+    others = np.flatnonzero((group >= 0) & wanted[group])
     others = others[np.argsort(value[others])]
     whole = list(dict.fromkeys([*best.tolist(), *others.tolist(), *ranked.tolist()]))
     return np.array(whole[: len(places)], dtype=np.int64)

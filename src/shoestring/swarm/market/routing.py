@@ -30,11 +30,15 @@ own count. Costs are those of the planner's law (:mod:`shoestring.plan.speed`)::
 
 In a chain (``ways``) activations go from node to node where that was measured and is shorter than
 by way of the client; a way that nobody measured costs half a round trip of either end, which is
-what the star costs.
+what the star costs. A chain's search begins with the star's route, so it is never worse, and there
+is one wherever there is a star.
 
 The search is exact where it says so: ``Route.above`` is a proven bound on how far a better route
-could be below, as a share of what is preferred, and 0 of the best there is. How it is done is told
-in :mod:`shoestring.swarm.market.bounds` and :mod:`shoestring.swarm.market.labels`.
+could be below, as a share of what is preferred, and 0 of the best there is. A chain is seldom
+proven the best but with ``EXHAUSTIVE``, which is for few sellers. How it is done is told in
+:mod:`shoestring.swarm.market.bounds`, :mod:`shoestring.swarm.market.labels` and
+:mod:`shoestring.swarm.market.chains`. Nothing has to be warmed up: the first call of a process
+takes what each takes.
 """
 
 from __future__ import annotations
