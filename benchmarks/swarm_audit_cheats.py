@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 import sys
 from functools import partial
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
 import numpy as np
+from blake3 import blake3
 from swarm_audit_asks import apart_of, asked, fresh, say, summary
 
 from shoestring.swarm import node as nodes
@@ -64,7 +64,7 @@ class Noted:
 
     Args:
         cheat: it.
-        sessions: gets what this one says: SHA-256 of each answer, and whether it was changed.
+        sessions: gets what this one says: BLAKE3 of each answer, and whether it was changed.
     """
 
     def __init__(self, cheat: Cheat, sessions: list[list[tuple[bytes, bool]]]) -> None:
@@ -79,7 +79,7 @@ class Noted:
     def answer(self, frame: Frame, data: bytes) -> bytes:
         """Of cheats."""
         told = self._cheat.answer(frame, data)
-        self._said.append((hashlib.sha256(told).digest(), told != data))
+        self._said.append((blake3(told).digest(), told != data))
         return told
 
 

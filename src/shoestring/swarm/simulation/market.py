@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 FRESH_S: Final = 120.0
 """So long a list is not made again, whatever it does not find."""
-OLD_S: Final = 7_200.0
-"""From then on a list is made again: who was away or busy when it was made is not on it."""
 KEPT: Final = 48
 """Sellers on a list."""
 SAMPLED: Final = 500
@@ -146,8 +144,7 @@ class Market:
         """Return a route within the limits of a user, or why there is none."""
         key = (place, model, profile, size, victim)
         known = self._lists.get(key)
-        young = known is not None and now_s - known.made_s < OLD_S
-        listed = known if known is not None and young else self._list(key, now_s)
+        listed = known if known is not None else self._list(key, now_s)
         found = listed.list.route()
         if isinstance(found, NoRoute) and now_s - listed.made_s >= FRESH_S:
             listed = self._list(key, now_s)
