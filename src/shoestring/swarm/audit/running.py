@@ -105,7 +105,8 @@ class There:
         paying = self.paying
         opened = await open_session(
             self.identity, self.remote, model_bytes=self.model_bytes,
-            asked=None if paying is None else paying.asked, wait_s=WAIT_S,
+            asked=None if paying is None else paying.asked_of(self.remote.address.id),
+            wait_s=WAIT_S,
         )  # fmt: skip
         payer = None
         if paying is not None and opened.terms is not None:
