@@ -68,7 +68,7 @@ format: $(STAMP) ## Mend style where a machine can
 figures: $(STAMP) ## Rebuild the published figures, tables and HTML from the committed runs
 	@$(BIN)/shoestring report --published
 
-bench: engines ## All campaigns: clock, faults, costs, agreement, shapes, node, planner, gateway, swarm (five hours); writes results/benchmarks/
+bench: engines ## All campaigns: clock, faults, costs, agreement, shapes, node, planner, gateway, swarm (six hours); writes results/benchmarks/
 	@$(BIN)/python benchmarks/clock.py
 	@$(BIN)/python benchmarks/faults.py
 	@$(BIN)/python benchmarks/costs.py
@@ -91,6 +91,17 @@ bench: engines ## All campaigns: clock, faults, costs, agreement, shapes, node, 
 	@$(BIN)/python benchmarks/swarm_chain.py
 	@$(BIN)/python benchmarks/swarm_faults.py
 	@$(BIN)/python benchmarks/swarm_loads.py
+	@$(BIN)/python benchmarks/swarm_scaling.py
+	@$(BIN)/python benchmarks/swarm_parts.py
+	@$(BIN)/python benchmarks/swarm_timeline.py
+	@$(BIN)/python benchmarks/swarm_examples.py
+	@$(BIN)/python benchmarks/swarm_receipts.py
+	@$(BIN)/python benchmarks/swarm_audit.py
+	@$(BIN)/python benchmarks/swarm_routing.py
+	@$(BIN)/python benchmarks/swarm_ledger.py
+	@$(BIN)/python benchmarks/swarm_vouchers.py
+	@$(BIN)/python benchmarks/swarm_simulation.py
+	@$(BIN)/python benchmarks/swarm_economy.py
 
 kaggle: $(STAMP) ## Write the self-contained Kaggle notebook into dist/kaggle/
 	@$(BIN)/python scripts/build_kaggle.py

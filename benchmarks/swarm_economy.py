@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from swarm_economy_audit import audit, count_wrongly
+from swarm_economy_book import book_it
 from swarm_economy_market import trade
-from swarm_economy_receipts import PRICES, book_it, sell, told_bills, told_receipts
+from swarm_economy_receipts import PRICES, sell, told_bills, told_receipts
 from swarm_economy_refused import flip_all, forge
 
 from results import write_result

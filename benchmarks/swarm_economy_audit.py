@@ -11,6 +11,7 @@ import asyncio
 import random
 import time
 from typing import TYPE_CHECKING, Any, Final
+from unittest.mock import patch
 
 from shoestring.swarm import node as nodes
 from shoestring.swarm.audit.evidence import read
@@ -187,13 +188,12 @@ def replayed(count: int) -> list[bool]:
 
 def wrong_of_windows() -> float:
     """Return the share of windows with a wrong answer; a window is half of what goes unsigned."""
-    return 1 - (1 - WRONG) ** (STEPS / 2)
+    return float(1 - (1 - WRONG) ** (STEPS / 2))
 
 
 def count_wrongly(folder: Path) -> dict[str, Any]:
     """Let a node count one token more than it computed; no window is audited."""
     model = tiny_model(folder)
-    honest, nodes.Earner = nodes.Earner, Overcounting  # type: ignore[misc]
 
     async def scenario() -> AuditLab:
         # One that is paid would end the session then, and the answer with it.
@@ -203,8 +203,6 @@ def count_wrongly(folder: Path) -> dict[str, Any]:
             await ask_all(lab)
         return lab
 
-    try:
+    with patch.object(nodes, "Earner", Overcounting):
         lab = asyncio.run(scenario())
-    finally:
-        nodes.Earner = honest  # type: ignore[misc]
     return {"signed": len(lab.signed), "disputes": [why for _, why in lab.of("disputes")]}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shoestring.errors import BadValueError
 from shoestring.swarm.identity import load_identity
 from shoestring.swarm.ledger.amounts import amount
-from shoestring.swarm.market.board import Board
+from shoestring.swarm.market.board import Board, Seller
 from shoestring.swarm.market.measured import Measured
 from shoestring.swarm.market.quotes import LONGEST_S, Quote, read_quote, sign_quote
 from shoestring.swarm.market.reasons import no_route_text, why_not
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoestring.swarm.identity import Identity
-    from shoestring.swarm.market.board import Seller
 
 MODEL: Final = "shape:llama-3.1-8b:q4_k_m"
 LAYERS: Final = 32
@@ -99,7 +98,7 @@ def random_routes(
     """Draw routes: whoever may come next, as many layers as it takes."""
     found: list[dict[str, Any]] = []
     while len(found) < RANDOM_ROUTES:
-        at, steps = request.first, []
+        at, steps = request.first, list[tuple[Seller, int]]()
         while at < request.end:
             used = {one.id for one, _ in steps}
             able = [one for one in sellers if one.first <= at < one.end and one.id not in used]
@@ -190,7 +189,7 @@ def refuse(key: Identity, quote: Quote) -> list[dict[str, Any]]:
         "read after it ran out": (text, quote.until_s),
         "made in the future": (text, quote.made_s - 3_600),
     }
-    found = []
+    found: list[dict[str, Any]] = []
     for what, (tried, now_s) in tries.items():
         try:
             read_quote(tried.encode(), now_s=now_s)

@@ -1,4 +1,4 @@
-"""A chain of nodes that sell layers: receipts of both ends, the bill before and after, the book.
+"""A chain of nodes that sell layers: receipts of both ends, the bill before and after.
 
 Nodes are processes of their own, each with its price and its folder; the user is this process. What
 a node keeps is read from its own disk.
@@ -7,8 +7,6 @@ a node keeps is read from its own disk.
 from __future__ import annotations
 
 import asyncio
-import shutil
-import sqlite3
 from contextlib import AsyncExitStack, closing
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,15 +15,9 @@ from swarm_user import PROMPT, READY_LIMIT_S, Told, llama_server
 
 from shoestring.digests import file_sha256
 from shoestring.swarm.home import Home
-from shoestring.swarm.identity import load_identity
-from shoestring.swarm.ledger.accounts import income, wallet
-from shoestring.swarm.ledger.answers import capture, fund, hold, refund, release
 from shoestring.swarm.ledger.bills import Leg, Line, as_json, bill_after, bill_before
-from shoestring.swarm.ledger.book import Book, RefusedEntryError
-from shoestring.swarm.ledger.reading import BOOK_FILE, open_reading
-from shoestring.swarm.ledger.verifying import verify
 from shoestring.swarm.proof.agreeing import Asked, Price
-from shoestring.swarm.proof.books import ReceiptBook, check_stages
+from shoestring.swarm.proof.books import check_stages
 from shoestring.swarm.proof.keeping import FOLDER, ReceiptFiles
 from shoestring.swarm.proof.paying import Paying
 from shoestring.swarm.proof.receipts import Hand, amount
@@ -34,7 +26,7 @@ from shoestring.swarm.stage import HOST, standing_stages
 from shoestring.swarm.weights import Weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from swarm_hosts import Node, Swarm
@@ -49,8 +41,8 @@ PRICES: Final = (Price(200_000, 900_000), Price(300_000, 1_400_000))
 BLOCKS: Final = 18
 """Of gemma-3-270m; its output counts as one more layer."""
 MEMORY_BYTES: Final = 1 << 30
-FUNDED: Final = 25_000_000
-ANSWER: Final = "answer-1"
+OWN_TOKENS: Final = 2
+"""Positions that llama-server computes once it has loaded, before anybody asks."""
 EXAMPLE: Final = 2
 """Of a session's receipts; those before are of llama-server's start and the prompt."""
 Chain = list["Signed"]
@@ -135,7 +127,7 @@ async def ask(
                     for key, layers, one in zip(sold.nodes, layers_of_each(), PRICES,
                                                 strict=True)]  # fmt: skip
             sold.before = bill_before(
-                legs, most_in=answers * prompt_tokens, most_out=answers * tokens
+                legs, most_in=OWN_TOKENS + answers * prompt_tokens, most_out=answers * tokens
             )
             for _ in range(answers):
                 said = await asyncio.to_thread(server.complete, asked)
@@ -205,7 +197,8 @@ def told_window(signed: Signed) -> dict[str, Any]:
     """Return one receipt's figures and roots."""
     one = signed.receipt
     return {
-        "window": one.window, "step": one.step, "micro": amount(one),
+        "window": one.window, "step": one.step, "steps": one.figures.steps,
+        "micro": amount(one),
         "tokens_in": one.figures.tokens_in, "tokens_out": one.figures.tokens_out,
         "frames": one.figures.frames, "bytes_in": one.figures.bytes_in,
         "bytes_out": one.figures.bytes_out, "in_root": one.in_root, "out_root": one.out_root,
@@ -218,85 +211,3 @@ def told_bills(sold: Sold) -> dict[str, Any]:
     assert sold.before is not None, "it was made"
     assert sold.after is not None, "it was made"
     return {"before": as_json(sold.before), "after": as_json(sold.after)}
-
-
-def book_it(folder: Path, sold: Sold) -> dict[str, Any]:
-    """Hold the bill before, capture the one after, release the rest; then try what is wrong."""
-    assert sold.before is not None, "it was made"
-    keeper, owner = sold.user, load_identity(folder / "wallet.key").id
-    claims = ReceiptBook()
-    shares = {key.id: claims.claim(chain) for key, chain in zip(sold.nodes, sold.mine, strict=True)}
-    names = {owner: "user", **{key.id: f"node{number}"
-                               for number, key in enumerate(sold.nodes, start=1)}}  # fmt: skip
-    refused = []
-
-    def try_to(what: str, entry: Callable[[], object]) -> None:
-        try:
-            entry()
-        except RefusedEntryError as error:
-            refused.append({"what": what, "reason": named(str(error), names)})
-        else:
-            refused.append({"what": what, "reason": None})
-
-    with closing(Book(folder / BOOK_FILE, keeper)) as book:
-        entries = [fund(book, owner, FUNDED, reference="credits-1"),
-                   hold(book, owner, sold.before.micro, reference=ANSWER)]  # fmt: skip
-        first = next(iter(shares))
-        more = {first: sold.before.micro + 1}
-        try_to("capture more than is held", lambda: capture(book, owner, more, reference=ANSWER))
-        entries.append(capture(book, owner, shares, reference=ANSWER))
-        try_to("capture it again", lambda: capture(book, owner, shares, reference=ANSWER))
-        rest = release(book, owner, reference=ANSWER)
-        entries += [] if rest is None else [rest]
-        try_to("hold more than the wallet has",
-               lambda: hold(book, owner, FUNDED + 1, reference="answer-2"))  # fmt: skip
-        more = {first: shares[first] + 1}
-        try_to("refund more than the node got", lambda: refund(book, owner, more, reference=ANSWER))
-        balances = {"user": book.balance(wallet(owner)),
-                    **{names[peer]: book.balance(income(peer)) for peer in shares}}  # fmt: skip
-    return {
-        "entries": [
-            {"number": one.number, "kind": one.kind, "sha256": one.sha256().hex(),
-             "previous": one.previous.hex(),
-             "postings": [[named(account, names), micro] for account, micro in one.postings]}
-            for one in entries
-        ],
-        "balances": balances, "refused": refused, "verified": verified(folder / BOOK_FILE, keeper),
-        "changed": verified(changed(folder, entries[2].number), keeper),
-    }  # fmt: skip
-
-
-def named(text: str, names: dict[str, str]) -> str:
-    """Return a text with people's names for peer ids."""
-    for peer, name in names.items():
-        text = text.replace(peer, name)
-    return text
-
-
-def verified(path: Path, keeper: Identity) -> dict[str, Any]:
-    """Return what verifying a book finds."""
-    book = open_reading(path)
-    assert book is not None, "something was booked"
-    with closing(book):
-        found = verify(book, keeper.id)
-    fault = None if found.fault is None else {"entry": found.fault.number, "what": found.fault.what}
-    return {"entries": found.entries, "fault": fault}
-
-
-def changed(folder: Path, number: int) -> Path:
-    """Return a copy of the book in which somebody with the file changed an entry's memo."""
-    path = folder / "changed" / BOOK_FILE
-    path.parent.mkdir()
-    shutil.copy(folder / BOOK_FILE, path)
-    with closing(sqlite3.connect(path)) as connection:
-        texts = [sql for (sql,) in connection.execute(
-            "SELECT sql FROM sqlite_master WHERE type = 'trigger'")]  # fmt: skip
-        names = [name for (name,) in connection.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'trigger'")]  # fmt: skip
-        for name in names:
-            connection.execute(f"DROP TRIGGER {name}")
-        connection.execute("UPDATE entries SET memo = 'changed' WHERE number = ?", (number,))
-        for sql in texts:
-            connection.execute(sql)
-        connection.commit()
-    return path

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoestring.errors import BadValueError
@@ -62,15 +64,15 @@ def fields_of(line: bytes) -> dict[str, range]:
 
 def flip(line: bytes, name: str, places: Any) -> dict[str, Any]:
     """Flip each bit of some bytes, and read the line each time."""
-    refused, reasons = 0, {}
+    refused, reasons = 0, Counter[str]()
     for place in places:
         for bit in range(BITS):
             wrong = bytearray(line)
             wrong[place] ^= 1 << bit
-            reason = why_not(lambda wrong=wrong: read_signed(bytes(wrong)))
+            reason = why_not(partial(read_signed, bytes(wrong)))
             refused += reason is not None
-            reasons[kind_of(reason)] = reasons.get(kind_of(reason), 0) + 1
-    return {"field": name, "flipped": len(places) * BITS, "refused": refused, "by": reasons}
+            reasons[kind_of(reason)] += 1
+    return {"field": name, "flipped": len(places) * BITS, "refused": refused, "by": dict(reasons)}
 
 
 def kind_of(reason: str | None) -> str:

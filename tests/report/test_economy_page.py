@@ -70,7 +70,8 @@ def _result(name, **figures):
 
 def _session(node, peer, layers, *, ins, outs, price):
     windows = [
-        {"window": number, "step": 16 * (number + 1), "micro": price * (number + 1),
+        {"window": number, "step": 16 * (number + 1), "steps": 16 * (number + 1),
+         "micro": price * (number + 1),
          "tokens_in": 70, "tokens_out": 16 * number, "frames": 9, "bytes_in": 1, "bytes_out": 1,
          "in_root": ins[number], "out_root": outs[number], "prev": "3" * 64, "digest": "4" * 64}
         for number in range(2)
@@ -309,6 +310,17 @@ def test_windows_of_two_nodes_stand_side_by_side_where_steps_agree(economy):
     assert _column(table, "owed_last") == [900, None]
 
 
+def test_two_windows_that_were_closed_after_the_same_step_stay_apart(economy):
+    """As the last one is, when llama-server hangs up."""
+    for one in economy["receipts"]["sessions"]:
+        one["windows"][1]["step"] = one["windows"][0]["step"]
+
+    table = windows_table(economy)
+
+    assert _column(table, "in_root") == ["1111111111...", "2222222222..."]
+    assert _column(table, "owed_last") == [900, 1800]
+
+
 def test_a_receipt_is_told_with_names_and_short_digests(economy):
     """Peer ids are nobody's to remember; the root of nothing is called so."""
     facts = dict(receipt_facts(economy))
@@ -385,6 +397,7 @@ def test_the_cheat_is_told_with_what_it_is_not_paid(economy):
 
     assert facts["found after its first wrong answer"] == "1\u00a0s"
     assert facts["excluded"] == "node0"
+    assert facts["evidence that the node signed itself"] == "1 of 1"
     assert facts["payable, of what receipts say (micro-credits)"] == "node0 0 of 50, node1 60 of 60"
     assert _column(judged_table(economy), "what") == ["the same", "a cheat"]
 
@@ -396,7 +409,7 @@ def test_who_was_never_found_has_no_verdict(economy):
     facts = dict(audit_facts(economy))
 
     assert facts["excluded"] == "nobody"
-    assert facts["evidence that the node signed itself"] == "none"
+    assert facts["evidence that the node signed itself"] == "0 of 0"
     assert facts["found after its first wrong answer"] == "\N{EM DASH}"
     assert judged_table(economy).rows == ()
     assert cheat_figure(economy).figure is not None

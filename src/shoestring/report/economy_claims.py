@@ -25,7 +25,7 @@ ECONOMY_CLAIMS: Final = (
         "in part",
         "A pool's sum is shared out by uptime that two others attest, and by work. Who signs "
         "receipts with a friend for work that never was takes a part of it from all others: the "
-        "simulated collusion above says how much, and no signature shows it.",
+        "attacks above have a simulated collusion. No signature shows it.",
         (
             "swarm/test_uptime.py::test_rewards_go_by_what_was_attested",
             "swarm/test_ledger.py::test_a_reward_is_shared_out_exactly",

@@ -45,7 +45,7 @@ def owed_figure(figures: Figures | None) -> Drawing:
         figure = new_figure(PAGE_IN, 2.4)
         axes = figure.add_subplot()
         for one in sessions:
-            steps, owed = zip(*((0, 0), *((w["step"], w["micro"]) for w in one["windows"])),
+            steps, owed = zip(*((0, 0), *((w["steps"], w["micro"]) for w in one["windows"])),
                               strict=True)  # fmt: skip
             style = styles[one["node"]]
             axes.step(steps, owed, where="post", color=style["color"], linewidth=1)
@@ -58,7 +58,7 @@ def owed_figure(figures: Figures | None) -> Drawing:
             )
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("steps of llama-server")
+        axes.set_xlabel("steps that were computed")
         axes.set_ylabel("owed (micro-credits)")
         handles = [Line2D([], [], **styles[one["node"]] | {"linestyle": "none"}, markersize=4,
                           label=f"{one['node']}: a receipt of both")
@@ -135,12 +135,13 @@ def cheat_figure(figures: Figures | None) -> Drawing:
             _draw_answers(axes, found["answered"][node], row, end_s)
             _draw_audits(axes, [one for one in found["judged"] if one["who"] == node], row + 3,
                          end_s)  # fmt: skip
-        _draw_windows(axes, found["windows"], end_s)
+        last_s = max(at_s for its in found["answered"].values() for at_s, _ in its)
+        _draw_windows(axes, found["windows"], min(end_s, last_s))
         case_axis([axes], [f"{first} answers", f"{other} answers", "windows", f"{first} audited",
                            f"{other} audited"])  # fmt: skip
         if verdicts:
             axes.axvline(verdicts[0]["at_s"], color=FAILED, linewidth=0.8)
-        axes.set_xlim(-0.02 * end_s, end_s)
+        axes.set_xlim(-0.02 * end_s, min(end_s, 1.02 * last_s))
         axes.set_xlabel("time since the first answer (s)")
         _legend(figure, [
             Line2D([], [], color=MUTED, marker="|", linestyle="none", label="answer"),

@@ -171,7 +171,7 @@ def day_figure(figures: Figures | None) -> Drawing:
     asked = [one * per_hour for one in series["asked"]]
     tpot_ms = [None if one is None else 1e3 * one for one in series["tpot_median_s"]]
     panels: list[tuple[str, Sequence[float | None]]] = [
-        ("requests an hour", asked), ("nodes there", series["nodes"]),
+        ("requests\nan hour", asked), ("nodes there", series["nodes"]),
         ("a million tokens\n(credits)", price), ("first token,\nmedian (s)",
                                                  series["ttft_median_s"]),
         ("a token,\nmedian (ms)", tpot_ms),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from shoestring.report.service_tables import not_measured, sourced
@@ -16,7 +17,7 @@ from shoestring.report.tabular import Column
 from shoestring.report.units import number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from shoestring.report.service_tables import Figures
     from shoestring.report.tabular import Table, Value
@@ -67,7 +68,7 @@ def sessions_table(figures: Figures | None) -> Table:
 def windows_table(figures: Figures | None) -> Table:
     """Return the windows that begin and end at the same steps at both nodes, and their roots."""
     columns = (
-        Column("step", "Until step"),
+        Column("steps", "Steps"),
         Column("tokens_in", "Tokens in"),
         Column("tokens_out", "Tokens out"),
         Column("owed_first", "Owed to the first node"),
@@ -80,12 +81,12 @@ def windows_table(figures: Figures | None) -> Table:
     rows: list[tuple[Value, ...]] = []
     sessions = _sessions(figures)
     if sessions:
-        last = {one["step"]: one for one in sessions[-1]["windows"]}
-        for one in sessions[0]["windows"]:
-            other = last.get(one["step"])
+        others = _by_steps(sessions[-1]["windows"])
+        for span, one in _by_steps(sessions[0]["windows"]).items():
+            other = others.get(span)
             rows.append(
-                (one["step"], one["tokens_in"], one["tokens_out"], one["micro"],
-                 other and other["micro"], short(one["out_root"]),
+                (one["steps"], one["tokens_in"], one["tokens_out"], one["micro"],
+                 other["micro"] if other else None, short(one["out_root"]),
                  short(other["in_root"]) if other else "", short(one["prev"]),
                  short(one["digest"]))
             )  # fmt: skip
@@ -230,6 +231,12 @@ def layers_in_words(first: int | None, last: int | None, head: bool) -> str:  # 
     """Return layers as people say them."""
     blocks = [] if first is None else [f"{first} to {last}"]
     return ", ".join([*blocks, *(["output"] if head else [])]) or "none"
+
+
+def _by_steps(windows: Sequence[Figures]) -> dict[tuple[int, int], Figures]:
+    """Return windows by the steps after which the one before and they themselves were closed."""
+    steps = [0, *(one["step"] for one in windows)]
+    return dict(zip(pairwise(steps), windows, strict=True))
 
 
 def _sessions(figures: Figures | None) -> list[Any]:

@@ -72,7 +72,9 @@ def reasons_table(figures: Figures | None) -> Table:
         Column("example", "For example"),
     )
     asked = figures["market"]["asked"] if figures else []
-    reasons = next((one["not_taken"] for one in asked if one["asked"] == WITHIN), {})
+    reasons: dict[str, str] = next(
+        (one["not_taken"] for one in asked if one["asked"] == WITHIN), {}
+    )
     kinds: dict[str, list[str]] = {}
     for node, why in reasons.items():
         kind = re.match(r"dominated|[^:]+", why)
@@ -149,7 +151,7 @@ def audit_facts(figures: Figures | None) -> list[tuple[str, str]]:
     after_s = None if verdict is None or begun_s is None else verdict - begun_s
     bound = ", ".join(f"{number(100 * float(likely))} %: {windows}"
                       for likely, windows in found["windows_until_found"].items())  # fmt: skip
-    signed = [str(one["signed_by_node"]).lower() for one in found["evidence"]]
+    signed = sum(one["signed_by_node"] for one in found["evidence"])
     paid = ", ".join(f"{node} {number(found['payable_micro'].get(node, 0))} of {number(micro)}"
                      for node, micro in found["owed_micro"].items())  # fmt: skip
     return [
@@ -160,7 +162,8 @@ def audit_facts(figures: Figures | None) -> list[tuple[str, str]]:
         ("windows until it is found, by the bound", bound),
         ("found after its first wrong answer", seconds(after_s)),
         ("excluded", ", ".join(found["excluded"]) or "nobody"),
-        ("evidence that the node signed itself", ", ".join(signed) or "none"),
+        ("evidence that the node signed itself",
+         f"{number(signed)} of {number(len(found['evidence']))}"),
         ("payable, of what receipts say (micro-credits)", paid),
         ("trust afterwards", ", ".join(f"{node} {number(trust)}"
                                        for node, trust in sorted(found["trust"].items()))),

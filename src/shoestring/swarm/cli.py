@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from shoestring.errors import MissingError
+from shoestring.swarm.cli_audit import audit
 from shoestring.swarm.cli_chain import chat, up
 from shoestring.swarm.cli_ledger import ledger
 from shoestring.swarm.cli_market import market
@@ -222,5 +223,5 @@ def _utc(moment_s: float) -> str:
     return datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%d %H:%M")
 
 
-for command in (up, chat, node, nearby, lists, market, wallet, ledger, voucher, simulate):
+for command in (up, chat, node, nearby, lists, audit, market, wallet, ledger, voucher, simulate):
     swarm.add_command(command)
