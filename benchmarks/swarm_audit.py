@@ -7,8 +7,9 @@ that cheats. Windows are recorded as in the product and run again in fresh worke
    share of the wrong windows an audit finds, and how far off their answers were.
 2. *Bound.* Cheats that are wrong in a share ``q`` of windows, audited with probability ``p``: after
    how many windows they are found, in many campaigns. What an audited window shows is what 1 found;
-   the draws are the product's own.
-3. *End to end.* A few sessions with ``p`` below one, until the cheat is replaced.
+   the draws are the product's own. This shows that the formula is that of the draws, no more.
+3. *End to end.* Sessions with ``p`` below one, until the cheat is replaced: how often later than
+   the bound says for 99 %. Windows are counted when an answer is over, so some are too many.
 4. *Honest.* Whole audits at other nodes, each in a fresh worker, with other numbers of threads; and
    real windows run again and again in one worker each, until there are 10,000 audits.
 5. *Tolerance.* The same model with other batches, without flash attention, and with activations off
@@ -17,8 +18,8 @@ that cheats. Windows are recorded as in the product and run again in fresh worke
     python benchmarks/swarm_audit.py [--honest 10000] [--whole 60] [--campaigns 10000]
                                      [--model pypi:gemma3-270m] [--json-out FILE]
 
-The bar: every kind is found within the stated bound, and of 10,000 audits of honest nodes none
-excludes one.
+The bars: an audit within a class finds every wrong window, cheats are replaced within the stated
+bound as often as it says, and of 10,000 audits of honest nodes within a class none excludes one.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def main() -> None:
     arguments.add_argument("--honest", type=int, default=10_000)
     arguments.add_argument("--whole", type=int, default=60)
     arguments.add_argument("--campaigns", type=int, default=10_000)
-    arguments.add_argument("--sessions", type=int, default=5)
+    arguments.add_argument("--sessions", type=int, default=20)
     arguments.add_argument(
         "--json-out", type=Path, default=Path("results/benchmarks/swarm-audit.json")
     )
@@ -61,7 +62,7 @@ def main() -> None:
         wrong_count = measure_wrong_count(folder, tiny)
         least = min(cheats, key=lambda one: one["found_share"])
         bound = run_campaigns(least["found_share"], given.campaigns)
-        ends = [end_to_end(folder, tiny, given.sessions)]
+        ends = end_to_end(folder, tiny, given.sessions)
         whole = measure_whole(folder, tiny, given.whole)
         again = asyncio.run(measure_again(folder, tiny, given.honest - whole["audits"]))
         tolerance = asyncio.run(measure_tolerance(folder, small))
@@ -71,19 +72,19 @@ def main() -> None:
         "how": {"models": [str(tiny.name), small.name], "windows_of_steps": 4,
                 "numerics": "one build of ggml, one processor"},
         "bars": [
-            {"bar": "honest nodes excluded", "value": excluded, "sense": "at most", "limit": 0,
+            {"bar": "honest nodes excluded, compared within a class", "value": excluded,
+             "sense": "at most", "limit": 0,
              "met": excluded == 0 and audits >= given.honest},
             {"bar": "least share of wrong windows that an audit of one class finds",
              "value": min(one["found_share"] for one in cheats), "sense": "at least", "limit": 1.0,
              "met": all(one["found_share"] == 1.0 for one in cheats)},
-            {"bar": "largest share unseen after as many windows as the bound says for 99 %",
-             "value": max(one["unseen_after_99"] for one in bound),
-             "sense": "at most, with three standard errors", "limit": 0.01,
-             "met": all(one["within"] for one in bound)},
+            {"bar": "sessions whose cheat was replaced later than the bound says for 99 %",
+             "value": ends["late"], "sense": "at most, but by a chance of one percent",
+             "limit": ends["late_at_most"], "met": ends["late"] <= ends["late_at_most"]},
             {"bar": "wrong count signed", "value": wrong_count["signed"], "sense": "at most",
              "limit": 0, "met": wrong_count["signed"] == 0 and wrong_count["disputes"] > 0},
         ],
-        "cheats": cheats, "wrong_count": wrong_count, "bound": bound, "end_to_end": ends,
+        "cheats": cheats, "wrong_count": wrong_count, "bound": bound, "end_to_end": [ends],
         "honest": {"audits": audits, "whole": whole, "again": again}, "tolerance": tolerance,
     }  # fmt: skip
     write_result(given.json_out, "swarm-audit", figures)

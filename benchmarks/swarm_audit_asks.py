@@ -44,14 +44,21 @@ def apart_of(one: Given, other: Given) -> list[tuple[float, float]]:
     return [pair for pair in measured if pair is not None]
 
 
-def summary(apart: list[tuple[float, float]]) -> dict[str, Any]:
-    """Return the range of distances; None where there are none."""
+def compared(one: Given, other: Given) -> int:
+    """Return how many answers both sides gave."""
+    pairs = zip(one.digests, other.digests, strict=True)
+    return sum(None not in pair for pair in pairs)
+
+
+def summary(apart: list[tuple[float, float]], of_answers: int) -> dict[str, Any]:
+    """Return the range of distances of answers that differ, of so many; None: none differs."""
     if not apart:
-        return {"answers": 0, "relative": None, "cosine": None}
+        return {"compared": of_answers, "differing": 0, "relative": None, "cosine": None}
     relative, cosine = (sorted(column) for column in zip(*apart, strict=True))
     middle = len(apart) // 2
     return {
-        "answers": len(apart),
+        "compared": of_answers,
+        "differing": len(apart),
         "relative": {"least": relative[0], "median": relative[middle], "most": relative[-1]},
         "cosine": {"least": cosine[0], "median": cosine[middle], "most": cosine[-1]},
     }

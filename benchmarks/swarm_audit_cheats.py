@@ -6,12 +6,13 @@ import asyncio
 import random
 import sys
 from functools import partial
+from math import comb
 from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
 import numpy as np
 from blake3 import blake3
-from swarm_audit_asks import apart_of, asked, fresh, say, summary
+from swarm_audit_asks import apart_of, asked, compared, fresh, say, summary
 
 from shoestring.swarm import node as nodes
 from shoestring.swarm.audit.comparing import Tolerance, first_difference
@@ -42,6 +43,7 @@ SHARES: Final = (0.05, 0.2)
 WRONG: Final = (1.0, 0.25)
 LIKELY: Final = (0.95, 0.99)
 EPSILONS: Final = (1e-1, 1e-3, 1e-6)
+BECAME: Final = {"audited", "cheats", "undecided", "not audited"}
 
 
 class Truth:
@@ -113,19 +115,25 @@ def measure_cheat(
                 print(*lab.events[-8:], *lab.said[-3:], sep="\n", file=sys.stderr)
                 raise
             lab.distances = await distances(lab)  # type: ignore[attr-defined]
+            lab.differ = await differing(lab)  # type: ignore[attr-defined]
         return lab
 
     lab = asyncio.run(scenario())
     recordings = [one for one in lab.recordings if one.seats]
-    # What a layer that is left out should have kept stays wrong, in every window after it.
+    # The relay does not see what follows from a layer that it left out: there a window is wrong
+    # where an honest worker that is told the same answers otherwise.
+    is_seen = kind != "fewer layers"
     wrong = (
-        [True] * len(recordings) if kind == "fewer layers" else wrong_windows(recordings, sessions)
-    )
-    found = [what == "cheats" for what, _, _ in lab.said]
+        wrong_windows(recordings, sessions) if is_seen
+        else lab.differ  # type: ignore[attr-defined]
+    )  # fmt: skip
+    found = [what == "cheats" for what, _, _ in lab.said if what in BECAME]
     assert len(found) == len(wrong), lab.said
     hit = sum(f and w for f, w in zip(found, wrong, strict=True))
     return {
-        "kind": kind, "model": model.name, "windows": len(wrong), "wrong": sum(wrong),
+        "kind": kind, "model": model.name,
+        "wrong_by": "the relay's notes" if is_seen else "an honest worker told the same",
+        "windows": len(wrong), "wrong": sum(wrong),
         "found": hit, "found_share": hit / sum(wrong),
         "right_but_called_wrong": sum(f and not w for f, w in zip(found, wrong, strict=True)),
         "answers_apart": lab.distances,  # type: ignore[attr-defined]
@@ -151,19 +159,31 @@ def wrong_windows(
     return found
 
 
+async def differing(lab: AuditLab) -> list[bool]:
+    """Tell of each window whether an honest worker that is told the same answers otherwise."""
+    found = []
+    for recording in lab.recordings:
+        if recording.seats:
+            right = await run_again(recording, lab.here())
+            told = recording.given(recording.seats[0])
+            found.append(first_difference(recording.questions(), told, right, None) is not None)
+    return found
+
+
 async def distances(lab: AuditLab) -> dict[str, Any]:
     """Return how far wrong answers are from right ones, and how many the tolerance finds."""
     apart: list[tuple[float, float]] = []
-    found = differing = 0
+    found = wrong = count = 0
     for recording in lab.recordings[:12]:
         right = await run_again(recording, lab.here())
         told = recording.given(recording.seats[0])
         mine = apart_of(told, right)
         apart += mine
-        differing += bool(mine)
+        count += compared(told, right)
+        wrong += bool(mine)
         found += first_difference(recording.questions(), told, right, Tolerance()) is not None
     return {
-        **summary(apart), "windows_differing": differing, "windows_beyond_the_tolerance": found,
+        **summary(apart, count), "windows_differing": wrong, "windows_beyond_the_tolerance": found,
     }  # fmt: skip
 
 
@@ -238,6 +258,22 @@ def end_to_end(folder: Path, model: Path, sessions: int) -> dict[str, Any]:
         lab = asyncio.run(scenario())
         found = lab.standing.excluded() == {lab.id(0)}
         windows.append(lab.drawn_of.windows if found else None)  # type: ignore[attr-defined]
+    limit = windows_until(0.99, share, 1.0)
+    assert limit is not None, "a share is above 0"
+    late = sum(one is None or one > limit for one in windows)
     return {"audited_share": share, "wrong_share": 1.0, "sessions": sessions,
-            "windows_until_expelled_at_most": windows,
-            "windows_99": windows_until(0.99, share, 1.0)}  # fmt: skip
+            "windows_until_expelled_at_most": windows, "windows_99": limit, "late": late,
+            "late_at_most": most_by_chance(sessions, 0.01)}  # fmt: skip
+
+
+def most_by_chance(times: int, probability: float) -> int:
+    """Return how often at most something happens of so many times, but by a chance of one percent.
+
+    From the binomial distribution.
+    """
+    below = 0.0
+    for count in range(times + 1):
+        below += comb(times, count) * probability**count * (1 - probability) ** (times - count)
+        if below >= LIKELY[-1]:
+            return count
+    return times

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from swarm_audit_asks import apart_of, asked, fresh, say, summary
+from swarm_audit_asks import apart_of, asked, compared, fresh, say, summary
 
 from shoestring.swarm.audit.comparing import Tolerance, distance_of
 from shoestring.swarm.audit.running import Here, run_again
@@ -37,23 +37,26 @@ async def measure_tolerance(folder: Path, model: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     async with WorkerPool(worker_settings()) as pool:
         here = Here(base.identity, pool, RULES, KIND)
-        rounded = []
+        rounded, count = [], 0
         for recording in first[:4]:
             right = await run_again(recording, here)
-            rounded += apart_of(await run_again(with_rounding(recording), here), right)
-        found["activations off by 1e-7"] = summary(rounded)
+            off = await run_again(with_rounding(recording), here)
+            rounded += apart_of(off, right)
+            count += compared(off, right)
+        found["activations off by 1e-7"] = summary(rounded, count)
     for threads in (2, 4):
         async with WorkerPool(worker_settings(threads)) as pool:
             here = Here(base.identity, pool, RULES, KIND)
-            apart = []
+            apart, count = [], 0
             for recording in first[:3]:
-                apart += apart_of(
-                    await run_again(recording, here), recording.given(recording.seats[0])
-                )
-            found[f"{threads} threads"] = summary(apart)
+                again, told = await run_again(recording, here), recording.given(recording.seats[0])
+                apart += apart_of(again, told)
+                count += compared(again, told)
+            found[f"{threads} threads"] = summary(apart, count)
     for name, more in (("batches of 8", ("-ub", "8")), ("no flash attention", ("-fa", "off"))):
         _, other = await recorded(folder, model, more)
-        found[name] = summary(steps_apart(first, other))
+        apart = steps_apart(first, other)
+        found[name] = summary([pair for pair in apart if pair != (0.0, 1.0)], len(apart))
     most = max(one["relative"]["most"] for one in found.values() if one["relative"])
     least = min(one["cosine"]["least"] for one in found.values() if one["cosine"])
     return {"kernels": found, "tolerance": vars(Tolerance()), "most_relative": most,

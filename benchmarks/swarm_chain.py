@@ -13,7 +13,9 @@ text that repeats itself and on one that does not.
     python benchmarks/swarm_chain.py [--blocks 10] [--model pypi:gemma3-270m] [--hosts 4]
                                      [--rtt-ms 20] [--tokens 64] [--json-out FILE]
 
-``bars`` says met or missed; the status is 1 where a text differs.
+``bars`` says met or missed. ``ways`` counts the activations that went from node to node, and those
+that came by the user, of each arm. The status is 1 where a text differs, or where in some answer of
+``chain`` most came by the user.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import argparse
 import asyncio
 import os
 import sys
+from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from statistics import median
@@ -41,10 +44,11 @@ from shoestring.testing.lab_plan import HOME
 from shoestring.testing.lab_workers import start_workers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from swarm_hosts import Swarm
 
+    from shoestring.swarm.boundaries import Carried
     from shoestring.swarm.stage import Stage
     from shoestring.testing.live_server import LiveServer
 
@@ -53,7 +57,7 @@ SPECULATES: Final = (
     "--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "4",
     "--spec-ngram-simple-size-m", "16",
 )  # fmt: skip
-TEXTS: Final = {
+TEXTS: Final[dict[str, dict[str, Any]]] = {
     "repeats": {
         "prompt": "A ship left the harbour at noon, and nobody knew where it was bound. " * 12,
         "temperature": 0,
@@ -63,7 +67,41 @@ TEXTS: Final = {
         "temperature": 1, "seed": 5, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
     },
 }  # fmt: skip
+PUSHED: Final = "from node to node"
+THROUGH: Final = "by the user"
+TROUBLE: Final = ("misread", "no way")
 Answer = dict[str, Any]
+
+
+class Ways:
+    """Counts which way activations went between stages.
+
+    Args:
+        stages: of one chain.
+        told: what happens at them.
+    """
+
+    def __init__(self, stages: Sequence[Stage], told: Told) -> None:
+        self._counts: Counter[str] = Counter()
+        self._told = told
+        routes = stages[0].routes
+        came = routes.came
+
+        def count(carried: Carried) -> None:
+            self._counts[THROUGH if carried.route is None else PUSHED] += 1
+            came(carried)
+
+        routes.came = count  # type: ignore[method-assign]
+
+    def now(self) -> Counter[str]:
+        """Return how many there were so far, and what went wrong."""
+        wrong = Counter(one.what for one in self._told.events if one.what in TROUBLE)
+        return self._counts + wrong
+
+
+def is_chain(ways: Mapping[str, int]) -> bool:
+    """Tell whether most activations of an answer went from node to node."""
+    return ways.get(PUSHED, 0) > ways.get(THROUGH, 0)
 
 
 def main() -> int:
@@ -91,7 +129,7 @@ def main() -> int:
         "bars": bars, "load_average_1min": os.getloadavg()[0], **found,
     }  # fmt: skip
     write_result(given.json_out, "swarm-chain", figures)
-    return 0 if found["same_text"] else 1
+    return 0 if found["same_text"] and found["is_chain"] else 1
 
 
 async def measure(given: argparse.Namespace, swarm: Swarm, model: Path) -> dict[str, Any]:
@@ -107,24 +145,20 @@ async def measure(given: argparse.Namespace, swarm: Swarm, model: Path) -> dict[
             llama_server([one.endpoint for one in workers], model, swarm.folder / "raw.log")
         )
         # A quarter at each end of each way: the same round trip between any two hosts.
-        async with over_nodes(swarm, model) as (server, stages):
+        async with over_nodes(swarm, model) as (server, stages, ways):
             for name in (HOME, *names):
                 laboratory.change(name, delay_s=given.rtt_ms / 4e3)
             plain = await asyncio.to_thread(
-                take_blocks, {"raw": raw, "star": server, "chain": server}, stages, given
+                take_blocks, {"raw": raw, "star": server, "chain": server}, stages, ways, given
             )
-        async with over_nodes(swarm, model, SPECULATES) as (server, stages):
+        async with over_nodes(swarm, model, SPECULATES) as (server, stages, ways):
             fast = await asyncio.to_thread(
-                take_blocks, {"raw": raw, "chain": server}, stages, given
+                take_blocks, {"raw": raw, "chain": server}, stages, ways, given
             )
-    texts = [
-        {block[arm]["content"] for arm in block}
-        for found in (plain, fast)
-        for blocks in found.values()
-        for block in blocks
-    ]
+    every = [block for found in (plain, fast) for blocks in found.values() for block in blocks]
     return {
-        "same_text": all(len(its) == 1 for its in texts),
+        "same_text": all(len({block[arm]["content"] for arm in block}) == 1 for block in every),
+        "is_chain": all(is_chain(block["chain"]["ways"]) for block in every),
         "plain": {text: describe(blocks) for text, blocks in plain.items()},
         "speculating": {text: describe(blocks) for text, blocks in fast.items()},
     }
@@ -133,8 +167,8 @@ async def measure(given: argparse.Namespace, swarm: Swarm, model: Path) -> dict[
 @asynccontextmanager
 async def over_nodes(
     swarm: Swarm, model: Path, more: tuple[str, ...] = ()
-) -> AsyncIterator[tuple[LiveServer, list[Stage]]]:
-    """Run a llama-server over stages, one a node."""
+) -> AsyncIterator[tuple[LiveServer, list[Stage], Ways]]:
+    """Run a llama-server over stages, one a node; beside both comes what counts their ways."""
     told = Told()
     async with (
         standing_stages(
@@ -148,11 +182,11 @@ async def over_nodes(
     ):  # fmt: skip
         for stage in stages:
             await told.until_ready(stage, 1)
-        yield server, stages
+        yield server, stages, Ways(stages, told)
 
 
 def take_blocks(
-    servers: dict[str, LiveServer], stages: list[Stage], given: argparse.Namespace
+    servers: dict[str, LiveServer], stages: list[Stage], ways: Ways, given: argparse.Namespace
 ) -> dict[str, list[dict[str, Answer]]]:
     """Ask in turns for each text; the first two blocks only warm up, and teach the chain."""
     found: dict[str, list[dict[str, Answer]]] = {}
@@ -160,19 +194,22 @@ def take_blocks(
         every = {**words, "n_predict": given.tokens, "ignore_eos": True, "cache_prompt": False}
         blocks = []
         for number in range(given.blocks + 2):
-            asked = every | {"prompt": words["prompt"] + "And" + " so" * number}
+            asked = every | {"prompt": "So" + " so" * number + ". " + words["prompt"]}
             arms = sorted(servers, reverse=number % 2 == 0)
-            blocks.append({arm: ask(servers[arm], asked, stages, arm) for arm in arms})
+            blocks.append({arm: ask(servers[arm], asked, stages, ways, arm) for arm in arms})
             print(f"{text}: block {number} of {given.blocks + 1}", file=sys.stderr, flush=True)
         found[text] = blocks[2:]
     return found
 
 
-def ask(server: LiveServer, asked: dict[str, Any], stages: list[Stage], arm: str) -> Answer:
-    """Ask one server, with activations going as the arm says."""
+def ask(
+    server: LiveServer, asked: dict[str, Any], stages: list[Stage], ways: Ways, arm: str
+) -> Answer:
+    """Ask one server, with activations going as the arm says; count which way they went."""
     for stage in stages:
         stage.routes.is_used = arm == "chain"
-    return server.complete(asked)
+    before = ways.now()
+    return {**server.complete(asked), "ways": dict(ways.now() - before)}
 
 
 def describe(blocks: list[dict[str, Answer]]) -> dict[str, Any]:
@@ -188,6 +225,8 @@ def describe(blocks: list[dict[str, Answer]]) -> dict[str, Any]:
         for name, clock in (("prompt", prompt_s), ("token", token_s)):
             ratios = [clock(block["chain"]) / clock(block[arm]) for block in blocks]
             said[f"{name} chain / {arm}"] = with_interval(ratios)
+    said["ways"] = {arm: dict(sum((Counter(block[arm]["ways"]) for block in blocks), Counter()))
+                    for arm in blocks[0]}  # fmt: skip
     said["prompt_tokens"] = blocks[0]["chain"]["timings"]["prompt_n"]
     said["drafted"] = [block["chain"]["timings"].get("draft_n") for block in blocks]
     said["accepted"] = [block["chain"]["timings"].get("draft_n_accepted") for block in blocks]

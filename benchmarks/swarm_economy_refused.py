@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from shoestring.errors import BadValueError
 from shoestring.swarm.identity import load_identity
 from shoestring.swarm.proof.books import ReceiptBook, check_chain, check_stages
+from shoestring.swarm.proof.reading import read_signed
 from shoestring.swarm.proof.receipts import (
     BY_CLIENT,
     BY_NODE,
     Signed,
     check_signatures,
     countersign,
-    read_signed,
     sign,
 )
 

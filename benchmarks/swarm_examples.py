@@ -34,7 +34,7 @@ from swarm_user import CONTEXT, Told, hear
 
 from results import write_result
 from shoestring.engines.outlines import find_model
-from shoestring.errors import EngineLostError
+from shoestring.errors import EngineLostError, ShoestringError
 from shoestring.models.fetch import resolve_model
 from shoestring.paths import cache_dir
 from shoestring.report.plan_machine import find_devices
@@ -140,8 +140,13 @@ async def run_ways(
         ways["the far ones alone"] = [one for one in seen if one.remote.name in far]
     found_ways = {}
     for name, offered in ways.items():
-        chain = plan_chain(found, (), offered, constants, context=CONTEXT)
         print(f"{example.told}, {name}", file=sys.stderr, flush=True)
+        try:
+            chain = plan_chain(found, (), offered, constants, context=CONTEXT)
+        except ShoestringError as error:
+            found_ways[name] = {"token_s": None, "planned_token_s": None, "interval_s": None,
+                                "devices": [], "events": [str(error)]}  # fmt: skip
+            continue
         found_ways[name] = await run_way(swarm, found, chain, offered, tokens)
     return found_ways
 
@@ -156,8 +161,9 @@ async def run_way(
     wrong = []
     try:
         token_s, resident = await answer(swarm, found, chain, told, tokens)
-    except EngineLostError as error:
-        print((swarm.folder / LOG).read_text()[-SHOWN:], file=sys.stderr, flush=True)
+    except ShoestringError as error:
+        if (swarm.folder / LOG).exists():
+            print((swarm.folder / LOG).read_text()[-SHOWN:], file=sys.stderr, flush=True)
         wrong.append(str(error).partition(";")[0])  # the log's path is this machine's
     wrong += [f"{one.what} {one.who} {one.why}".strip() for one in told.events
               if one.what in {"lost", "differs", "misread", "silent", "no way"}]  # fmt: skip

@@ -4,7 +4,10 @@ Frames of a real answer (a stock llama-server, three layers on a stock worker, r
 are changed and put to a session of a node in the state in which they were sent: splitter, firewall
 and the agent's own commands, with a worker that is not there. What reaches it must be a frame for
 a stock worker and point into the session's buffers, by another reckoning than the firewall's;
-what is refused must say a reason; anything else is a fault (``shoestring.testing.rpc_fuzz``).
+what is refused must say a reason; anything else is a fault (``shoestring.testing.rpc_fuzz``). Half
+of the sessions have terms, a store and a way to another node too. Counted are frames that were
+judged, and apart those of them that differ from all recorded ones: ``--frames`` is of these. Inputs
+that an earlier run found are judged again by the next one, and not counted again.
 
     python benchmarks/swarm_frames.py MODEL.gguf [--frames 10000000] [--seed 1] [--work FOLDER]
                                       [--json-out FILE]
@@ -23,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import re
 import signal
 import subprocess  # nosec B404
@@ -30,6 +34,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
@@ -84,7 +89,8 @@ def main() -> int:
     if not (folder / RECORDING).exists():
         arguments.error(f"no session was recorded in {folder}: give a model")
     if given.replay is not None:
-        Target(spots_of(load_recording(folder), RULES), RULES)(given.replay.read_bytes())
+        with closing(Target(spots_of(load_recording(folder), RULES), RULES)) as target:
+            target(given.replay.read_bytes())
         return 0
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)  # also where a shell had it ignored
@@ -103,14 +109,14 @@ def main() -> int:
 
 
 def go_on(folder: Path, frames: int, first_seed: int) -> None:
-    """Make runs until so many frames were judged, those of earlier days counted."""
+    """Make runs until so many changed frames were judged, those of earlier days counted."""
     while True:
         runs = runs_of(folder)
-        done = sum(run["frames"] for run in runs)
+        done = sum(run["changed"] for run in runs)
         inputs = sum(run["inputs"] for run in runs)
         if done >= frames:
             return
-        print(f"{done} of {frames} frames", file=sys.stderr, flush=True)
+        print(f"{done} of {frames} changed frames", file=sys.stderr, flush=True)
         seed = max([first_seed - 1, *(run["seed"] for run in runs)]) + 1
         needed = -(-(frames - done) * inputs // done) if done else frames
         run = run_guided if find_spec("atheris") else run_ours
@@ -131,8 +137,9 @@ def run_guided(folder: Path, seed: int, inputs: int) -> None:
     """Put inputs that atheris chooses, in a process of its own, for libFuzzer ends it."""
     log = folder / f"guided-{seed}.log"
     words = (sys.executable, str(GUIDED), str(folder), str(seed), str(inputs))
-    with log.open("wb") as file:
-        child = subprocess.Popen(words, stdout=file, stderr=file)  # nosec B603
+    with log.open("wb") as file, tempfile.TemporaryDirectory() as scratch:
+        its = {**os.environ, "TMPDIR": scratch}  # libFuzzer cleans nothing up
+        child = subprocess.Popen(words, stdout=file, stderr=file, env=its)  # nosec B603
         try:
             status = child.wait()
         except KeyboardInterrupt:
@@ -159,7 +166,9 @@ def sum_up(folder: Path) -> dict[str, Any]:
         "ways": sorted({run["way"] for run in runs}),
         "seeds": [run["seed"] for run in runs],
         "inputs": sum(run["inputs"] for run in runs),
-        "changed": frames,
+        "inputs_again": sum(run["inputs_again"] for run in runs),
+        "frames": frames,
+        "changed": sum(run["changed"] for run in runs),
         "reached_the_worker": sum(run["reached_the_worker"] for run in runs),
         "refused": dict(refused.most_common()),
         "seconds": seconds,
@@ -186,10 +195,10 @@ def covered(folder: Path, seeds: list[int]) -> dict[str, int] | None:
 
 
 def code_sha256() -> str:
-    """Return the digest of the code that inputs are put to: all of the swarm's that is imported."""
+    """Return the digest of the code that inputs are put to, and of what makes and judges them."""
     digest = hashlib.sha256()
     for name, module in sorted(sys.modules.items()):
-        if name.startswith("shoestring.swarm") and module.__file__:
+        if name.startswith(("shoestring.swarm", "shoestring.testing")) and module.__file__:
             digest.update(name.encode() + b"\0" + Path(module.__file__).read_bytes())
     return digest.hexdigest()
 

@@ -9,6 +9,7 @@ as JSON, again and again, and each input that is a fault.
 from __future__ import annotations
 
 import sys
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -46,6 +47,7 @@ def main() -> None:
         place.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(seeds_of(run.spots)):
         (corpus / f"recorded-{number}").write_bytes(data)
+    run.known = {sha256(place.read_bytes()).digest() for place in corpus.iterdir()}
     words = [
         sys.argv[0], str(corpus), f"-seed={seed}", f"-runs={inputs}", f"-max_len={FRAME_BYTES}",
         f"-artifact_prefix={crashes}/{seed}-", "-timeout=0", f"-rss_limit_mb={MEMORY_MB}",

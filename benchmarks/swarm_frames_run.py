@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from shoestring.swarm.firewall import Rules
 from shoestring.swarm.wire import Frame
-from shoestring.testing.rpc_fuzz import Target, spots_of
+from shoestring.testing.rpc_fuzz import Counts, Target, spots_of
 from shoestring.testing.rpc_relay import Heard
 
 if TYPE_CHECKING:
@@ -40,11 +40,15 @@ class Run:
     Attributes:
         spots: places of the recorded session.
         faults: inputs that were some.
+        known: SHA-256 of inputs that were given in an earlier run; they are judged again, and
+            counted apart.
     """
 
     def __init__(self, folder: Path, seed: int, inputs: int, way: str) -> None:
         self.spots = spots_of(load_recording(folder), RULES)
         self.faults = 0
+        self.known: set[bytes] = set()
+        self._again = Counts()
         self._target = Target(self.spots, RULES)
         self._folder, self._seed, self._inputs, self._way = folder, seed, inputs, way
         self._begun_s = self._written_s = time.monotonic()
@@ -56,7 +60,8 @@ class Run:
         self._given += 1
         signal.setitimer(signal.ITIMER_REAL, SLOW_S)
         try:
-            self._target(data)
+            is_known = bool(self.known) and hashlib.sha256(data).digest() in self.known
+            self._target(data, self._again if is_known else None)
         except Exception as error:  # noqa: BLE001 - that is what is looked for
             self._keep(data, error)
         finally:
@@ -70,13 +75,16 @@ class Run:
         """Write what came of them so far, so that it is whole whenever it is read."""
         place = self._folder / RUNS
         place.mkdir(parents=True, exist_ok=True)
+        came = self._target.counts
         counts = {
             "seed": self._seed,
             "way": self._way,
-            "inputs": self._target.inputs,
-            "frames": self._target.frames,
-            "reached_the_worker": self._target.reached,
-            "refused": dict(self._target.refused.most_common()),
+            "inputs": came.inputs,
+            "frames": came.frames,
+            "changed": came.changed,
+            "reached_the_worker": came.reached,
+            "refused": dict(came.refused.most_common()),
+            "inputs_again": self._again.inputs,
             "faults": self.faults,
             "seconds": time.monotonic() - self._begun_s,
         }

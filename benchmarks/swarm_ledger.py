@@ -40,6 +40,8 @@ MILLION: Final = 1_000_000
 VERIFIED: Final = 3
 COMMITS: Final = 300
 STEPS: Final = 400
+ENDLESS: Final = 1_000_000
+"""Steps of one that is killed: the pipe is full, and it waits, long before it is through."""
 SAY_EVERY: Final = 20
 LONGEST_ENTRIES: Final = 150
 """A history of that many steps has more entries than this."""
@@ -149,13 +151,15 @@ def booked_until_killed(folder: Path, seed: int, chance: random.Random) -> list[
     """Return the hashes of the entries that a process told before it was killed."""
     command = (sys.executable, "-m", "shoestring.testing.ledger_histories")
     with subprocess.Popen(
-        [*command, str(folder), str(seed), str(STEPS)], stdout=subprocess.PIPE, text=True
+        [*command, str(folder), str(seed), str(ENDLESS)], stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout is not None
         lines = [child.stdout.readline() for _ in range(chance.randrange(LONGEST_ENTRIES))]
         time.sleep(chance.random() * 3e-3)  # the point within an entry is the chance's
         child.send_signal(signal.SIGKILL)
         lines += list(child.stdout)
+    if child.returncode != -signal.SIGKILL:
+        raise RuntimeError(f"history {seed} ended by itself: exit status {child.returncode}")
     return [words[1] for words in map(str.split, lines) if len(words) == 2]
 
 

@@ -4,7 +4,10 @@ A board of 10,000 sellers of 80 layers, drawn from a seed: prices follow speeds 
 trips spread over continents, half of the sellers serve any layers and half a run of them. Requests
 are of several kinds: the cheapest and the fastest, within no limit, one, two or three, placed
 between what the cheapest and the fastest routes take. Each is routed as a star and, where nodes on
-one network know their distances, as a chain. Each request is new: nothing is kept between two.
+one network know their distances, as a chain. Each request is new: nothing is kept between two. One
+kind cannot be met: the cheapest price and the shortest times there are, together, so that no route
+keeps them and what would help is sought, too. Of another nothing is found, and hardly proven: a
+price 3 % below the best that was found within a time per token.
 
     python benchmarks/swarm_routing.py [--sellers 10000] [--layers 80] [--requests 40] [--seed 1]
                                        [--json-out FILE]
@@ -14,7 +17,9 @@ timed apart. The bar is of processor seconds, since other work may share the cor
 does, both are the same. ``above`` is the proven bound of each route, and ``over_longer_search`` how
 far it lies above what a search of sixteen times the labels, and of four times the tries of a
 chain, found. ``below_star`` is by which share a chain is better than the star, of requests that
-have one (``star_without_route``: how many have none). A shortlist (for simulators) is timed apart.
+have one (``star_without_route``: how many have none). ``without_route`` counts those for which
+nothing was found, ``proven_none`` those of them for which it is proven that nothing could be. A
+shortlist (for simulators) is timed apart, of the kinds that can be met.
 """
 
 from __future__ import annotations
@@ -45,6 +50,12 @@ MODEL: Final = "benchmark"
 BAR_S: Final = 0.05
 NETWORK: Final = 5
 """Sellers on one local network."""
+IMPOSSIBLE: Final = "cheapest within all three, which no route keeps"
+TIGHT: Final = "cheapest within a time per token and a price just below what that costs"
+BELOW: Final = 0.97
+"""Of the price that was found within a time, where the price is limited to less."""
+ROOM: Final = 1.02
+"""Above the cheapest price and the fastest times, of limits that no route keeps together."""
 KINDS: Final[dict[str, dict[str, Any]]] = {
     "cheapest": {"prefer": "price"},
     "fastest": {"prefer": "latency"},
@@ -57,6 +68,8 @@ KINDS: Final[dict[str, dict[str, Any]]] = {
     "cheapest within all three": {
         "prefer": "price", "limits": ("max_price", "max_tpot_s", "max_ttft_s"),
     },
+    IMPOSSIBLE: {"prefer": "price", "limits": ("max_price", "max_tpot_s", "max_ttft_s")},
+    TIGHT: {"prefer": "price", "limits": ("max_tpot_s",)},
 }  # fmt: skip
 
 
@@ -129,7 +142,7 @@ def route_kind(
 ) -> dict[str, Any]:
     """Route so many requests of one kind, and say what that took and how good it is."""
     wall_s, processor_s, above, over, hops, below = [], [], [], [], [], []
-    unfound = starless = 0
+    unfound = proven_none = starless = 0
     for number in range(count):
         request = draw_request(rng, board, kind, ways)
         found, wall, processor = timed(partial(find_route, board, request, ways=ways))
@@ -137,6 +150,7 @@ def route_kind(
         processor_s.append(processor)
         if isinstance(found, NoRoute):
             unfound += 1
+            proven_none += found.why != "unproven"
             continue
         assert found.above is not None
         above.append(found.above)
@@ -150,7 +164,7 @@ def route_kind(
                 below.append(1 - score(found, request) / score(star, request))
     return {
         "way": shape, "kind": kind, "requests": count, "without_route": unfound,
-        "wall_s": spread(wall_s), "processor_s": spread(processor_s),
+        "proven_none": proven_none, "wall_s": spread(wall_s), "processor_s": spread(processor_s),
         "above": spread(above), "proven_best": sum(one < 1e-9 for one in above),
         "over_longer_search": spread(over), "hops": spread(hops), "below_star": spread(below),
         "star_without_route": starless if ways is not None else None,
@@ -169,6 +183,11 @@ def draw_request(rng: random.Random, board: Board, kind: str, ways: Ways | None)
         return request
     ends = [find_route(board, replace(request, prefer=one), ways=ways) for one in WORTH]
     cheap, fast = (one for one in ends if isinstance(one, Route))
+    if kind == IMPOSSIBLE:
+        return replace(
+            request, max_price=int(cheap.price * ROOM) + 1, max_tpot_s=fast.tpot_s * ROOM,
+            max_ttft_s=fast.ttft_s * ROOM,
+        )  # fmt: skip
     share = rng.uniform(0.2, 0.7)
     between = {
         # Along the front the price rises as the times fall, so the third limit has some room.
@@ -176,7 +195,12 @@ def draw_request(rng: random.Random, board: Board, kind: str, ways: Ways | None)
         "max_tpot_s": cheap.tpot_s ** (1 - share) * fast.tpot_s**share,
         "max_ttft_s": cheap.ttft_s ** (1 - share) * fast.ttft_s**share,
     }
-    return replace(request, **{limit: between[limit] for limit in limits})
+    limited = replace(request, **{limit: between[limit] for limit in limits})
+    if kind == TIGHT:
+        best = find_route(board, limited, ways=ways)
+        assert isinstance(best, Route)
+        limited = replace(limited, max_price=int(BELOW * best.price))
+    return limited
 
 
 def over_longer_search(board: Board, request: Request, ways: Ways | None, found: Route) -> float:
@@ -201,7 +225,8 @@ def time_shortlist(rng: random.Random, board: Board) -> dict[str, Any]:
     """Say what a shortlist costs once, what each route of it does, and how far it is from best."""
     made_s, route_s, over = [], [], []
     unfound = 0
-    for kind in KINDS:
+    kinds = [kind for kind in KINDS if kind not in (IMPOSSIBLE, TIGHT)]
+    for kind in kinds:
         request = draw_request(rng, board, kind, None)
         listed, _, processor = timed(partial(Shortlist, board, request))
         made_s.append(processor)
@@ -212,7 +237,7 @@ def time_shortlist(rng: random.Random, board: Board) -> dict[str, Any]:
             unfound += 1
             continue
         over.append(score(found, request) / score(best, request) - 1)
-    return {"kinds": len(KINDS), "without_route": unfound, "made_processor_s": spread(made_s),
+    return {"kinds": len(kinds), "without_route": unfound, "made_processor_s": spread(made_s),
             "route_processor_s": spread(route_s), "over_find_route": spread(over)}  # fmt: skip
 
 

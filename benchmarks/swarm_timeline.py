@@ -25,6 +25,7 @@ from swarm_hosts import running_swarm
 from swarm_user import Told
 
 from results import write_result
+from shoestring.errors import ShoestringError
 from shoestring.models.fetch import resolve_model
 from shoestring.paths import cache_dir
 from shoestring.swarm.weights import Weights
@@ -62,13 +63,19 @@ def main() -> int:
         for mode in BARS_S
         for fault in FAULTS
     ]
-    rounds = []
+    rounds: list[dict[str, Any]] = []
+    lost: list[str] = []
     with running_swarm(2, rtt_s=given.rtt_ms / 1e3) as swarm:
         for case in cases:
-            rounds.append(asyncio.run(one_round(swarm, case, model, given.tokens)))
+            try:
+                rounds.append(asyncio.run(one_round(swarm, case, model, given.tokens)))
+                said = rounds[-1]["wrong"]
+            except ShoestringError as error:
+                said = [f"{case.mode}, {case.fault}: not played: {error}".partition(";")[0]]
+                lost += said
             swarm.mend(swarm.nodes[case.hit])
-            print(f"{case.mode}, {case.fault}: {rounds[-1]['wrong']}", file=sys.stderr)
-    wrong = [what for one in rounds for what in one["wrong"]]
+            print(f"{case.mode}, {case.fault}: {said}", file=sys.stderr)
+    wrong = [*(what for one in rounds for what in one["wrong"]), *lost]
     figures = {
         "how": {"model": given.model, "tokens": given.tokens, "rtt_s": given.rtt_ms / 1e3,
                 "threads": 1, "stage": "all layers and the output", "temperature": 1.0,

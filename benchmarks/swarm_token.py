@@ -9,7 +9,6 @@ worker, to time what our side does with them.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import re
 import ssl
@@ -19,6 +18,7 @@ from contextlib import ExitStack
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
+from blake3 import blake3
 from swarm_user import llama_server
 
 from shoestring.swarm.firewall import Rules
@@ -140,7 +140,7 @@ def time_work(heard: Heard, folder: Path, *, times: int) -> dict[str, dict[str, 
     carry = tls_carrier(folder)
     works: dict[str, tuple[int, Callable[[], object]]] = {
         "cutting into frames, two ends": (2, lambda: _cut(up, answers, step)),
-        "hashing the answer": (1, lambda: hashlib.sha256(answers).digest()),
+        "hashing the answer": (1, lambda: blake3(answers).digest()),
         "packing masks": (1, lambda: [packed(one, bytes(data_bytes(one))) for one in masks]),
         "TLS, sealed and opened": (1, lambda: carry(up, answers)),
     }

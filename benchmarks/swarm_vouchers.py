@@ -29,8 +29,9 @@ from results import write_result
 from shoestring.swarm.vouchers.channels import open_channel
 from shoestring.swarm.vouchers.forms import read_object, read_payload
 from shoestring.swarm.vouchers.keys import load_evm_key
+from shoestring.swarm.vouchers.payouts import Payout
 from shoestring.swarm.vouchers.purse import Purse
-from shoestring.swarm.vouchers.till import Terms, Till, check_signature
+from shoestring.swarm.vouchers.till import Till, check_signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +87,7 @@ def measure(folder: Path, times: int) -> dict[str, dict[str, dict[str, float]]]:
     )
     purse, till = Purse(folder / "signed", payer), Till(folder / "held")
     purse.open(channel)
-    till.admit(channel.config, times, Terms(payee.address, TOKEN, NETWORK))
+    till.admit(channel.config, times, Payout(payee.address, TOKEN, NETWORK))
 
     def pay(amount: int) -> bytes:
         return json.dumps(purse.sign(channel.id, amount).to_dict()).encode()

@@ -223,6 +223,11 @@ def test_who_leaves_ends_the_work(bench: Bench, web: requests.Session, *, stream
     assert answers_fast(bench, web, "narrow")
     noted = bench.gateway.noted(client.request_id)
     assert (noted["status"], noted["failure"]) == (499, "client_left")
+    charged = noted["charged_input_tokens"], noted["charged_output_tokens"]
+    if stream and not kept:
+        assert min(charged) > 0
+    else:  # nobody saw how much the engine made, or it was not yet ended
+        assert charged == (None, None) or min(charged) > 0
 
 
 def test_who_leaves_after_a_long_question_is_noticed(bench: Bench):
@@ -253,6 +258,7 @@ def test_who_leaves_the_queue_is_never_asked_for(
     assert bench.answers(unheard) == []
     noted = bench.gateway.noted(waiting.request_id)
     assert (noted["failure"], noted["output_tokens"]) == ("client_left", None)
+    assert (noted["charged_input_tokens"], noted["charged_output_tokens"]) == (0, 0)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -1,7 +1,9 @@
 """What the notebook on the swarm shows. All figures here are made up."""
 
 import json
+import os
 import re
+import select
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,7 @@ from shoestring.report.swarm_tables import (
     processor_table,
     rounds_table,
     scaling_table,
+    text_facts,
     work_table,
 )
 from shoestring.report.tabular import html_text
@@ -145,7 +148,8 @@ def examples():
            "devices": [_device("near", 0.001, [0, 60], output=True),
                        _device("far", 0.05, [60, 60])]}  # fmt: skip
     example = {"model": "60 layers of width 1024", "layers": 60, "width": 1024,
-               "file_bytes": 400 * MIB, "rtt_s": [0.001, 0.05], "ways": {"all": way}}  # fmt: skip
+               "file_bytes": 400 * MIB, "rtt_s": [0.001, 0.05],
+               "ways": {"all are offered": way}}  # fmt: skip
     return _result("swarm-examples", examples={"five of ten": example})
 
 
@@ -359,15 +363,19 @@ def test_who_was_chosen_is_told_with_the_reason(examples):
     """The near one by name, the far one as left out, and what the round trips add."""
     facts = dict(choice_facts(examples, "five of ten"))
 
-    assert facts["all: chosen"].startswith("near (")
-    assert facts["all: left out"].startswith("far (")
-    assert "add 1\u00a0ms to a token, of 100\u00a0ms" in facts["all: because"]
-    assert choice_facts(None, "five of ten") == [("five of ten", "not run")]
+    assert facts["all are offered: chosen"].startswith("near (")
+    assert facts["all are offered: left out"].startswith("far (")
+    assert (
+        "add about 1\u00a0ms to a token in a chain, of 100\u00a0ms"
+        in facts["all are offered: because"]
+    )
+    assert choice_facts({"examples": {}}, "five of ten") == [("five of ten", "not run")]
+    assert "swarm_examples.py was not run" in dict(choice_facts(None, "five of ten"))["five of ten"]
 
 
 def test_every_claim_names_tests_that_exist():
     """Each is a function of a test file or a page, and each claim has at least one."""
-    for claim in swarm_claims():
+    for claim in swarm_claims({}):
         assert claim.tests
         for named in claim.tests:
             path, _, function = named.partition("::")
@@ -377,9 +385,114 @@ def test_every_claim_names_tests_that_exist():
                 assert f"def {function}(" in (ROOT / "tests" / path).read_text(), named
 
 
+def _judged(text, **files):
+    """Return the verdict and the reason of the claim that begins so."""
+    named = {f"swarm-{name}": figures for name, figures in files.items()}
+    [claim] = [one for one in swarm_claims(named) if one.text.startswith(text)]
+    return claim.verdict, claim.why
+
+
+MEASURED = ("It increases latency", "60 layers over 4", "Of ten devices", "Testing model")
+
+
+@pytest.mark.parametrize("text", MEASURED)
+def test_what_was_not_measured_cannot_be_judged(text, examples):
+    """Without a file, without the example, and where its run was lost."""
+    assert _judged(text)[0] == "cannot be judged"
+    assert "was not run" in _judged(text)[1]
+    if text != MEASURED[0]:
+        empty = examples | {"examples": {}}
+        assert _judged(text, examples=empty) == ("cannot be judged", "The example was not run.")
+
+
+@pytest.mark.parametrize(("name", "text"), [("60 layers", MEASURED[1]), ("Phi-3", MEASURED[3])])
+def test_a_run_that_was_lost_proves_nothing(examples, name, text):
+    """Its event is the reason."""
+    example = examples["examples"].pop("five of ten")
+    way = example["ways"]["all are offered"]
+    way |= {"token_s": None, "events": ["lost node1"]}
+    examples["examples"][name] = example
+    assert _judged(text, examples=examples) == (
+        "cannot be judged",
+        "The run was lost: lost node1.",
+    )
+
+
+def test_latency_is_judged_by_the_slope(scaling):
+    """Where a token takes no longer with the round trip, the claim is wrong."""
+    assert _judged(MEASURED[0], scaling=scaling)[0] == "holds"
+    for row in scaling["rows"]:
+        row["token_s"] = {arm: [BASE_S - row["rtt_s"] / 10] * BLOCKS for arm in row["token_s"]}
+    assert _judged(MEASURED[0], scaling=scaling)[0] == "wrong"
+
+
+def _sixty(examples, counts, held):
+    first, devices = 0, []
+    for number, (count, resident) in enumerate(zip(counts, held, strict=True)):
+        device = _device(f"node{number}", 0.002, [first, first + count])
+        devices.append(device | {"resident_bytes": resident})
+        first += count
+    example = examples["examples"]["five of ten"]
+    way = example["ways"]["all are offered"] | {"devices": devices}
+    return examples | {"examples": {"60 layers": example | {"ways": {"all are offered": way}}}}
+
+
+@pytest.mark.parametrize(
+    ("counts", "held", "verdict"),
+    [
+        ((10, 20, 15, 15), (100 * MIB,) * 4, "holds"),
+        ((5, 25, 15, 15), (100 * MIB,) * 4, "in part"),
+        ((10, 20, 15, 15), (100 * MIB, 500 * MIB, 100 * MIB, 100 * MIB), "wrong"),
+        ((10, 20, 15, 15), (100 * MIB, None, 100 * MIB, 100 * MIB), "cannot be judged"),
+    ],
+)
+def test_sixty_layers_are_judged_by_what_each_device_held(examples, counts, held, verdict):
+    """Of 400 MiB in all."""
+    assert _judged(MEASURED[1], examples=_sixty(examples, counts, held))[0] == verdict
+
+
+@pytest.mark.parametrize(
+    ("chosen", "verdict"),
+    [
+        (range(5), "holds"),
+        (range(4), "in part"),
+        (range(6), "wrong"),
+        ((0, 9), "wrong"),
+        ((), "cannot be judged"),
+    ],
+)
+def test_the_choice_is_judged_by_who_was_nearest(examples, chosen, verdict):
+    """Ten devices, the first the nearest."""
+    devices = [_device(f"node{number}", 0.001 * (number + 1), [0, int(number in chosen)])
+               for number in range(10)]  # fmt: skip
+    examples["examples"]["five of ten"]["ways"]["all are offered"]["devices"] = devices
+    assert _judged(MEASURED[2], examples=examples)[0] == verdict
+
+
+def test_a_chain_waits_half_a_round_trip_more_than_between_its_nodes(examples):
+    """Three of 20 ms: two round trips of them, not three; a run without a time has none."""
+    way = examples["examples"]["five of ten"]["ways"]["all are offered"]
+    way["devices"] = [_device(f"node{number}", 0.02, [number, number + 1]) for number in range(3)]
+    assert (
+        "add about 40\u00a0ms"
+        in dict(choice_facts(examples, "five of ten"))["all are offered: because"]
+    )
+    way["token_s"] = None
+    said = dict(choice_facts(examples, "five of ten"))["all are offered: because"]
+    assert "which was not measured" in said
+
+
+def test_texts_that_differ_are_said(scaling):
+    """With the row in which they do."""
+    assert text_facts(scaling) == [("texts of all ways", "the same")]
+    scaling["rows"][-1]["same_text"] = False
+    [(_, said)] = text_facts(scaling)
+    assert said == "not the same: 4 peers at 50 ms"
+
+
 def test_figures_of_claims_are_computed():
     """An 8B model at 8 bits a weight, the deepest shape, the widths of the note's range."""
-    whys = " ".join(claim.why for claim in swarm_claims())
+    whys = " ".join(claim.why for claim in swarm_claims({}))
 
     assert "8.53 GB as q8_0" in whys
     assert "known here has 80" in whys
@@ -416,8 +529,41 @@ def test_a_live_measurement_that_fails_says_its_last_word(folder, checkout):
     """The benchmark's own line; nothing is shown in its place."""
     checkout("raise SystemExit('there is no laboratory here')")
 
-    with pytest.raises(ShoestringError, match=r"swarm_scaling.py failed: there is no laboratory"):
+    with pytest.raises(ShoestringError, match=r"failed with status 1: there is no laboratory"):
         SwarmPage(str(folder), live=True)
+
+
+def test_figures_of_a_live_measurement_that_failed_are_not_shown(folder, checkout):
+    """A file that it wrote all the same: a text differed, or no chain pushed."""
+    checkout(
+        "import sys, pathlib",
+        'pathlib.Path(sys.argv[-1]).write_text(\'{"benchmark": "swarm-scaling", "rows": []}\')',
+        "raise SystemExit('a text differs')",
+    )
+
+    with pytest.raises(ShoestringError, match="failed with status 1: a text differs"):
+        SwarmPage(str(folder), live=True)
+
+
+def test_at_the_limit_all_that_was_started_ends(folder, checkout, tmp_path, monkeypatch):
+    """Also what the benchmark started: hosts of a laboratory, workers."""
+    monkeypatch.setattr(swarm_live, "LIMIT_S", 2.0)
+    alive = tmp_path / "alive"
+    os.mkfifo(alive)
+    checkout(
+        "import subprocess, sys, time",
+        f"subprocess.Popen(['sh', '-c', 'exec 9>{alive}; sleep 600'])",
+        "time.sleep(600)",
+    )
+    reader = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(ShoestringError, match="was not done in 2 s"):
+            SwarmPage(str(folder), live=True)
+        # Its end comes when nobody has the other end open any more.
+        assert select.select([reader], [], [], 30)[0] == [reader]
+        assert os.read(reader, 1) == b""
+    finally:
+        os.close(reader)
 
 
 def test_without_a_checkout_nothing_is_measured_live(folder, checkout, tmp_path):

@@ -20,9 +20,10 @@ from shoestring.swarm.audit.comparing import (
 )
 from shoestring.swarm.audit.evidence import Evidence, keep, read
 from shoestring.swarm.audit.judging import Side, judge
+from shoestring.swarm.audit.recorder import Recorder
 from shoestring.swarm.audit.sampling import Chance, unseen, windows_until
 from shoestring.swarm.audit.standing import Standing, Stood
-from shoestring.swarm.audit.windows import Given, Question, Recorder
+from shoestring.swarm.audit.windows import Given, Question, Recording
 from shoestring.swarm.cli_audit import audit
 from shoestring.swarm.identity import load_identity
 from shoestring.swarm.journal import Entry, Reply
@@ -168,11 +169,11 @@ class Draws:
         """Begin."""
         self.draws, self.done, self.dropped = list(draws), [], []
 
-    def record(self, stage, begin):
+    def record(self, stage, begin, members, *, is_first):
         """Of the recorder."""
-        from shoestring.swarm.audit.windows import Recording
-
-        return Recording(stage, begin(), self.done.append) if self.draws.pop(0) else None
+        if not self.draws.pop(0):
+            return None
+        return Recording(stage, begin(), self.done.append, members=members, is_first=is_first)
 
     def drop(self, recording):
         """Of the recorder."""
@@ -192,7 +193,7 @@ def read_of(name="l_out-3"):
 def test_a_recording_holds_its_window_and_is_done_once_all_is_answered(windows, chance):
     """Also where answers come after the window; what never comes is given up at the end."""
     draws = Draws([drawn for drawn, _ in windows] + [False])
-    recorder = Recorder(draws, 0, list)
+    recorder = Recorder(draws, 0, list, lambda: ["a seat"])
     owed, told = [], []
     for drawn, count in windows:
         recorder.turn()
@@ -226,12 +227,16 @@ def test_who_is_excluded_is_not_paid_until_forgiven(tmp_path, node):
     standing.note(other, "ben", "same")
     standing.note(node, "ana", "undecided")
     assert standing.excluded() == frozenset()
-    standing.exclude(node, "ana", "answer 3 is wrong", evidence="x.json", withheld=("s",))
-    standing.exclude(node, "ana", "again", evidence="y.json", withheld=("s", "t"))
+    standing.exclude(node, "ana", "answer 3 is wrong", withheld=("s",))
+    standing.exclude(node, "ana", "again", withheld=("s", "t"))
+    for name in ("x.json", "y.json"):
+        standing.add_evidence(node, name)
+    standing.saw({node: 8})
+    assert standing.all()[node].share == 3 / 8
     assert standing.excluded() == {node}
     assert standing.payable({node: 3, other: 4}) == {other: 4}
     assert standing.all()[node] == Stood(
-        node, "ana", undecided=1, cheats=2, excluded_s=5.0, why="again",
+        node, "ana", undecided=1, cheats=2, windows=8, excluded_s=5.0, why="again",
         evidence=("x.json", "y.json"), withheld=("s", "t"),
     )  # fmt: skip
     assert (tmp_path / "audits.json").stat().st_mode & 0o077 == 0
@@ -257,8 +262,8 @@ def test_a_damaged_record_is_named(tmp_path, node, field):
 def test_evidence_is_read_as_it_was_written_or_not_at_all(tmp_path, node):
     """A changed byte is seen; without a receipt the node signed nothing."""
     digest = sha256(b"x").hexdigest()
-    written = Evidence(node, (digest,), ("l_out-1",), (0,), {node: (digest,), "here": (None,)},
-                       0, 0.5, ())  # fmt: skip
+    written = Evidence(node, (digest,), ("l_out-1",), (0,), (digest,),
+                       {node: (digest,), "here": (None,)}, 0, 0.5, ())  # fmt: skip
     path = keep(tmp_path / "evidence", written, 1_795_000_000.0)
     assert read(path) == written
     assert not read(path).signed_by_node()
@@ -273,7 +278,7 @@ def test_the_commands_say_who_is_excluded_and_the_bound(tmp_path, node, monkeypa
     runner = CliRunner()
     assert "no window was audited yet" in runner.invoke(audit, ["show"]).output
     standing = Standing(tmp_path / "swarm" / "audits.json")
-    standing.exclude(node, "ana", "answer 3 is wrong", evidence="x.json")
+    standing.exclude(node, "ana", "answer 3 is wrong")
     assert "answer 3 is wrong" in runner.invoke(audit, ["show"]).output
     assert node in runner.invoke(audit, ["show", "--json"]).output
     assert "after 59 windows" in runner.invoke(audit, ["bound"]).output

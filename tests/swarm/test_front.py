@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoestring.errors import BadValueError, EngineLostError
+from shoestring.errors import BadValueError, EngineLostError, ShoestringError
 from shoestring.swarm import exchange, front, http11, standing
 from shoestring.swarm.continuing import Answer, LostAnswerError
 from shoestring.swarm.exchange import Watched
@@ -529,6 +529,21 @@ def test_engines_that_are_lost_one_after_another_end_it():
         return told
 
     assert asyncio.run(run()) == ["the engine is lost: a test"] * 3
+
+
+def test_who_is_told_to_finish_ends_the_engine_and_says_why_to_all():
+    """No other engine follows, and no line calls it lost."""
+
+    async def run():
+        engine, told = Canned(b""), []
+        async with standing.Standing(engine.plan_again, tell=told.append) as kept:
+            kept.finish(ShoestringError("enough"))
+            for waiting in (kept.place(), kept.over()):
+                with pytest.raises(ShoestringError, match="enough"):
+                    await waiting
+        return told
+
+    assert asyncio.run(run()) == []
 
 
 def test_who_shows_no_key_is_refused_before_the_body():

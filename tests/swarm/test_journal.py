@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring.swarm.boundaries import Carried
-from shoestring.swarm.caches import MOST_RANGES, Cache, Caches
+from shoestring.swarm.caches import Caches
 from shoestring.swarm.gathering import Gatherer
 from shoestring.swarm.journal import SPLITS, Entry, Journal, Reply
+from shoestring.swarm.kept_bytes import MOST_RANGES, KeptBytes
 from shoestring.swarm.tensors import NUMBER_OF_OP, NUMBER_OF_TYPE, TENSOR
 from shoestring.swarm.weights import LEAST_BYTES, Weight
 from shoestring.swarm.wire import (
@@ -323,7 +324,7 @@ def test_an_answer_is_given_once_whoever_is_ahead(data):
 @given(st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 50)), max_size=40))
 def test_changed_bytes_are_never_missed(ranges):
     """However many ranges there are."""
-    cache = Cache(b"", 2000)
+    cache = KeptBytes()
     for start, size in ranges:
         cache.change(start, start + size)
         assert len(cache.changed) <= MOST_RANGES

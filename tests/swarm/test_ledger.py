@@ -16,13 +16,14 @@ from shoestring.swarm.ledger import answers
 from shoestring.swarm.ledger.accounts import ACCOUNT, MOST, REWARDS, held, income, wallet
 from shoestring.swarm.ledger.amounts import CREDIT, credits_text, read_credits
 from shoestring.swarm.ledger.book import Book, DoubleClaimError, RefusedEntryError
+from shoestring.swarm.ledger.correcting import correct
 from shoestring.swarm.ledger.entries import KINDS, Entry, kept_postings, read_postings
 from shoestring.swarm.ledger.heads import head_path
 from shoestring.swarm.ledger.reading import BOOK_FILE, open_reading
 from shoestring.swarm.ledger.rewards import Service, read_services, reward, share_out
 from shoestring.swarm.ledger.rules import form_fault
 from shoestring.swarm.ledger.verifying import verify
-from shoestring.testing.ledger_histories import ANA, BEN, NODES, NOW_S, a_book
+from shoestring.testing.ledger_histories import ANA, BEN, NODES, NOW_S, a_book, an_id
 
 CALM = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 ACCOUNTS = st.from_regex(ACCOUNT, fullmatch=True)
@@ -169,11 +170,103 @@ def test_a_refund_is_of_what_a_node_got_for_this_answer(book, identity):
     ):
         with pytest.raises(RefusedEntryError, match=why):
             answers.refund(book, owner, shares, reference="a1")
-    answers.refund(book, ANA, {NODES[0]: 100, NODES[1]: 20}, reference="a1")
+    answers.refund(book, ANA, {NODES[0]: 100}, reference="a1")
+    before = book.balances(), book.end()
+    with pytest.raises(DoubleClaimError):  # all give back, or none
+        answers.refund(book, ANA, {NODES[1]: 1, NODES[0]: 1}, reference="a1")
+    assert before == (book.balances(), book.end())
+    answers.refund(book, ANA, {NODES[1]: 20}, reference="a1")  # found out later
     assert book.balance(wallet(ANA)) == 720
+    assert ["a1.1", "a1.2"] == [one.reference for one in book.entries(reference="a1")][-2:]
     with pytest.raises(DoubleClaimError):
         answers.refund(book, ANA, {NODES[1]: 1}, reference="a1")
     assert is_whole(book, identity)
+
+
+@pytest.mark.parametrize(("reference", "node", "why"), [
+    ("a1", NODES[0], "nothing was captured"), ("a1.0", NODES[0], "nothing was captured"),
+    ("a1.3", NODES[0], "nothing was captured"), ("a1.2", NODES[0], "had got it"),
+])  # fmt: skip
+def test_a_refund_names_the_capture_and_the_place_of_its_node(book, reference, node, why):
+    """So that the rules can be applied again by whoever verifies."""
+    answers.capture(book, ANA, {NODES[0]: 100, NODES[1]: 100}, reference="a1")
+    with pytest.raises(RefusedEntryError, match=why):
+        book.add("refund", ((income(node), -1), (wallet(ANA), 1)), reference=reference)
+
+
+@pytest.mark.parametrize("amount", [5.0, True, "5", None, 5.5])
+def test_an_amount_is_a_whole_number(book, identity, amount):
+    """A float or a bool in a posting would spoil the hash of it and all sums after it."""
+    before = book.balances(), book.end()
+    with pytest.raises(RefusedEntryError, match="no whole number"):
+        book.add("fund", (("world", -5), (wallet(ANA), amount)), reference="f2")
+    assert before == (book.balances(), book.end())
+    answers.fund(book, ANA, 5, reference="f2")
+    assert is_whole(book, identity)
+
+
+def test_what_is_refused_within_others_leaves_nothing(book, identity):
+    """Neither a line nor a half of its balances; those before and after it are booked."""
+    with book.writing():
+        answers.fund(book, BEN, 7, reference="f2")
+        for wrong in (
+            lambda: answers.hold(book, ANA, 601, reference="a2"),
+            lambda: answers.fund(book, ANA, MOST, reference="f3"),
+            lambda: answers.refund(book, ANA, {NODES[0]: 1}, reference="a1"),
+        ):
+            with pytest.raises(RefusedEntryError):
+                wrong()
+        answers.hold(book, ANA, 600, reference="a2")
+    assert ["f1", "a1", "f2", "a2"] == [entry.reference for entry in book.entries()]
+    assert book.balance("world") == -1_007
+    assert is_whole(book, identity)
+
+
+def test_a_mistake_is_taken_back_once(book, identity):
+    """By its mirror; both stay, and a reading of the same again may book it."""
+    mistake = answers.fund(book, BEN, 50, reference="gift")
+    assert book.free_reference("fund", "gift") == "gift"
+    correct(book, mistake.number, memo="5 was meant")
+    assert (0, -1_000) == (book.balance(wallet(BEN)), book.balance("world"))
+    with pytest.raises(DoubleClaimError):
+        correct(book, mistake.number)
+    assert book.free_reference("fund", "gift") == "gift.2"
+    answers.fund(book, BEN, 5, reference="gift.2")
+    assert book.free_reference("fund", "gift") == "gift.2"
+    assert is_whole(book, identity)
+
+
+def test_what_was_spent_cannot_be_taken_back(book, identity):
+    """Nor is anybody below zero for it; nor what answers book, nor what is not there."""
+    answers.capture(book, ANA, {NODES[0]: 100}, reference="a1")
+    before = book.balances(), book.end()
+    for number, why in (
+        (1, "would hold -"), (2, "is a hold"), (3, "is a capture"), (4, "there is none"),
+    ):  # fmt: skip
+        with pytest.raises(RefusedEntryError, match=why):
+            correct(book, number)
+    for reference, postings in (
+        ("1", ((wallet(ANA), -1), ("world", 1))), ("01", ((wallet(ANA), -1_000), ("world", 1_000))),
+        ("9", ((wallet(ANA), -1), ("world", 1))), ("x", ((wallet(ANA), -1), ("world", 1))),
+    ):  # fmt: skip
+        with pytest.raises(RefusedEntryError, match=r"does not take back|no entry"):
+            book.add("correct", postings, reference=reference)
+    assert before == (book.balances(), book.end())
+    assert is_whole(book, identity)
+
+
+def test_a_damaged_head_is_named_and_its_mend_told(book, tmp_path, identity):
+    """Booking stops, for what the head showed may be missing."""
+    path = head_path(book.path)
+    path.write_bytes(b"{")
+    path.chmod(0o600)
+    with pytest.raises(BadValueError, match=r"ledger\.head is damaged.*remove it") as refused:
+        Book(book.path, identity)
+    assert "\n" not in str(refused.value)
+    path.unlink()
+    with a_book(tmp_path, identity):
+        pass
+    assert path.exists()
 
 
 def test_entries_cannot_be_changed_or_taken_away(book):
@@ -287,6 +380,16 @@ def test_rewards_go_half_by_uptime_and_half_by_work(book, identity):
         reward(book, services, 101, reference="2026-11-22")
     with pytest.raises(RefusedEntryError, match="would hold"):
         reward(book, services, 900, reference="2026-11-23")
+    reward(book, {an_id(f"d{number}"): Service(1, 0) for number in range(600)}, 600,
+           reference="many")  # fmt: skip
+    assert [255, 255, 90] == [
+        len(entry.postings) - 1 for entry in book.entries() if entry.reference.startswith("many-")
+    ]
+    before = book.end()
+    with pytest.raises(RefusedEntryError, match="would hold"):  # in its second entry: none of them
+        reward(book, {an_id(f"d{number}"): Service(1, 0) for number in range(300)}, 300,
+               reference="more")  # fmt: skip
+    assert before == book.end()
     with pytest.raises(RefusedEntryError, match="nobody"):
         reward(book, {NODES[2]: Service(0, 0)}, 1, reference="2026-11-24")
     assert is_whole(book, identity)

@@ -19,22 +19,17 @@ from shoestring.swarm.cli_ledger import ledger
 from shoestring.swarm.identity import load_identity
 from shoestring.swarm.ledger.accounts import customer
 from shoestring.swarm.ledger.book import DoubleClaimError, RefusedEntryError
+from shoestring.swarm.ledger.correcting import correct
+from shoestring.swarm.ledger.gateway_logs import Use, uses
 from shoestring.swarm.ledger.reading import BOOK_FILE, open_reading
-from shoestring.swarm.ledger.resale import (
-    Terms,
-    Use,
-    book_use,
-    book_voucher,
-    read_margin,
-    uses,
-)
+from shoestring.swarm.ledger.resale import Tariff, book_use, book_voucher, read_margin
 from shoestring.swarm.ledger.verifying import verify
 from shoestring.testing.ledger_histories import ANA, BEN, a_book
 
 CALM = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 KEY = "ABCDEFGHIJ"
 UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
-TERMS = Terms(price_in=200_000, price_out=600_000, margin=150_000)
+TARIFF = Tariff(price_in=200_000, price_out=600_000, margin=150_000)
 
 
 def outcome(**changes):
@@ -78,17 +73,19 @@ def test_the_gateways_log_is_booked_once_however_often_it_is_read(home, tmp_path
     log = b"starting\n" + log_of(
         outcome(), outcome(), outcome(request_id="r2", key_name="ben", key_id="BBBBBBBBBB"),
         outcome(cache="hit"), outcome(cache="joined"), outcome(output_tokens=None),
-        outcome(input_tokens=None, output_tokens=None, failure="no_engine", status=503),
+        outcome(input_tokens=None, output_tokens=None, failure="no_engine", status=503,
+                charged_input_tokens=0, charged_output_tokens=0),
         outcome(operation="embeddings", output_tokens=None, input_tokens=10),
     )  # fmt: skip
     command = ["resell", "--key", "ana", "--price-in", "0.2", "--price-out", "0.6",
                "--margin", "15%", "--json"]  # fmt: skip
     first, again = (CliRunner().invoke(ledger, command, input=log) for _ in range(2))
     assert json.loads(first.output) == {
-        "booked": 3, "booked_before": 0, "tokens_unknown": 1, "micro": 2 * (79 + 12) + 2 + 1
+        "booked": 3, "booked_before": 0, "by_charge": 0, "tokens_unknown": 1,
+        "micro": 2 * (79 + 12) + 2 + 1,
     }  # fmt: skip
     assert json.loads(again.output) == {
-        "booked": 0, "booked_before": 3, "tokens_unknown": 1, "micro": 0
+        "booked": 0, "booked_before": 3, "by_charge": 0, "tokens_unknown": 1, "micro": 0,
     }  # fmt: skip
     with open_reading(tmp_path / "swarm" / BOOK_FILE) as book:
         assert {
@@ -107,12 +104,103 @@ def test_a_customer_owes_until_it_has_paid():
     assert isinstance(CliRunner().invoke(ledger, command).exception, DoubleClaimError)
 
 
+LEFT = {"status": 499, "failure": "client_left", "input_tokens": None, "output_tokens": None}
+
+
+CHARGES = ("charged_input_tokens", "charged_output_tokens")
+
+
+@pytest.mark.parametrize(("changes", "charged", "tokens"), [
+    (LEFT, (9, 40), (9, 40)),  # by the prompt's length, and by parts
+    (LEFT, (0, 0), None),  # it left the queue
+    (LEFT | {"stream": False}, (9, 0), (9, None)),  # nobody saw how long it was
+    (LEFT | {"stream": False, "ttft_s": None}, (None, None), (None, None)),
+    (LEFT | {"status": 504, "failure": "deadline", "ttft_s": None}, (None, None), (None, None)),
+    ({"output_tokens": None}, (31, 7), (31, 7)),
+    ({}, (31, 120), (31, 120)),
+    ({}, (None, None), (31, 120)),
+])  # fmt: skip
+def test_an_answer_that_broke_off_is_asked_for_as_charged_or_told(changes, charged, tokens):
+    """Never passed over where an engine worked: whoever drops the line would have all for free."""
+    line = log_of(outcome(**changes, **dict(zip(CHARGES, charged, strict=True))))
+    assert [(use.tokens_in, use.tokens_out) for use in uses([line])] == [
+        (None, None) if tokens is not None and None in tokens else tokens
+    ][: tokens is not None]
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    (LEFT, True), (LEFT | {"ttft_s": None}, True),
+    (LEFT | {"status": 200, "failure": "engine_cut"}, True),
+    (LEFT | {"status": 503, "failure": "no_engine", "ttft_s": None}, False),
+    (LEFT | {"status": 401, "failure": "bad_key", "ttft_s": None}, False),
+])  # fmt: skip
+def test_of_an_older_gateway_it_is_told_where_an_engine_may_have_worked(changes, told):
+    """Its lines have no charge."""
+    said = json.loads(log_of(outcome(**changes)))
+    older = {name: value for name, value in said.items() if name not in CHARGES}
+    found = list(uses([json.dumps(older, separators=(",", ":")).encode()]))
+    assert [None] * told == [use.tokens_out for use in found]
+
+
+def test_a_client_that_left_is_booked_by_charge_and_said_to_be(home, tmp_path):
+    """In the sum and in the entry's memo; a dry run says the same and books nothing."""
+    log = log_of(outcome(**LEFT, charged_input_tokens=10, charged_output_tokens=20), outcome())
+    command = ["resell", "--price-in", "0.2", "--price-out", "0.6", "--json"]
+    dry, done = (
+        json.loads(CliRunner().invoke(ledger, [*command, *more], input=log * 2).output)
+        for more in (["--dry-run"], [])
+    )
+    assert dry == done == {
+        "booked": 2, "booked_before": 2, "by_charge": 1, "tokens_unknown": 0, "micro": 14 + 79,
+    }  # fmt: skip
+    with open_reading(tmp_path / "swarm" / BOOK_FILE) as book:
+        assert ["10 in, 20 out, by charge", "31 in, 120 out"] == [
+            entry.memo for entry in book.entries()
+        ]
+        assert book.balance(customer(home, KEY)) == -(14 + 79)
+
+
+def test_a_dry_run_books_nothing(home, tmp_path):
+    """Not even a book."""
+    command = ["resell", "--price-in", "0.2", "--price-out", "0.6", "--dry-run"]
+    said = CliRunner().invoke(ledger, command, input=log_of(outcome())).output
+    assert said.startswith("1 requests would be booked, 0.000079 credits")
+    assert home
+    assert not (tmp_path / "swarm" / BOOK_FILE).exists()
+
+
+def test_what_was_sold_at_a_wrong_price_is_corrected_and_sold_again(home, tmp_path):
+    """Once: the log may still be read as often as one likes."""
+    log, booked = log_of(outcome()), []
+    for price in ("0.2", "9", "9"):
+        CliRunner().invoke(ledger, ["resell", "--price-in", price, "--price-out", price], input=log)
+        if not booked:
+            assert CliRunner().invoke(ledger, ["correct", "1"]).exit_code == 0
+        booked.append(price)
+    with open_reading(tmp_path / "swarm" / BOOK_FILE) as book:
+        assert ["resale", "correct", "resale"] == [entry.kind for entry in book.entries()]
+        assert book.balance(customer(home, KEY)) == -9 * 151
+        assert verify(book, book.keeper).fault is None
+
+
+def test_a_voucher_whose_booking_was_corrected_is_booked_again(tmp_path):
+    """It may have been another customer's."""
+    identity = load_identity(tmp_path / "k")
+    with a_book(tmp_path, identity) as book:
+        wrong = book_voucher(book, ANA, "ben", channel="0xab", most=100)
+        correct(book, wrong.number)
+        book_voucher(book, ANA, "payer", channel="0xab", most=100)
+        assert (0, 100) == tuple(book.balance(customer(ANA, name)) for name in ("ben", "payer"))
+        assert verify(book, identity.id).fault is None
+
+
 def test_every_field_that_is_read_is_one_that_the_gateway_writes():
     """The meeting point is the log; its names are held together here."""
     [said] = map(json.loads, log_of(outcome()).splitlines())
     named = {field.name for field in fields(Outcome)}
     assert {"key_id", "key_name", "cache", "failure", "operation", "request_id", "input_tokens",
-            "output_tokens"} <= named & said.keys()  # fmt: skip
+            "output_tokens", "charged_input_tokens", "charged_output_tokens", "status", "stream",
+            "ttft_s"} <= named & said.keys()  # fmt: skip
     assert {"began_utc", "t_utc", "event"} <= said.keys()
 
 
@@ -155,7 +243,7 @@ def test_a_use_without_tokens_is_not_asked_for(tmp_path):
         a_book(tmp_path, load_identity(tmp_path / "k")) as book,
         pytest.raises(RefusedEntryError, match="not known"),
     ):
-        book_use(book, ANA, Use("u", KEY, "ana", 5, None), TERMS)
+        book_use(book, ANA, Use("u", KEY, "ana", 5, None), TARIFF)
 
 
 def test_vouchers_are_booked_by_what_they_add(tmp_path):
@@ -167,7 +255,7 @@ def test_vouchers_are_booked_by_what_they_add(tmp_path):
             assert (None if entry is None else entry.postings[1][1]) == added
         with pytest.raises(RefusedEntryError, match="one of 250 was"):
             book_voucher(book, ANA, "payer", channel="0xab", most=249)
-        book_use(book, ANA, Use("u", "payer", "payer", 1_000, 0), TERMS)
+        book_use(book, ANA, Use("u", "payer", "payer", 1_000, 0), TARIFF)
         assert book.balance(customer(ANA, "payer")) == 250 - 230
         with pytest.raises(RefusedEntryError, match="another owner"):
             book.add("resale", ((customer(BEN, "x"), -1), (f"resold:{ANA}", 1)), reference="y")

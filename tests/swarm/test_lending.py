@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import threading
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -13,14 +14,15 @@ from hypothesis import strategies as st
 from shoestring.digests import file_sha256
 from shoestring.models.header import read_header
 from shoestring.swarm import borrowing, feeding, lending
-from shoestring.swarm.addresses import PeerAddress
-from shoestring.swarm.borrowing import Lenders, weights_of_part
-from shoestring.swarm.feeding import fetch_blobs
+from shoestring.swarm import stage as stage_module
+from shoestring.swarm.addresses import PeerAddress, is_nearer
+from shoestring.swarm.borrowing import SURE_BYTES, Lenders, weights_of_part
+from shoestring.swarm.feeding import FEEDS, fetch_blobs
 from shoestring.swarm.lending import LOANS_PER_PEER, Lending
-from shoestring.swarm.link import LinkError
-from shoestring.swarm.manifest import PAGE_BLOBS, listed, named_blobs
-from shoestring.swarm.node import FEEDS, Offer, Stock
+from shoestring.swarm.link import Link, LinkError
+from shoestring.swarm.manifest import PAGE_BLOBS, hear_manifest, listed, named_blobs
 from shoestring.swarm.node import Node as Agent
+from shoestring.swarm.node import Offer, Stock
 from shoestring.swarm.remote import RefusedError, Remote, ask
 from shoestring.swarm.spares import Need, Spare, Spares
 from shoestring.swarm.stage import standing_stages
@@ -46,18 +48,14 @@ class Party:
     store: Store
     owner: SimpleNamespace
     remote: Remote | None = None
+    agent: Agent | None = None
 
 
 @pytest.fixture
 def parties(tmp_path):
     """A client and two nodes that it may use, which do not know each other."""
-    friend, made = Node(tmp_path / "friend"), []
-    for name in ("lender", "taker"):
-        node = Node(tmp_path / name)
-        node.knows(friend, rights=("use",))
-        store = Store(tmp_path / name / "weights", GIB, say=node.said.append)
-        made.append(Party(node, store, SimpleNamespace(paused=False)))
-    return friend, *made
+    friend = Node(tmp_path / "friend")
+    return friend, *more_parties(friend, tmp_path, "lender", "taker")
 
 
 @asynccontextmanager
@@ -75,6 +73,7 @@ async def keeping(party, pool=None):
         )
         address = PeerAddress(node.identity.id, "127.0.0.1", listener.port)
         party.remote = Remote(node.folder.name, address, node.identity.certificate)
+        party.agent = agent
         yield party.remote
 
 
@@ -129,13 +128,32 @@ def run(parties, scenario):
     return asyncio.run(both())
 
 
+WEIGHTS = [Weight(memoryview(part)) for part in PARTS]
+
+
 async def fill(friend, lender, taker, lenders=None):
     """Have a node filled by what the other keeps; return what was told."""
     told = []
     lenders = lenders or Lenders(friend.identity, lambda: [taker.remote, lender.remote])
-    weights = [Weight(memoryview(part)) for part in PARTS]
-    await lenders.fill(taker.remote, weights, lambda *words: told.append(words))
+    await lenders.fill(taker.remote, WEIGHTS, lambda *words: told.append(words))
     return told
+
+
+def more_parties(friend, folder, *names):
+    """Return nodes more that the client may use."""
+    made = []
+    for name in names:
+        node = Node(folder / name)
+        node.knows(friend, rights=("use",))
+        store = Store(folder / name / "weights", GIB, say=node.said.append)
+        made.append(Party(node, store, SimpleNamespace(paused=False)))
+    return made
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """What fails at once is said sooner: nobody is to wait for it here."""
+    monkeypatch.setattr(lending, "BEGIN_S", 2.0)
 
 
 # From store to store.
@@ -358,6 +376,7 @@ def test_a_word_to_borrow_names_an_address_a_key_and_weights(parties, fields):
     run(parties, scenario)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_why_a_node_gets_nothing_is_not_told(parties):
     """A closed port, another's key and a refusal look alike: a peer sees no network through us."""
 
@@ -378,6 +397,7 @@ def test_why_a_node_gets_nothing_is_not_told(parties):
     assert said[0]["reason"] == "unreachable"
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_lender_that_lies_gains_nothing_and_the_client_is_told(parties):
     """What it sent is not kept, and it is not asked again."""
 
@@ -396,6 +416,7 @@ def test_a_lender_that_lies_gains_nothing_and_the_client_is_told(parties):
     assert files(taker.store) == []
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_lender_that_dawdles_is_left(parties, monkeypatch):
     """The taker itself ends it, whatever the client does."""
     monkeypatch.setattr(feeding, "FEED_S", 0.3)
@@ -485,10 +506,10 @@ def test_a_loan_that_is_slower_than_sending_is_left(parties, monkeypatch):
 
 
 def test_how_fast_we_sent_is_the_least_that_a_loan_must_be():
-    """Of much alone; slower than a thin line is never asked for."""
+    """Of more than buffers hold; slower than a thin line is never asked for."""
     lenders = Lenders(None, list)
     least = lenders.least_bytes_per_s
-    lenders.sent(1_000, 1e-6)
+    lenders.sent(SURE_BYTES - 1, 1e-3)
     lenders.sent(GIB, GIB)
     lenders.sent(GIB, 0.0)
     assert lenders.least_bytes_per_s == least
@@ -540,6 +561,7 @@ def test_an_owner_who_comes_back_in_mid_loan_stops_it(parties, monkeypatch, whic
     assert kept == files(parties[2].store)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_an_owner_who_comes_back_in_mid_weight_stops_it_there(parties, monkeypatch):
     """However large it is."""
     reads, count = Reading.part, []
@@ -596,26 +618,296 @@ def test_loans_have_bounds(parties, tmp_path):
     assert run(parties, scenario) == ["busy", "busy", "size"]
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_node_gives_to_so_many_at_a_time(parties, tmp_path):
-    """The rest of its link is its sessions'; who comes then is told, and the client sends."""
+    """The rest of its link is its sessions'; who comes then is told, and what it keeps is told."""
 
     async def scenario(friend, lender, taker):
         links = []
         for number in range(FEEDS):
             other = Node(tmp_path / f"other-{number}")
             lender.node.knows(other, rights=("use",))
-            link, _ = await ask(other.identity, lender.remote, {"do": "manifest"}, HEAR_S)
-            links.append(link)  # and asks for no more
+            word = {"do": "fetch", "blobs": listed(NAMED)}
+            link, _ = await ask(other.identity, lender.remote, word, HEAR_S)
+            links.append(link)  # and reads nothing
         async with lent(friend, lender, taker):
             with pytest.raises(RefusedError) as refused:
                 await fetch(taker, lender.remote)
+            said = await borrow(friend, taker, borrow_word(lender))
+        told = await hear_manifest(friend.identity, lender.remote)
         for link in links:
             link.abort()
-        return refused.value.word
+        return refused.value.word, said[-1]["reason"], told.keys() == NAMED.keys()
 
-    for number in range(PAGE_BLOBS + 1):
-        put(parties[1].store, number.to_bytes(4, "little") * KIB)
-    assert run(parties, scenario) == "busy"
+    for part in PARTS:
+        put(parties[1].store, part)
+    assert run(parties, scenario) == ("busy", "busy", True)
+
+
+@pytest.mark.usefixtures("patient")
+def test_three_nodes_borrow_from_one_in_turns(parties, tmp_path, monkeypatch):
+    """It gives to two at a time: the third waits, and is lent all of it too."""
+    reads, released, reading = Reading.part, threading.Event(), threading.Semaphore(0)
+
+    def part(self):
+        reading.release()
+        released.wait(HEAR_S)
+        return reads(self)
+
+    async def scenario(friend, lender, takers):
+        lenders = Lenders(friend.identity, lambda: [lender.remote])
+        begun = [asyncio.create_task(fill(friend, lender, one, lenders)) for one in takers[:2]]
+        for _ in begun:
+            await asyncio.to_thread(reading.acquire, timeout=HEAR_S)
+        third = asyncio.create_task(fill(friend, lender, takers[2], lenders))
+        await asyncio.wait({third}, timeout=0.5)  # else it would be refused by now
+        released.set()
+        return await asyncio.gather(*begun, third)
+
+    async def all_of_them():
+        friend, lender, taker = parties
+        takers = [taker, *more_parties(friend, tmp_path, "second", "third")]
+        async with AsyncExitStack() as stack:
+            for one in (lender, *takers):
+                await stack.enter_async_context(keeping(one))
+            told = await scenario(friend, lender, takers)
+        return told, [files(one.store) for one in takers]
+
+    for one in PARTS:
+        put(parties[1].store, one)
+    monkeypatch.setattr(Reading, "part", part)
+    told, kept = asyncio.run(all_of_them())
+    assert [[what for what, *_ in its] for its in told] == [["borrowed"]] * 3
+    assert kept == [sorted(NAMED)] * 3
+
+
+@pytest.mark.usefixtures("patient", "hasty")
+def test_where_one_lender_fails_the_next_is_asked(parties, tmp_path):
+    """What it has too comes from there."""
+
+    async def scenario(friend, lender, taker):
+        [other] = more_parties(friend, tmp_path, "other")
+        for part in PARTS:
+            put(lender.store, part)
+            path_of(lender.store, part).write_bytes(bytes(PART_BYTES))
+            put(other.store, part)
+        async with keeping(other):
+            lenders = Lenders(friend.identity, lambda: [lender.remote, other.remote])
+            return await fill(friend, lender, taker, lenders)
+
+    assert [what for what, *_ in run(parties, scenario)] == ["not lent", "borrowed"]
+    assert files(parties[2].store) == sorted(NAMED)
+
+
+@pytest.mark.usefixtures("patient", "hasty")
+def test_a_busy_lender_is_asked_another_time(parties, tmp_path):
+    """It is told; what was refused for good, or lent, is not tried again."""
+
+    async def scenario(friend, lender, taker):
+        links = []
+        for number in range(FEEDS):
+            other = Node(tmp_path / f"other-{number}")
+            lender.node.knows(other, rights=("use",))
+            word = {"do": "fetch", "blobs": listed(NAMED)}
+            links.append((await ask(other.identity, lender.remote, word, HEAR_S))[0])
+        lenders = Lenders(friend.identity, lambda: [lender.remote])
+        found = [await fill(friend, lender, taker, lenders)]
+        for link in links:
+            link.abort()
+        while lender.agent._fed:  # noqa: ASYNC110 - nothing tells that their ends were noticed
+            await asyncio.sleep(0)
+        return [*found, *[await fill(friend, lender, taker, lenders) for _ in range(2)]]
+
+    for part in PARTS:
+        put(parties[1].store, part)
+    told = run(parties, scenario)
+    assert [[what for what, *_ in its] for its in told] == [["not lent"], ["borrowed"], []]
+
+
+def test_a_node_that_does_not_say_in_time_what_it_keeps_is_told(parties, monkeypatch):
+    """As an event, and it is asked the next time."""
+    monkeypatch.setattr(borrowing, "MANIFESTS_S", 0.0)
+
+    async def scenario(friend, lender, taker):
+        lenders = Lenders(friend.identity, lambda: [lender.remote])
+        late = await fill(friend, lender, taker, lenders)
+        monkeypatch.setattr(borrowing, "MANIFESTS_S", 2 * HEAR_S)
+        monkeypatch.setattr(borrowing, "PATIENCE_S", 2 * HEAR_S)
+        return late, await fill(friend, lender, taker, lenders)
+
+    for part in PARTS:
+        put(parties[1].store, part)
+    late, again = run(parties, scenario)
+    assert [(what, who) for what, who, _ in late] == [("not lent", "taker"), ("not lent", "lender")]
+    assert [what for what, *_ in again] == ["borrowed"]
+
+
+def test_nothing_is_hashed_before_somebody_may_have_it(parties):
+    """A part of a model has gigabytes; a thread at it takes the processor from answers."""
+
+    async def scenario(friend, lender, taker):
+        weights = [Weight(memoryview(part)) for part in PARTS]
+        lenders = Lenders(friend.identity, lambda: [lender.remote])
+        await lenders.fill(taker.remote, weights, None)
+        return [weight._sha256 for weight in weights]
+
+    put(parties[1].store, WEIGHT[: 64 * KIB])
+    assert run(parties, scenario) == [None] * len(PARTS)
+
+
+class Passing:
+    """A link on which a node says how far it is, while the clock goes on by a second a word."""
+
+    def __init__(self, monkeypatch, *counts):
+        self.now_s, self.counts = 0.0, list(counts)
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "time", lambda: self.now_s)
+
+    async def hear(self, _timeout_s):
+        """Return the next word."""
+        self.now_s += 1.0
+        return {"ok": True, "bytes": self.counts.pop(0)}
+
+
+@pytest.mark.parametrize("counts", [[GIB] * 20, [*range(0, 100 * GIB, GIB)][:10] + [9 * GIB] * 10])
+def test_a_loan_that_stands_still_is_left_however_fast_it_was(parties, monkeypatch, counts):
+    """Between any two words so far apart: what came before does not count again."""
+    friend, _, taker = parties
+    remote = Remote("taker", PeerAddress(taker.node.identity.id, "127.0.0.1", 1), b"")
+
+    async def follow():
+        link = Passing(monkeypatch, *counts)
+        try:
+            await Lenders(friend.identity, list)._follow(link, remote, 100 * GIB)
+        except LinkError as error:
+            return str(error), link.now_s
+
+    why, now_s = asyncio.run(follow())
+    assert "which we send sooner" in why
+    assert now_s < len(counts)
+
+
+def test_loans_end_soon_after_we_would_have_sent_it_all():
+    """By what is known of our line; where nothing is, nobody waits for hours."""
+    lenders = Lenders(None, list)
+    assert lenders._limit_s(100 * GIB) == borrowing.UNKNOWN_S
+    assert lenders._limit_s(PART_BYTES) == 2 * borrowing.PATIENCE_S + 1
+    lenders.sent(GIB, 1.0)
+    assert lenders._limit_s(100 * GIB) == 2 * borrowing.PATIENCE_S + 100
+
+
+# What a peer may learn or do by it.
+
+
+@pytest.mark.parametrize(
+    ("host", "than", "found"),
+    [
+        ("127.0.0.1", "192.168.1.5", True),
+        ("::1", "2001:db8::1", True),
+        ("::ffff:127.0.0.1", "::ffff:10.0.0.2", True),
+        ("0.0.0.0", "10.0.0.2", True),
+        ("::", "10.0.0.2", True),
+        ("169.254.169.254", "10.0.0.2", True),
+        ("fe80::1%eth0", "10.0.0.2", True),
+        ("fe80::1%eth0", "fe80::2%eth0", False),
+        ("127.0.0.1", "fe80::2%eth0", True),
+        ("127.0.0.1", "::ffff:127.0.0.1", False),
+        ("10.77.0.3", "127.0.0.1", False),
+        ("10.77.0.3", "10.77.0.1", False),
+    ],
+)
+def test_a_peer_has_nobody_connect_where_only_neighbours_reach(host, than, found):
+    """Not to a machine's own services, nor to devices on its wire."""
+    assert is_nearer(host, than) is found
+
+
+def test_who_comes_from_afar_borrows_from_no_place_of_this_machine(parties, monkeypatch):
+    """Its word is refused before anything is tried."""
+    monkeypatch.setattr(Link, "host", "192.0.2.7")
+
+    async def scenario(friend, lender, taker):
+        with pytest.raises(RefusedError, match="that you can reach"):
+            await borrow(friend, taker, borrow_word(lender))
+
+    run(parties, scenario)
+
+
+def test_failures_of_all_kinds_are_told_at_the_same_time(parties, monkeypatch):
+    """Not before so long, however soon they are seen; and only so many a minute."""
+    monkeypatch.setattr(lending, "BEGIN_S", 0.7)
+
+    async def scenario(friend, lender, taker):
+        loop = asyncio.get_running_loop()
+        closed = str(PeerAddress(lender.node.identity.id, "127.0.0.1", 1))
+        waits, reasons = [], []
+        for _ in range(lending.BORROWS_A_MINUTE):
+            begun_s = loop.time()
+            said = await borrow(friend, taker, borrow_word(lender, **{"from": closed}))
+            waits.append(loop.time() - begun_s)
+            reasons.append(said[-1]["reason"])
+        with pytest.raises(RefusedError) as refused:
+            await borrow(friend, taker, borrow_word(lender))
+        return waits, reasons, refused.value.word
+
+    waits, reasons, word = run(parties, scenario)
+    assert min(waits) >= lending.BEGIN_S
+    assert set(reasons) == {"unreachable"}
+    assert word == "busy"
+
+
+def test_a_loan_ends_with_its_word_also_for_a_peer_that_may_not_use_the_node(parties, monkeypatch):
+    """Its link stays, since it is admitted; what comes over it does not."""
+    reads, count = Reading.part, []
+    ended = threading.Event()
+
+    async def scenario(friend, lender, taker):
+        lender.node.knows(taker.node, rights=("serve",))
+        loop = asyncio.get_running_loop()
+        named = {sha256(WEIGHT).hex(): len(WEIGHT)}
+        async with AsyncExitStack() as stack:
+            loan = await stack.enter_async_context(lent(friend, lender, taker, named))
+
+            async def end():
+                loan.abort()
+                while lender.agent.lending._loans:  # noqa: ASYNC110 - nothing tells when
+                    await asyncio.sleep(0)
+                ended.set()
+
+            def part(self):
+                count.append(self)
+                if len(count) == 2:
+                    asyncio.run_coroutine_threadsafe(end(), loop)
+                    ended.wait(HEAR_S)
+                return reads(self)
+
+            monkeypatch.setattr(Reading, "part", part)
+            with pytest.raises(LinkError, match="ended the link"):
+                await fetch(taker, lender.remote, named)
+
+    put(parties[1].store, WEIGHT)
+    run(parties, scenario)
+    assert len(count) == 2
+
+
+def test_a_peer_that_was_removed_comes_in_on_nobodys_word(parties):
+    """Neither before nor after its removal."""
+
+    async def scenario(friend, lender, taker):
+        lender.node.knows(taker.node, rights=("serve",))
+        lender.node.peers.remove(taker.node.identity.id)
+        word = {"do": "lend", "certificate": shown(taker.node), "blobs": listed(NAMED)}
+        with pytest.raises(RefusedError, match="not let in"):
+            await ask(friend.identity, lender.remote, word, HEAR_S)
+        lender.node.knows(taker.node, rights=("serve",))
+        async with lent(friend, lender, taker):
+            lender.node.peers.remove(taker.node.identity.id)
+            with pytest.raises(LinkError):
+                await fetch(taker, lender.remote)
+
+    for part in PARTS:
+        put(parties[1].store, part)
+    run(parties, scenario)
+    assert files(parties[2].store) == []
 
 
 # With the real engine.
@@ -640,6 +932,7 @@ def patient(monkeypatch):
     """However busy this machine is, nodes are waited for."""
     monkeypatch.setattr(borrowing, "MANIFESTS_S", 2 * HEAR_S)
     monkeypatch.setattr(borrowing, "PATIENCE_S", 2 * HEAR_S)
+    monkeypatch.setattr(lending, "BEGIN_S", HEAR_S)
 
 
 @pytest.mark.engine
@@ -711,6 +1004,49 @@ def test_a_spare_learns_its_weights_from_the_node_that_it_may_replace(
     assert sent_bytes < held_bytes / 100
     told = [(one.what, one.who) for one in events if one.who == "taker"]
     assert told[:2] == [("borrowed", "taker"), ("rehearsed", "taker")]
+
+
+class Talk(SimpleNamespace):
+    """What a stage uses of a conversation; each is itself alone, as they are kept in sets."""
+
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize(("computes", "found"), [(False, ["lender", "taker"]), (True, [])])
+def test_who_joins_in_mid_answer_is_sent_its_weights(parties, monkeypatch, computes, found):
+    """It borrows while llama-server loads; then an answer waits, and nobody for a loan."""
+    filled = []
+
+    async def fill(_self, taker, _weights, _tell):
+        filled.append(taker.name)
+
+    async def nobody(*_args, **_settings):
+        raise LinkError("closed", "nobody is there")
+
+    monkeypatch.setattr(Lenders, "fill", fill)
+    monkeypatch.setattr(stage_module, "open_session", nobody)
+    monkeypatch.setattr(Spares, "rehearse", lambda *_args: None)
+    friend, lender, taker = parties
+    for party in (lender, taker):
+        address = PeerAddress(party.node.identity.id, "127.0.0.1", 1)
+        party.remote = Remote(party.node.folder.name, address, party.node.identity.certificate)
+
+    async def scenario():
+        async with standing_stages(
+            friend.identity, [[lender.remote]], Spares([Spare(taker.remote, GIB)]), None,
+            needs=[Need(GIB)], tell=lambda _event: None,
+        ) as (stage,):  # fmt: skip
+            over = asyncio.Event()
+            conversation = Talk(
+                told=list, is_over=False, joining=set(), tried=set(), replicas=[], end=over.set
+            )
+            stage.opened(conversation)
+            if computes:
+                stage.computes(conversation)
+            await over.wait()
+
+    asyncio.run(scenario())
+    assert filled == found
 
 
 def test_the_weights_of_a_part_are_those_of_its_layers(small_model):

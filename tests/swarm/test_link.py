@@ -837,6 +837,31 @@ def test_a_listener_that_ends_leaves_nothing(run, node, friend):
     run(work())
 
 
+def test_who_comes_as_a_listener_ends_is_gone_too(run, node):
+    """Its connection was accepted, but nothing was done with it yet."""
+
+    async def work():
+        begins = asyncio.Event()
+        listener = node.listener()
+        async with listener:
+            start = listener._start
+
+            def starting(coroutine):
+                begins.set()  # who waits for it goes on before the task begins
+                return start(coroutine)
+
+            listener._start = starting
+            with socket.create_connection(("127.0.0.1", listener.port)) as at_the_door:
+                await begins.wait()
+                await listener.__aexit__(None, None, None)
+                at_the_door.setblocking(False)
+                loop = asyncio.get_running_loop()
+                with contextlib.suppress(ConnectionResetError):
+                    assert await asyncio.wait_for(loop.sock_recv(at_the_door, 1), HEAR_S) == b""
+
+    run(work())
+
+
 def test_nagle_is_off_and_keepalive_on_on_both_sides(run, node, friend):
     """A frame leaves when it is written, and who lost power is missed."""
     seen = []

@@ -11,11 +11,15 @@ from click.testing import CliRunner
 from shoestring.errors import BadValueError
 from shoestring.hardware.devices import Device
 from shoestring.plan.speed_constants import load_constants
+from shoestring.swarm.audit.standing import STANDING_FILE, Standing
 from shoestring.swarm.cli_market import market
 from shoestring.swarm.home import Home
 from shoestring.swarm.identity import load_identity
+from shoestring.swarm.ledger.owning import Ownership
+from shoestring.swarm.ledger.places import devices_of
+from shoestring.swarm.market import kept_quotes
 from shoestring.swarm.market.measured import Measured
-from shoestring.swarm.market.quotes import Quote, sign_quote
+from shoestring.swarm.market.quotes import LARGEST_BYTES, Quote, sign_quote
 
 MODEL = "shape:llama-3.2-1b:q4_k_m"
 LAYERS = 16
@@ -171,6 +175,42 @@ def test_trust_and_owners_are_reasons(three):
     assert "nobody sells layers" in str(done.exception)
     owned = typed("route", MODEL, "--offline", "--owner", three[0], "--why")
     assert owned.stdout.count("wrong owner") == 2
+
+
+def test_an_owners_nodes_are_those_that_are_linked_to_it(folder):
+    """To say so in a quote is not enough; both have to have signed, and it has to be kept here."""
+    owner, node = load_identity(folder / "wallet"), load_identity(folder / "others" / "a")
+    _, text = seller(folder, "a", owner=owner.id, most_layers=LAYERS)
+    assert typed("import", stdin=text).exit_code == 0
+    Measured(folder / "measured.json").saw(node.id, times=[("rtt_s", 0.05)])
+    asked = ("route", MODEL, "--offline", "--json", "--why", "--owner", owner.id)
+    assert json.loads(typed(*asked).stdout)["why_not"][node.id].startswith("wrong owner")
+    now_s = int(time.time())
+    linked = Ownership(owner.id, node.id, now_s, now_s + 3600)
+    devices_of(Home()).keep(linked.signed_by_owner(owner).signed_by_device(node))
+    found = json.loads(typed(*asked).stdout)
+    assert [hop["id"] for hop in found["route"]["hops"]] == [node.id]
+
+
+def test_who_was_found_to_cheat_is_not_routed_over(folder, three):
+    """Until its owner forgives it; the other takes all layers that it can."""
+    standing = Standing(folder / STANDING_FILE)
+    standing.exclude(three[0], "cheap", "a wrong window")
+    asked = ("route", MODEL, "--offline", "--why", "--json", "--home-layers", "6")
+    found = json.loads(typed(*asked).stdout)
+    assert found["why_not"][three[0]] == "excluded: found to cheat"
+    assert [hop["id"] for hop in found["route"]["hops"]] == [three[1]]
+    standing.forgive(three[0])
+    assert three[0] in {hop["id"] for hop in json.loads(typed(*asked).stdout)["route"]["hops"]}
+
+
+@pytest.mark.usefixtures("folder")
+def test_more_than_can_be_kept_is_refused_whole(monkeypatch):
+    """Rather than cut somewhere in a line."""
+    monkeypatch.setattr(kept_quotes, "MOST_QUOTES", 2)
+    done = typed("import", stdin="x" * (2 * LARGEST_BYTES + 1))
+    assert "more than 8192 bytes: give fewer quotes" in str(done.exception)
+    assert json.loads(typed("list", "--json").stdout) == {"quotes": []}
 
 
 @pytest.mark.usefixtures("three")

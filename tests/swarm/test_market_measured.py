@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from shoestring.errors import BadValueError
 from shoestring.swarm.identity import load_identity
 from shoestring.swarm.market.measured import HALF_LIFE_S, Mean, Measured, Record
+from shoestring.swarm.private_files import write_records
 
 NOW = 1_800_000_000.0
 MODEL = "shape:a:q4"
@@ -66,6 +67,26 @@ def test_the_file_keeps_each_node_and_model_apart(node, tmp_path):
     assert record.mean("layer_s", "shape:b:q4", NOW) is None
     assert record.trust(NOW) == pytest.approx(4 / 6)
     assert record.mean("layer_s", MODEL, NOW + 20 * HALF_LIFE_S) is None
+
+
+def test_many_round_trips_are_one_writing_of_the_file(node, tmp_path, monkeypatch):
+    """And each is added to what was known; trust stays as it was."""
+    measured = Measured(tmp_path / "measured.json", now=lambda: NOW)
+    other = load_identity(tmp_path / "other" / "identity.key").id
+    measured.saw(node, times=[("rtt_s", 0.02)], good=1)
+    written = []
+    monkeypatch.setattr(
+        "shoestring.swarm.market.measured.write_records",
+        lambda path, records: written.append(write_records(path, records)),
+    )
+    measured.saw_ways({node: 0.04, other: 0.01})
+    measured.saw_ways({})
+    assert len(written) == 1
+    found = measured.all()
+    assert [found[one].mean("rtt_s", "", NOW) for one in (node, other)] == [0.03, 0.01]
+    assert found[node].trust(NOW) == pytest.approx(2 / 3)
+    with pytest.raises(BadValueError, match="rtt_s"):
+        measured.saw_ways({node: 0.0})
 
 
 def test_what_cannot_be_measured_is_refused_and_nothing_is_lost(node, tmp_path):

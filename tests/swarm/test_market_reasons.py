@@ -44,6 +44,14 @@ def reason(request=WANTED, *, free=1, now_s=0.0, **changes):
         (lambda: reason(first=5, end=8), "no layers left: it begins at layer 5"),
         (lambda: reason(replace(WANTED, least_trust=0.5), trust=0.4), "no trust: 0.40"),
         (lambda: reason(free=0), "busy"),
+        (
+            lambda: reason(replace(WANTED, owners=frozenset({"me"})), owner="you"),
+            "wrong owner: it is not linked here",
+        ),
+        (
+            lambda: reason(replace(WANTED, prompt_tokens=1 << 24), prompt_layer_s=1e3),
+            "too slow to begin: ",
+        ),
         (lambda: reason(price_in=2000), "dominated by one"),
         (lambda: reason(price_in=9_000_000, price_out=9_000_000, layer_s=1e-4), "dearer"),
         (
@@ -99,18 +107,35 @@ def quote(tmp_path_factory):
     )  # fmt: skip
 
 
-def test_what_was_measured_goes_before_claims_and_claims_before_predictions(quote):
-    """Each time by itself."""
+def test_what_was_measured_goes_before_what_is_said_and_of_that_the_longer(quote):
+    """Each time by itself: a claim that the device could not keep wins nothing."""
     predicted = {quote.node: LayerTimes(0.003, 0.0003)}
     rtt = Mean(0.01, 1.0, NOW)
     seen = {quote.node: Record(quote.node, rtt_s=rtt, good=1.0, judged_s=NOW)}
     [one], left = sellers_of([quote], MODEL, 8, seen, now_s=NOW, predicted=predicted)
     assert not left
-    assert (one.rtt_s, one.layer_s, one.prompt_layer_s) == (0.01, 0.002, 0.0003)
+    assert (one.rtt_s, one.layer_s, one.prompt_layer_s) == (0.01, 0.003, 0.0003)
+    [slow], _ = sellers_of(
+        [replace(quote, layer_s=0.007)], MODEL, 8, seen, now_s=NOW, predicted=predicted
+    )
+    assert slow.layer_s == 0.007
     assert one.trust == pytest.approx(2 / 3)
     seen = {quote.node: replace(seen[quote.node], layer_s={MODEL: Mean(0.005, 1.0, NOW)})}
     [one], _ = sellers_of([quote], MODEL, 8, seen, now_s=NOW, predicted=predicted)
     assert one.layer_s == 0.005
+    fast = {quote.node: replace(seen[quote.node], layer_s={MODEL: Mean(0.001, 1.0, NOW)})}
+    [one], _ = sellers_of([quote], MODEL, 8, fast, now_s=NOW, predicted=predicted)
+    assert one.layer_s == 0.001
+
+
+def test_an_owner_is_whom_a_node_is_linked_to_whatever_it_says(quote):
+    """A quote's owner is a claim, and counts for nothing."""
+    seen = {quote.node: Record(quote.node, rtt_s=Mean(0.01, 1.0, NOW))}
+    spoken = replace(quote, owner=quote.node, prompt_layer_s=1e-4)
+    [one], _ = sellers_of([spoken], MODEL, 8, seen, now_s=NOW)
+    assert one.owner is None
+    [one], _ = sellers_of([spoken], MODEL, 8, seen, now_s=NOW, owners={quote.node: "an owner"})
+    assert one.owner == "an owner"
 
 
 @pytest.mark.parametrize(
@@ -121,6 +146,8 @@ def test_what_was_measured_goes_before_claims_and_claims_before_predictions(quot
         ({"until_s": NOW + 5}, {"now_s": NOW + 9}, "expired"),
         ({}, {"measured": {}}, "unknown distance"),
         ({}, {"free": {}}, "silent"),
+        ({}, {"excluded": True}, "excluded: found to cheat"),
+        ({}, {"why_not": "its owner pauses"}, "closed: its owner pauses"),
         ({"layer_s": None}, {}, "unknown speed"),
     ],
 )
@@ -130,6 +157,8 @@ def test_who_is_not_on_the_board_has_a_reason(quote, changes, given, begin):
     found, left = sellers_of(
         [replace(quote, **changes)], MODEL, 8, given.get("measured", rtt),
         now_s=given.get("now_s", NOW), free=given.get("free"),
+        excluded={quote.node} if "excluded" in given else (),
+        why_not={quote.node: given["why_not"]} if "why_not" in given else None,
     )  # fmt: skip
     assert not found
     assert [one.why.startswith(begin) for one in left] == [True]

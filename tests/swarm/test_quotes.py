@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from shoestring.errors import BadValueError
 from shoestring.swarm.identity import load_identity
-from shoestring.swarm.market.quotes import LONGEST_S, PURPOSE, Quote, Quotes, read_quote, sign_quote
+from shoestring.swarm.market import kept_quotes
+from shoestring.swarm.market.kept_quotes import MOST_MODELS, Quotes
+from shoestring.swarm.market.quotes import (
+    CLOCKS_DIFFER_S,
+    LONGEST_S,
+    PURPOSE,
+    Quote,
+    read_quote,
+    sign_quote,
+)
 
 NOW = 1_800_000_000
 
@@ -81,6 +90,7 @@ def test_what_a_node_signs_is_what_others_read(node, first, size, price, layer_s
         ({"most_layers": 33}, "most layers"),
         ({"layer_s": 0}, "layer_s"),
         ({"layer_s": "1"}, "layer_s"),
+        ({"layer_s": 1e-300}, "layer_s"),
         ({"until_s": NOW + LONGEST_S + 1}, "until_s"),
         ({"number": 0}, "number"),
         ({"model": ""}, "model"),
@@ -169,6 +179,56 @@ def test_the_newest_quote_of_each_node_and_model_is_kept(node, other, tmp_path):
     }  # fmt: skip
 
 
+def test_an_older_quote_does_not_come_back_when_the_newer_one_ran_out(node, tmp_path):
+    """Dearer now for an hour, after cheap for a day: the cheap one holds no more, nor is kept."""
+    now = [NOW]
+    quotes = Quotes(tmp_path / "quotes.json", now=lambda: now[0])
+    cheap = text_of(node, price_in=1, until_s=NOW + LONGEST_S)
+    quotes.take([cheap])
+    quotes.take([text_of(node, number=8, made_s=NOW + 60, until_s=NOW + 3660)])
+    now[0] += 7200
+    taken, refused = quotes.take([cheap])
+    assert not taken
+    assert "older than number 8" in str(refused[0])
+    assert [one.number for one in quotes.all()] == [8]
+    assert quotes.take([text_of(node, number=9, made_s=now[0], until_s=now[0] + 60)])[0]
+
+
+def test_a_nodes_own_and_its_peers_quotes_find_room_among_strangers(tmp_path, monkeypatch):
+    """Made-up keys fill the file: strangers then wait, peers take their places, we take any."""
+    monkeypatch.setattr(kept_quotes, "MOST_QUOTES", 3)
+    keys = [load_identity(tmp_path / name) for name in ("own", "a peer", "b peer", *"vwxyz")]
+    own, peer, other, *strangers = keys
+    quotes = Quotes(tmp_path / "quotes.json", now=lambda: NOW)
+    whose = {"own": own.id, "peers": {peer.id, other.id}}
+    texts = [text_of(one, until_s=NOW + 60 + place) for place, one in enumerate(strangers)]
+    taken, refused = quotes.take(texts, **whose)
+    assert len(taken) == 3
+    assert {str(one).partition(":")[0] for one in refused.values()} == {"3 quotes are kept"}
+
+    def kept():
+        return {one.node for one in quotes.all()}
+
+    quotes.take([text_of(peer)], **whose)
+    assert kept() == {peer.id, strangers[1].id, strangers[2].id}
+    mine = [text_of(own, model=f"shape:{number}:q4") for number in range(2)]
+    assert not quotes.take([text_of(other), mine[0]], **whose)[1]
+    assert kept() == {own.id, peer.id, other.id}
+    assert quotes.take(texts, **whose)[0] == []
+    assert not quotes.take(mine, **whose)[1]
+    assert len(quotes.all()) == 3
+    assert sum(one.node == own.id for one in quotes.all()) == 2
+
+
+def test_one_node_fills_no_file(node, other, tmp_path):
+    """It sells so many models at most; another still has room."""
+    quotes = Quotes(tmp_path / "quotes.json", now=lambda: NOW)
+    many = [text_of(node, model=f"shape:{number}:q4") for number in range(MOST_MODELS + 2)]
+    taken, refused = quotes.take([*many, text_of(other)])
+    assert len(taken) == MOST_MODELS + 1
+    assert sorted(refused) == [MOST_MODELS, MOST_MODELS + 1]
+
+
 def test_what_ran_out_makes_room_and_a_new_number_is_above_all(node, tmp_path):
     """The file does not grow with time, and a lost file does not set a node back to 1."""
     now = [NOW]
@@ -176,7 +236,7 @@ def test_what_ran_out_makes_room_and_a_new_number_is_above_all(node, tmp_path):
     assert quotes.next_number(node.id) == NOW
     quotes.take([text_of(node, number=NOW + 50)])
     assert quotes.next_number(node.id) == NOW + 51
-    now[0] += 7200
+    now[0] += LONGEST_S + CLOCKS_DIFFER_S
     quotes.take([text_of(node, model="shape:b:q4", made_s=now[0], until_s=now[0] + 60)])
     assert [one.model for one in quotes.all()] == ["shape:b:q4"]
 

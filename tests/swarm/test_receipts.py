@@ -2,17 +2,14 @@
 
 import hashlib
 import json
-from contextlib import closing
 from dataclasses import asdict, replace
 
-import numpy as np
 import pytest
 from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoestring.errors import BadValueError
-from shoestring.swarm.identity import load_identity
 from shoestring.swarm.journal import Entry, Reply
 from shoestring.swarm.proof.agreeing import (
     FREE,
@@ -22,11 +19,12 @@ from shoestring.swarm.proof.agreeing import (
     read_asked,
     read_terms,
 )
-from shoestring.swarm.proof.books import ReceiptBook, check_chain, check_stages, read_receipts
+from shoestring.swarm.proof.books import ReceiptBook, check_chain, check_stages, read_good
 from shoestring.swarm.proof.earning import ACCEPTED, Earner
-from shoestring.swarm.proof.keeping import ReceiptFiles
+from shoestring.swarm.proof.figures import Figures, Layers, Window
+from shoestring.swarm.proof.graphs import Seen
 from shoestring.swarm.proof.merkle import root_of
-from shoestring.swarm.proof.paying import Payer
+from shoestring.swarm.proof.reading import read_receipt, read_signed
 from shoestring.swarm.proof.receipts import (
     BY_NODE,
     Hand,
@@ -35,130 +33,45 @@ from shoestring.swarm.proof.receipts import (
     canonical,
     countersign,
     next_receipt,
-    read_receipt,
-    read_signed,
     sign,
 )
-from shoestring.swarm.proof.steps import MOST_PARTS
-from shoestring.swarm.proof.tally import Figures, Layers, Tally, Window
+from shoestring.swarm.proof.tally import Tally
 from shoestring.swarm.splitting import Answers, Splitter
-from shoestring.swarm.tensors import NUMBER_OF_OP, NUMBER_OF_TYPE, TENSOR
 from shoestring.swarm.wire import (
     OFFSET_AT,
     SETTLE_ANSWER_BYTES,
     SETTLE_BYTES,
     TWO_U64,
+    U32,
     U64,
     BadFrameError,
     Command,
     Frame,
-    get_tensor,
-    graph_compute,
     request,
-    set_tensor_start,
+)
+from tests.swarm.receipts import (
+    AGAIN,
+    ENGINE,
+    NOW_S,
+    PRICE,
+    WIDTH,
+    Link,
+    activation,
+    frame_of,
+    graph,
+    parties_in,
+    positions,
+    read,
+    set_copy,
 )
 
-ENGINE = "ab" * 32
-PRICE = Price(price_in=3_000, price_out=20_000)
-WIDTH = 4
 FEW = settings(max_examples=150, deadline=None)
 
 
 @pytest.fixture(scope="module")
 def parties(tmp_path_factory):
     """Client, node, and another."""
-    folder = tmp_path_factory.mktemp("parties")
-    return [load_identity(folder / name / "identity.key") for name in ("client", "node", "other")]
-
-
-def tensor(name, *, kind="F32", ne=(1, 1, 1, 1), op="NONE", number=1):
-    """Word a tensor."""
-    one = np.zeros((), TENSOR)
-    one["id"], one["type"], one["ne"] = number, NUMBER_OF_TYPE[kind], ne
-    one["op"], one["name"] = NUMBER_OF_OP[op], name.encode()
-    return one.tobytes()
-
-
-def frame_of(request_bytes):
-    """Return a request as a frame, and its body."""
-    frame, *body = Splitter().feed(request_bytes)
-    return frame, b"".join(body)
-
-
-def set_copy(name, data, **shape):
-    """Word what the scheduler of llama.cpp sets."""
-    return set_tensor_start(tensor(f"RPC0[here:1]#{name}#0", **shape), 0, len(data)) + data
-
-
-def positions(count):
-    """Word the positions of a step."""
-    return set_copy("inp_pos", bytes(4 * count), kind="I32", ne=(count, 1, 1, 1))
-
-
-def activation(layer, rows, fill):
-    """Word an activation that is set."""
-    return set_copy(f"l_out-{layer}", bytes([fill]) * 4 * WIDTH * rows, ne=(WIDTH, rows, 1, 1))
-
-
-def graph(layers, *, rotates=None):
-    """Word a graph with weights of these layers."""
-    tensors = [tensor(f"blk.{layer}.attn_q.weight", kind="Q8_0") for layer in layers]
-    if rotates:
-        tensors.append(tensor("Qcur", op="ROPE", ne=(8, 2, rotates, 1)))
-    return graph_compute(0, [1], tensors)
-
-
-AGAIN = request(Command.GRAPH_RECOMPUTE, bytes(4))
-
-
-def read(name, size):
-    """Word a read of a tensor of floats."""
-    return get_tensor(tensor(name), 0, size)
-
-
-class Link:
-    """Both ends of a session's receipts, told the same."""
-
-    def __init__(self, client, node, *, price=PRICE, window_steps=8, **more):
-        """Agree on terms."""
-        self.terms = agreed_terms(
-            Asked(price, window_steps), price, session="0123456789abcdef",
-            client=client.id, node=node.id, engine=ENGINE, **more,
-        )  # fmt: skip
-        self.here, self.there, self.disputes = [], [], []
-        hand = Hand(client, self.here.append)
-        self.payer = Payer(self.terms, hand, self.disputes.append, lambda: 1_800_000_000.0)
-        self.earner = Earner(self.terms, Hand(node, self.there.append))
-
-    def tell(self, request_bytes, *, answer=None, heard=None):
-        """Tell a frame; the node hears the same, or something else."""
-        frame, body = frame_of(request_bytes)
-        reply = None if answer is None else Reply(frame, 0.0)
-        self.payer.note(frame, body, Entry(frame, body, reply=reply))
-        there, body_there = frame_of(heard or request_bytes)
-        self.earner.note(there)
-        if body_there:
-            self.earner.hear(body_there)
-        if answer is not None:
-            self.earner.begin()
-            self.earner.tell(answer)
-            self.payer.answered(reply, blake3(answer).digest())
-
-    def step(self, fill=0, *, count=1, layer=3, **heard):
-        """Have a step computed."""
-        self.tell(positions(count))
-        self.tell(activation(layer - 1, count, fill), **heard)
-        self.tell(AGAIN)
-        out = bytes([fill + 1]) * 4 * WIDTH * count
-        self.tell(read(f"l_out-{layer}", len(out)), answer=out)
-
-    def settle(self, step=0):
-        """Close a window and have it signed; return the node's answer."""
-        self.payer.cut(step)
-        claim = self.payer.claim()
-        answer = self.earner.judge(claim)
-        self.payer.hear(answer)
-        return answer
+    return parties_in(tmp_path_factory.mktemp("parties"))
 
 
 @pytest.fixture
@@ -193,51 +106,6 @@ def test_the_root_is_that_of_the_halves(leaves):
         return hashlib.sha256(b"\1" + plain(some[:half]) + plain(some[half:])).digest()
 
     assert root_of(leaves) == plain(leaves)
-
-
-def test_positions_are_tokens(link):
-    """One a step is output, more are input; each is counted once however many graphs it takes."""
-    link.step(count=5)
-    link.step()
-    link.tell(positions(1))
-    link.tell(AGAIN)
-    link.tell(AGAIN)
-    link.settle()
-    figures = link.here[-1].receipt.figures
-    assert (figures.tokens_in, figures.tokens_out, figures.steps) == (5, 3, 4)
-
-
-def test_what_a_graph_rotates_is_believed_before_its_names(parties):
-    """A client that calls a prompt one position pays for the prompt."""
-    link = Link(*parties[:2])
-    link.tell(positions(1))
-    link.tell(graph([0, 1], rotates=512))
-    link.settle()
-    receipt = link.here[-1].receipt
-    assert (receipt.figures.tokens_in, receipt.figures.tokens_out) == (512, 0)
-    assert receipt.layers == Layers(0, 1)
-    assert amount(receipt) == -(-512 * 2 * PRICE.price_in // 1_000_000)
-
-
-def test_graphs_without_an_end_are_steps(parties):
-    """Whoever sets positions once cannot compute for ever."""
-    link = Link(*parties[:2], price=FREE)
-    link.tell(positions(1))
-    for _ in range(MOST_PARTS + 2):
-        link.tell(AGAIN)
-    link.settle()
-    assert link.here[-1].receipt.figures.steps == 2
-
-
-def test_weights_and_caches_are_not_metered(link):
-    """However they come, the figures are the same."""
-    link.step()
-    before = link.payer._frames
-    link.tell(set_tensor_start(tensor("blk.3.attn_q.weight"), 0, 64) + bytes(64))
-    link.tell(set_tensor_start(tensor("cache_k_l3"), 0, 64) + bytes(64))
-    link.tell(request(Command.TAKE, tensor("blk.3.ffn_up.weight") + bytes(48)))
-    link.tell(read("cache_k_l3", 64), answer=bytes(64))
-    assert link.payer._frames == before
 
 
 def test_what_one_stage_gives_out_the_next_is_given(parties):
@@ -286,14 +154,16 @@ def test_a_session_is_hash_chained_and_owes_what_its_last_receipt_says(receipts)
 def test_any_other_byte_is_refused(receipts, data):
     """Anywhere in a file of receipts: changed, added, or taken out."""
     whole = b"".join(signed.line + b"\n" for signed in receipts)
-    assert read_receipts(whole) == receipts
+    assert read_good(whole) == (receipts, None)
     at = data.draw(st.integers(0, len(whole) - 1))
     byte = data.draw(st.integers(0, 255).filter(lambda one: one != whole[at]))
     kind = data.draw(st.sampled_from(["changed", "added", "gone"]))
     tail = whole[at if kind == "added" else at + 1 :]
     middle = b"" if kind == "gone" else bytes([byte])
-    with pytest.raises(BadValueError):
-        read_receipts(whole[:at] + middle + tail)
+    good, why = read_good(whole[:at] + middle + tail)
+    assert why is not None
+    assert good == receipts[: len(good)]
+    assert len(good) == whole.count(b"\n", 0, at)
 
 
 @FEW
@@ -458,10 +328,10 @@ def test_a_dispute_names_the_first_frame_that_differs(link, heard, name):
 def test_a_dispute_about_figures_names_them(link):
     """Every frame is the same, and what they come to is not."""
     link.step()
-    link.earner._tally._steps._parts = MOST_PARTS
+    link.earner._tally._steps._graphs[0] = Seen(positions=7)
     link.tell(AGAIN)
     link.settle()
-    assert "every frame is the same, not steps 3 there, 2 here" in link.disputes[0]
+    assert "every frame is the same, not tokens_in 6 there, 0 here" in link.disputes[0]
 
 
 @given(st.binary(max_size=200))
@@ -506,6 +376,49 @@ def test_a_claim_counts_once_and_not_too_early(link):
     assert b"not answered yet" in early.earner.judge(body)
 
 
+def test_after_a_refusal_nothing_is_claimed_any_more(link):
+    """A client whose receipt was refused cannot have the node compare, or send, again and again."""
+    link.step()
+    link.step(heard=activation(2, 1, 9))
+    link.payer.cut(3)
+    claim = link.payer.claim()
+    answer = link.earner.judge(claim)
+    said = json.loads(answer[5 : 5 + U32.unpack_from(answer, 1)[0]])
+    assert said["reason"] == "differs"
+    with pytest.raises(BadFrameError) as refused:
+        link.earner.judge(claim)
+    assert refused.value.reason == "disputed"
+
+
+@pytest.mark.parametrize("what", ["signature", "terms"])
+def test_nothing_is_compared_before_it_is_signed_for(parties, link, monkeypatch, what):
+    """Neither under no signature, nor under other terms with another's."""
+    link.step()
+    link.payer.cut(2)
+    claim = bytearray(link.payer.claim())
+    if what == "signature":
+        claim[-1] ^= 1
+    else:
+        other = Link(parties[2], parties[1])
+        other.step()
+        other.payer.cut(1)
+        claim = other.payer.claim()
+    monkeypatch.setattr(Tally, "window", lambda *_: pytest.fail("it was compared"))
+    answer = link.earner.judge(bytes(claim))
+    assert json.loads(answer[5:])["reason"] == "receipt"
+    assert len(answer) < 600
+
+
+@pytest.mark.parametrize("off_s", [-86_401, 86_401])
+def test_a_receipt_of_another_day_is_not_signed(link, off_s):
+    """The client's clock is looked at."""
+    link.step()
+    link.node_s = NOW_S + off_s
+    link.settle(2)
+    assert "more than a day from this node's clock" in link.disputes[0]
+    assert link.there == []
+
+
 def test_a_session_that_is_never_settled_takes_no_room(parties, monkeypatch):
     """A free node meters no more; one with a price computes no more."""
     monkeypatch.setattr("shoestring.swarm.proof.tally.MOST_RECORDS", 4)
@@ -516,6 +429,8 @@ def test_a_session_that_is_never_settled_takes_no_room(parties, monkeypatch):
         if price is FREE:
             link.tell(AGAIN)
             assert len(link.earner._tally._records) == 0
+            (why,) = link.disputes
+            assert "are not signed for: nothing more is counted" in why
         else:
             with pytest.raises(BadFrameError, match="not signed for"):
                 link.tell(AGAIN)
@@ -537,7 +452,8 @@ def test_terms_are_the_nodes_price_or_none(parties):
     assert read_terms(told, None, client=client.id, node=node.id) is None
     assert read_asked(None, PRICE) is None
     for change in ({"client": other.id}, {"session": "cd" * 8}, {"engine": "cd" * 32},
-                   {"price_in": 10**9}, {"more": 1}, {"window_steps": True}):  # fmt: skip
+                   {"price_in": 10**9}, {"more": 1}, {"window_steps": True},
+                   {"window_steps": 16}, {"rpc": "6.0"}):  # fmt: skip
         wrong = {**told, "terms": {**asdict(terms), **change}}
         with pytest.raises(BadValueError):
             read_terms(wrong, asked, client=client.id, node=node.id)
@@ -558,7 +474,8 @@ def test_terms_that_are_none_are_refused(said):
     [
         {"window": -1}, {"window": True}, {"window": 1.0}, {"step": 1 << 53}, {"prev": "AB" * 32},
         {"layers": Layers(3, 2)}, {"layers": Layers(None, 2)}, {"layers": Layers(0, 10_000)},
-        {"layers": Layers(0, 1, 1)}, {"figures": Figures(bytes_in=-1)}, {"prev": None},
+        {"layers": Layers(0, 1, 1)}, {"layers": Layers(0, 1, computed=-1)},
+        {"figures": Figures(bytes_in=-1)}, {"prev": None},
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_no_receipt(receipts, change):
@@ -575,33 +492,11 @@ def test_only_the_signed_form_is_read(receipts):
     less = {name: value for name, value in said.items() if name != "step"}
     for wrong in (
         json.dumps(said).encode(), canonical({**said, "more": 1}), canonical(less),
-        canonical({**said, "version": 2}), canonical({**said, "terms": 1}), b"[]", b"{",
+        canonical({**said, "version": 1}), canonical({**said, "terms": 1}), b"[]", b"{",
         b"[" * 4000, body + b" " * 5_000,
     ):  # fmt: skip
         with pytest.raises(BadValueError):
             read_receipt(wrong)
-
-
-def test_files_are_private_and_one_a_session(receipts, tmp_path):
-    """Each line is a receipt; what cannot be kept is said."""
-    said = []
-    with closing(ReceiptFiles(tmp_path / "receipts", said.append)) as files:
-        for signed in receipts:
-            files.keep(signed)
-    (path,) = files.sessions()
-    assert files.read(path) == receipts
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert said == []
-    path.chmod(0o644)
-    with pytest.raises(BadValueError, match="open to others"):
-        files.read(path)
-    path.chmod(0o600)
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(BadValueError, match="last line is cut"):
-        files.read(path)
-    with closing(ReceiptFiles(path, said.append)) as files:
-        files.keep(receipts[0])
-    assert "is not kept" in said[0]
 
 
 def test_a_settle_is_bounded_on_the_wire():

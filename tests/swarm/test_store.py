@@ -1,6 +1,7 @@
 """Weights that are kept: what is read is what was meant, the quota holds, and a link is spared."""
 
 import asyncio
+import hashlib
 import os
 import stat
 import threading
@@ -13,6 +14,7 @@ import pytest
 import rfc8785
 
 from shoestring.engines.discovery import find_program
+from shoestring.swarm import store_contents, weights
 from shoestring.swarm.addresses import PeerAddress
 from shoestring.swarm.link import LinkError
 from shoestring.swarm.manifest import PAGE_BLOBS, hear_manifest, read_page, tell_manifest
@@ -22,7 +24,7 @@ from shoestring.swarm.spares import Need, Spares
 from shoestring.swarm.stage import standing_stages
 from shoestring.swarm.store import FORGOTTEN_S, LEAST_BYTES, QUOTA_BYTES, Store, open_store
 from shoestring.swarm.store_contents import PART_BYTES
-from shoestring.swarm.weights import Weights
+from shoestring.swarm.weights import Weight, Weights
 from shoestring.swarm.wire import (
     TWO_U64,
     U64,
@@ -229,6 +231,55 @@ def test_several_writers_of_the_same_leave_one(store, said):
     assert files(store) == [sha256(WEIGHT).hex()]
     assert read(store, sha256(WEIGHT)) == (WEIGHT, True)
     assert said == []
+
+
+def test_what_is_closed_in_another_thread_is_closed_after_what_it_writes(store, said, monkeypatch):
+    """Else the bytes would go into whatever file has its number then."""
+    writes, begun, go_on = os.write, threading.Event(), threading.Event()
+
+    def slow(descriptor, data):
+        begun.set()
+        go_on.wait(HEAR_S)
+        return writes(descriptor, data)
+
+    monkeypatch.setattr(store_contents.os, "write", slow)
+    writing = store.write(sha256(WEIGHT), len(WEIGHT))
+    adding = threading.Thread(target=writing.add, args=(WEIGHT[:1000],))
+    closing = threading.Thread(target=writing.close)
+    adding.start()
+    assert begun.wait(HEAR_S)
+    closing.start()
+    closing.join(0.2)  # without a lock it has ended by now
+    go_on.set()
+    for thread in (adding, closing):
+        thread.join(HEAR_S)
+    assert (said, files(store)) == ([], [])
+
+
+def test_a_weight_is_hashed_while_a_thread_hashes_another(monkeypatch):
+    """Whoever asks for one does not wait for all others."""
+    begun, go_on = threading.Event(), threading.Event()
+    slow, quick = Weight(memoryview(b"slow")), Weight(memoryview(b"quick"))
+
+    def hashing(data):
+        if data == b"slow":
+            begun.set()
+            go_on.wait(HEAR_S)
+        return hashlib.sha256(data)
+
+    monkeypatch.setattr(weights, "hashlib", SimpleNamespace(sha256=hashing))
+    thread = threading.Thread(target=lambda: slow.sha256)
+    thread.start()
+    assert begun.wait(HEAR_S)
+    found = []
+    other = threading.Thread(target=lambda: found.append(quick.sha256))
+    other.start()
+    other.join(HEAR_S)
+    had = list(found)
+    go_on.set()
+    thread.join(HEAR_S)
+    assert had == [sha256(b"quick")]
+    assert slow.sha256 == sha256(b"slow")
 
 
 def test_what_others_put_there_is_left_alone_and_what_died_is_swept(store):

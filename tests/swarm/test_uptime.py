@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from shoestring.errors import BadValueError
 from shoestring.swarm.addresses import PeerAddress
+from shoestring.swarm.audit import attesting
 from shoestring.swarm.audit.attesting import Attestations, Attestor, challenge
 from shoestring.swarm.audit.uptime import (
     AHEAD_S,
@@ -28,7 +29,10 @@ from shoestring.swarm.audit.uptime import (
 from shoestring.swarm.cli_audit import audit
 from shoestring.swarm.home import Home
 from shoestring.swarm.identity import load_identity
+from shoestring.swarm.ledger.owning import Ownership
+from shoestring.swarm.ledger.places import devices_of
 from shoestring.swarm.ledger.rewards import Service, share_out
+from shoestring.swarm.link import LinkError
 from shoestring.swarm.remote import Remote
 from tests.swarm.nodes import Node
 
@@ -168,13 +172,16 @@ def test_over_a_link_both_keep_the_same(tmp_path):
             remote = Remote("owner", address, owner.identity.certificate)
             found = await challenge(friend.identity, remote, owner.clock)
             await asyncio.wait_for(ended.wait(), 10)
+            with pytest.raises(LinkError, match="answered already"):
+                await challenge(friend.identity, remote, owner.clock)
+            owner.now_s += SLOT_S
             with pytest.raises(BadValueError, match="clock"):
                 await challenge(friend.identity, remote, lambda: owner.now_s + 1_000)
             return found
 
     found = asyncio.run(scenario())
     assert list(kept.all()) == [found]
-    assert found.fault(owner.now_s, {friend.identity.id}) is None
+    assert found.fault(found.at_s, {friend.identity.id}) is None
     assert isinstance(found, Attestation)
     assert asdict(found)["node"] == owner.identity.id
 
@@ -195,3 +202,66 @@ def test_the_command_says_how_long_each_was_seen(tmp_path, people, monkeypatch):
     said = CliRunner().invoke(audit, [*asked, "--json"])
     assert json.loads(said.output) == {people[0].id: {"uptime_s": SLOT_S, "layer_tokens": 0}}
     assert "score" in CliRunner().invoke(audit, asked).output
+
+
+def test_no_challenger_crowds_out_the_others(tmp_path, people, monkeypatch):
+    """One of both in a slot is kept; of a full file goes what it has most of, the oldest first."""
+    monkeypatch.setattr(attesting, "MOST_LINES", 4)
+    node, loud, quiet, *_ = people
+    kept = Attestations(tmp_path / "uptime.jsonl")
+    first = made(node, quiet)
+    kept.add(first)
+    for number in range(3):
+        kept.add(made(node, loud, NOW_S, f"{number:064x}"))
+    assert len(kept.all()) == 2
+    for slot in range(1, 9):
+        kept.add(made(node, loud, NOW_S + slot * SLOT_S))
+    assert first in kept.all()
+    assert [one.at_s for one in kept.all() if one.challenger == loud.id] == [
+        int(NOW_S + slot * SLOT_S) for slot in (6, 7, 8)
+    ]
+
+
+def test_a_bad_line_costs_itself_and_owners_count_once(tmp_path, people, monkeypatch):
+    """Two keys of one owner are one challenger; work is what receipts here say."""
+    monkeypatch.setenv("SHOESTRING_STATE", str(tmp_path))
+    home = Home()
+    mine, ana = home.identity(), Node(tmp_path / "ana")
+    home.peers(print).admit(ana.record_of(ana))
+    at_s = time.time() - 2 * SLOT_S
+    lines = [made(people[0], one, at_s).line for one in (mine, ana.identity)]
+    file = tmp_path / "both.jsonl"
+    file.write_bytes(b"\n".join([lines[0], b"no attestation" * 200, lines[1]]))
+    since = datetime.fromtimestamp(at_s - 86_400, UTC).strftime("%Y-%m-%d")
+    asked = ["uptime", "--since", since, "--from", str(file), "--json"]
+    said = CliRunner().invoke(audit, asked)
+    assert json.loads(said.stdout) == {people[0].id: {"uptime_s": SLOT_S, "layer_tokens": 0}}
+    assert "count for nothing" in said.stderr
+    for device in (mine, ana.identity):
+        own = Ownership(people[4].id, device.id, int(at_s), int(at_s) + 86_400)
+        devices_of(home).keep(own.signed_by_owner(people[4]).signed_by_device(device))
+    assert json.loads(CliRunner().invoke(audit, asked).stdout) == {}
+
+
+def test_work_is_what_receipts_that_are_kept_say(tmp_path, monkeypatch):
+    """Those of a run with a budget, too."""
+    from shoestring.swarm.proof.keeping import FOLDER, ReceiptFiles
+    from tests.swarm.receipts import Link, layers_of, parties_in, positions
+
+    monkeypatch.setenv("SHOESTRING_STATE", str(tmp_path))
+    link = Link(*parties_in(tmp_path)[:2])
+    link.tell(positions(2))
+    link.tell(layers_of(3, 5, 2))
+    link.settle()
+    receipt = link.here[0].receipt
+    files = ReceiptFiles(Home().folder / FOLDER / "budget.x", print)
+    files.keep(link.here[0])
+    files.close()
+    now_s = float(receipt.at_s + 1)
+    monkeypatch.setattr(time, "time", lambda: now_s)
+    since = datetime.fromtimestamp(now_s - 86_400, UTC).strftime("%Y-%m-%d")
+    said = CliRunner().invoke(audit, ["uptime", "--since", since, "--json"])
+    figures = receipt.figures
+    work = (figures.tokens_in + figures.tokens_out) * receipt.layers.count
+    assert json.loads(said.stdout) == {receipt.terms.node: {"uptime_s": 0, "layer_tokens": work}}
+    assert work > 0

@@ -14,8 +14,9 @@ from shoestring.swarm.ledger.amounts import CREDIT, amount
 from shoestring.swarm.vouchers.channels import open_channel
 from shoestring.swarm.vouchers.forms import read_signature
 from shoestring.swarm.vouchers.keys import EvmKey
+from shoestring.swarm.vouchers.payouts import Payout
 from shoestring.swarm.vouchers.purse import Purse
-from shoestring.swarm.vouchers.till import Terms, Till
+from shoestring.swarm.vouchers.till import Till
 from shoestring.testing.voucher_chain import VoucherChain
 
 ACCOUNTS = [Account.from_key("0x" + pair * 32) for pair in ("11", "22", "33")]
@@ -65,7 +66,9 @@ def test_three_answers_are_paid_by_the_last_voucher(chain, channel, tmp_path):
     purse, till = Purse(tmp_path / "signed", PAYER), Till(tmp_path / "held")
     purse.open(channel)
     till.admit(
-        channel.config, chain.state(channel.id)[0], Terms(PAYEE.address, chain.token, chain.network)
+        channel.config,
+        chain.state(channel.id)[0],
+        Payout(PAYEE.address, chain.token, chain.network, DELAY_S),
     )
     for tokens_out in (100, 250, 400):  # cumulative, as in receipts
         owed = amount(1_000, tokens_out, 24, price_in=20_000_000, price_out=60_000_000)

@@ -12,7 +12,7 @@ from shoestring.swarm.cli_voucher import voucher
 from shoestring.swarm.identity import load_identity
 from shoestring.swarm.ledger.wallets import WALLET_FILE
 from shoestring.swarm.vouchers.keys import KEY_FILE
-from shoestring.swarm.vouchers.till import RefusedVoucherError
+from shoestring.swarm.vouchers.payouts import RefusedVoucherError
 
 TOKEN = Account.from_key("0x" + "44" * 32).address
 NETWORK = "eip155:84532"
@@ -65,7 +65,7 @@ def test_from_a_key_to_what_can_be_claimed(ana, bo):
     assert json.loads(ana.type("list", "--json"))["signed"][0]["signed"] == 1_250_000
     row = bo.type("list").splitlines()[-1].split()
     assert row[1:3] == ["pays", "us"]
-    assert row[-3:] == ["5", "1.25", "1.2"]
+    assert row[-5:] == ["5", "1.25", "1.2", "0", "86400"]
 
 
 def test_what_is_refused_leaves_what_is_held(ana, bo):
@@ -82,7 +82,23 @@ def test_what_is_refused_leaves_what_is_held(ana, bo):
     with pytest.raises(RefusedVoucherError, match="2500000 micro-credits are owed"):
         bo.type("check", "--owed", "2.5", stdin=higher)
 
-    assert json.loads(bo.type("list", "--json"))["held"][0]["amount"] == 2_000_000
+    [held] = json.loads(bo.type("list", "--json"))["held"]
+    assert (held["amount"], held["owed"], held["short"]) == (2_000_000, 2_500_000, 500_000)
+    assert held["claim"]["totalClaimed"] == "2000000"
+
+
+def test_the_least_delay_is_a_day_unless_it_is_given(ana, bo):
+    """And means nothing without the channel's terms."""
+    address = json.loads(bo.type("key"))["address"]
+    terms = ("--token", TOKEN, "--network", NETWORK, "--deposit", "5")
+    channel = json.loads(ana.type("open", "--to", address, "--delay", "3600", *terms))["channelId"]
+    signed = ana.type("sign", channel, "1")
+    with pytest.raises(RefusedVoucherError, match="86400 s at least are wanted"):
+        bo.type("check", "--owed", "1", *terms, stdin=signed)
+    with pytest.raises(BadValueError, match="--delay with them"):
+        bo.type("check", "--owed", "1", "--delay", "3600", stdin=signed)
+    bo.type("check", "--owed", "1", "--delay", "3600", *terms, stdin=signed)
+    assert bo.type("list").splitlines()[-1].split()[-1] == "3600"
 
 
 def test_a_statement_of_whose_key_it_is_goes_from_hand_to_hand(ana, bo):

@@ -14,13 +14,14 @@ from shoestring.errors import BadValueError
 from shoestring.swarm.vouchers.channels import open_channel
 from shoestring.swarm.vouchers.forms import read_object, read_payload
 from shoestring.swarm.vouchers.keys import EvmKey
+from shoestring.swarm.vouchers.payouts import Payout, RefusedVoucherError
 from shoestring.swarm.vouchers.purse import Purse
-from shoestring.swarm.vouchers.till import RefusedVoucherError, Terms, Till
+from shoestring.swarm.vouchers.till import Till
 
 PAYER, PAYEE, STRANGER = (EvmKey(Account.from_key("0x" + pair * 32)) for pair in ("11", "22", "33"))
 TOKEN = Account.from_key("0x" + "44" * 32).address
 NETWORK, ELSEWHERE = "eip155:84532", "eip155:8453"
-TERMS = Terms(PAYEE.address, TOKEN, NETWORK)
+PAYOUT = Payout(PAYEE.address, TOKEN, NETWORK)
 DEPOSIT = 12
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
@@ -67,7 +68,7 @@ def signature_of(how, amount):
 def till(tmp_path):
     """A node's, which knows CHANNEL."""
     till = Till(tmp_path / "held")
-    till.admit(CHANNEL.config, DEPOSIT, TERMS)
+    till.admit(CHANNEL.config, DEPOSIT, PAYOUT)
     return till
 
 
@@ -89,27 +90,29 @@ STEPS = st.lists(
 def test_the_highest_good_voucher_is_held_whatever_comes(tmp_path_factory, steps):
     """As a model says that has a deposit, an amount and what is owed; and it outlives the node."""
     folder = tmp_path_factory.mktemp("held")
-    Till(folder).admit(CHANNEL.config, DEPOSIT, TERMS)
+    Till(folder).admit(CHANNEL.config, DEPOSIT, PAYOUT)
     amount = most_owed = 0
     for how, wanted, owed in steps:
         if wanted > DEPOSIT:
             reason = "deposit"
         elif wanted < amount:
             reason = "lower"
-        elif wanted < max(owed, most_owed):
-            reason = "owed"
-        else:
-            reason = None if how == "good" else "signature"
+        elif how != "good":
+            reason = "signature"
+        else:  # kept, whether it is enough or not
+            amount, most_owed = wanted, max(owed, most_owed)
+            reason = "owed" if amount < most_owed else None
         voucher = payload_of(CHANNEL, wanted, signature_of(how, wanted))
         if reason is None:
             Till(folder).take(voucher, owed)
-            amount, most_owed = wanted, max(owed, most_owed)
         else:
             with pytest.raises(RefusedVoucherError) as error:
                 Till(folder).take(voucher, owed)
             assert error.value.reason == reason
         [held] = Till(folder).held()
         assert (held.amount, held.owed) == (amount, most_owed)
+        assert held.claimable + held.short == held.owed
+        assert held.claimable <= min(held.amount, held.channel.deposit)
 
 
 @settings(max_examples=20, deadline=None)
@@ -119,7 +122,7 @@ def test_a_payer_never_signs_less_than_before_or_more_than_lies_there(tmp_path_f
     folder = tmp_path_factory.mktemp("both")
     purse, till = Purse(folder / "signed", PAYER), Till(folder / "held")
     purse.open(CHANNEL)
-    till.admit(CHANNEL.config, DEPOSIT, TERMS)
+    till.admit(CHANNEL.config, DEPOSIT, PAYOUT)
     signed = 0
     for amount in amounts:
         if signed <= amount <= DEPOSIT:
@@ -137,7 +140,7 @@ def test_a_payer_never_signs_less_than_before_or_more_than_lies_there(tmp_path_f
 def test_a_voucher_with_any_byte_changed_is_refused(tmp_path_factory, data):
     """Or says the very same (JSON and hexadecimal have more than one form)."""
     till = Till(tmp_path_factory.mktemp("held"))
-    till.admit(CHANNEL.config, DEPOSIT, TERMS)
+    till.admit(CHANNEL.config, DEPOSIT, PAYOUT)
     good = payload_of(CHANNEL, 7, signature_of("good", 7))
     text = bytearray(json.dumps(good.to_dict()).encode())
     place = data.draw(st.integers(0, len(text) - 1))
@@ -206,7 +209,7 @@ def test_a_channel_is_admitted_only_if_it_pays_us_in_our_token(tmp_path):
         (token, "token", f"in token {STRANGER.address}, not in {TOKEN}"),
     ):
         with pytest.raises(RefusedVoucherError, match=said) as error:
-            till.admit(config, DEPOSIT, TERMS)
+            till.admit(config, DEPOSIT, PAYOUT)
         assert error.value.reason == reason
     assert till.held() == []
 
@@ -218,7 +221,7 @@ def test_more_may_be_promised_once_more_lies_there(till, tmp_path):
     till.take(purse.sign(CHANNEL.id, DEPOSIT), DEPOSIT)
 
     purse.open(replace(CHANNEL, deposit=20))
-    till.admit(CHANNEL.config, 20, TERMS)
+    till.admit(CHANNEL.config, 20, PAYOUT)
 
     assert till.take(purse.sign(CHANNEL.id, 20), 15).claim().total_claimed == "15"
     with pytest.raises(BadValueError, match="signed away already; deposit that at least"):
@@ -232,6 +235,41 @@ def test_what_is_claimed_is_what_is_owed(till):
 
     claim = till.held()[0].claim()
     assert (claim.max_claimable_amount, claim.total_claimed) == ("9", "6")
+
+
+def test_a_voucher_below_what_is_owed_is_kept_and_claimed(till):
+    """0.5 was held, 1.2 are owed and 1.19 signed: 1.19 are claimed, 0.01 are short."""
+    till.take(payload_of(CHANNEL, 5, signature_of("good", 5)), 4)
+    with pytest.raises(RefusedVoucherError, match="it is kept, and receipts say that 10 ") as error:
+        till.take(payload_of(CHANNEL, 9, signature_of("good", 9)), 10)
+
+    [held] = till.held()
+    assert error.value.reason == "owed"
+    assert (held.claim().total_claimed, held.short) == ("9", 1)
+
+
+def test_no_more_is_claimed_than_lies_in_the_channel(till):
+    """The contract reverts the whole claim otherwise; what it does not have is short."""
+    till.take(payload_of(CHANNEL, 11, signature_of("good", 11)), 10)
+    till.admit(CHANNEL.config, 7, PAYOUT)  # as the chain says now
+
+    [held] = till.held()
+    assert (held.claim().total_claimed, held.claim().max_claimable_amount) == ("7", "11")
+    assert held.short == 3
+    till.admit(CHANNEL.config, 0, PAYOUT)
+    assert (till.held()[0].claim(), till.held()[0].short) == (None, 10)
+
+
+def test_a_channel_that_gives_back_too_soon_is_refused(tmp_path):
+    """A payee that looks at the chain once a day would have lost what it did not claim."""
+    till, soon = Till(tmp_path), channel_to(delay_s=900)
+    with pytest.raises(RefusedVoucherError, match="900 s after asking, and 86400 s") as error:
+        till.admit(soon.config, DEPOSIT, PAYOUT)
+    assert (error.value.reason, till.held()) == ("delay", [])
+    till.admit(soon.config, DEPOSIT, replace(PAYOUT, least_delay_s=900))
+    assert till.held()[0].channel.config.withdraw_delay == 900
+    with pytest.raises(BadValueError, match="withdrawal delay 5"):
+        replace(PAYOUT, least_delay_s=5)
 
 
 def test_a_purse_signs_only_for_its_own_channels(tmp_path):
@@ -248,7 +286,7 @@ def test_a_purse_signs_only_for_its_own_channels(tmp_path):
 
 def test_a_damaged_file_is_said_and_kept(till, tmp_path):
     """One channel's damage is not another's."""
-    till.admit(SECOND.config, DEPOSIT, TERMS)
+    till.admit(SECOND.config, DEPOSIT, PAYOUT)
     path = tmp_path / "held" / f"{SECOND.id}.json"
     path.write_text(path.read_text().replace(SECOND.id, CHANNEL.id))
 

@@ -1,5 +1,6 @@
 """Wallets: whose device is whose needs both keys, and the commands, as their users have them."""
 
+import base64
 import json
 import stat
 from dataclasses import replace
@@ -15,8 +16,9 @@ from shoestring.swarm.cli_wallet import wallet
 from shoestring.swarm.home import Home
 from shoestring.swarm.identity import load_identity
 from shoestring.swarm.ledger import answers
-from shoestring.swarm.ledger.attesting import PREFIX, Attestation, read_attestation
+from shoestring.swarm.ledger.owning import PREFIX, Ownership, read_ownership
 from shoestring.swarm.ledger.places import book_of
+from shoestring.swarm.ledger.rules import LAST_S
 from shoestring.swarm.ledger.wallets import Devices
 from shoestring.testing.ledger_histories import BEN, NODES, NOW_S
 
@@ -31,12 +33,12 @@ def keys(tmp_path):
 
 
 def made_by(owner, device, *, signs_owner=None, signs_device=None, days=1):
-    """Return an attestation, signed by these or by others."""
-    bare = Attestation(owner.id, device.id, NOW_S, NOW_S + days * DAY_S)
+    """Return an ownership, signed by these or by others."""
+    bare = Ownership(owner.id, device.id, NOW_S, NOW_S + days * DAY_S)
     return bare.signed_by_owner(signs_owner or owner).signed_by_device(signs_device or device)
 
 
-def test_an_attestation_needs_both_keys(keys):
+def test_an_ownership_needs_both_keys(keys):
     """Neither can an owner claim another's device, nor a device another's wallet."""
     owner, device, stranger = keys
     assert made_by(owner, device).fault(NOW_S) is None
@@ -56,7 +58,7 @@ def test_an_attestation_needs_both_keys(keys):
         assert why in fault
 
 
-def test_an_attestation_holds_from_its_day_to_its_last(keys):
+def test_an_ownership_holds_from_its_day_to_its_last(keys):
     """Neither expired nor of the future."""
     one = made_by(keys[0], keys[1])
     assert one.fault(NOW_S + DAY_S) == "it has expired"
@@ -65,24 +67,26 @@ def test_an_attestation_holds_from_its_day_to_its_last(keys):
 
 @pytest.mark.parametrize("changes", [
     {"owner": "x"}, {"device": "x"}, {"until_s": NOW_S}, {"until_s": NOW_S + 20 * 366 * DAY_S},
+    {"made_s": 1 << 53, "until_s": (1 << 53) + 5}, {"made_s": LAST_S, "until_s": LAST_S + 1},
+    {"made_s": [1]}, {"until_s": {"x": 1}}, {"made_s": None}, {"made_s": "1"},
     {"made_s": 1.5}, {"made_s": -5, "until_s": 5}, {"until_s": True},
 ])  # fmt: skip
 def test_values_that_cannot_be_are_refused(changes):
     """Before anything is signed."""
     fields = {"owner": BEN, "device": NODES[0], "made_s": NOW_S, "until_s": NOW_S + 5, **changes}
     with pytest.raises(BadValueError):
-        Attestation(**fields)
+        Ownership(**fields)
     with pytest.raises(BadValueError, match="a key of its own"):
-        Attestation(BEN, BEN, NOW_S, NOW_S + 5)
+        Ownership(BEN, BEN, NOW_S, NOW_S + 5)
 
 
-def test_an_attestation_travels_as_text(keys):
+def test_an_ownership_travels_as_text(keys):
     """There and back; a cut one is none."""
     one = made_by(keys[0], keys[1])
-    assert one == read_attestation(f"  {one.text()}\n")
+    assert one == read_ownership(f"  {one.text()}\n")
     for cut in range(0, len(one.text()), 7):
         with pytest.raises(BadValueError):
-            read_attestation(one.text()[:cut])
+            read_ownership(one.text()[:cut])
 
 
 @CALM
@@ -90,16 +94,16 @@ def test_an_attestation_travels_as_text(keys):
 def test_no_text_breaks_the_reader(text):
     """One line, whatever was pasted."""
     with pytest.raises(BadValueError) as refused:
-        read_attestation(text.decode("utf-8", "replace"))
+        read_ownership(text.decode("utf-8", "replace"))
     assert "\n" not in str(refused.value)
 
 
-def test_devices_are_kept_by_their_newest_attestation_and_one_owner(keys, tmp_path):
+def test_devices_are_kept_by_their_newest_ownership_and_one_owner(keys, tmp_path):
     """An older one does not replace it; another owner waits until it is unlinked or expired."""
     owner, device, stranger = keys
     now = [NOW_S]
     devices = Devices(tmp_path / "devices.json", now=lambda: now[0])
-    newer = Attestation(owner.id, device.id, NOW_S + 5, NOW_S + DAY_S)
+    newer = Ownership(owner.id, device.id, NOW_S + 5, NOW_S + DAY_S)
     devices.keep(newer.signed_by_owner(owner).signed_by_device(device))
     with pytest.raises(BadValueError, match="newer"):
         devices.keep(made_by(owner, device))
@@ -126,6 +130,33 @@ def test_a_damaged_file_of_devices_is_said_to_be(tmp_path):
         path.chmod(0o600)
         with pytest.raises(BadValueError, match="is damaged"):
             Devices(path).all()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=60) | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner,
+                                                                max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+TIMES = st.integers(0, 1 << 63) | JSON
+
+
+@CALM
+@given(
+    owner=st.just(BEN) | JSON, device=st.just(NODES[0]) | JSON, made_s=TIMES,
+    lasts_s=st.integers(1, 1 << 54), until_s=st.none() | TIMES, by_owner=JSON, by_device=JSON,
+)  # fmt: skip
+def test_no_values_break_the_reader(*, made_s, lasts_s, until_s, **said):
+    """Of whatever sort: they are refused, or what is wrong with them is told."""
+    if until_s is None:
+        until_s = made_s + lasts_s if type(made_s) is int else lasts_s
+    record = {**said, "made_s": made_s, "until_s": until_s}
+    text = PREFIX + base64.urlsafe_b64encode(json.dumps(record).encode()).decode()
+    try:
+        found = read_ownership(text)
+    except BadValueError:
+        return
+    assert found.fault(NOW_S) is not None
 
 
 class Person:
@@ -169,6 +200,8 @@ def test_without_a_wallet_the_way_to_one_is_told(tmp_path, monkeypatch):
             nobody.type(wallet, *words)
     assert "wallet create" in nobody.type(ledger, "show")[0]
     assert "wallet create" in nobody.type(ledger, "verify")[1]
+    said = json.loads(nobody.type(ledger, "verify", "--json")[0])
+    assert (said["entries"], said["fault"], said["signed_entries"]) == (0, None, None)
     assert not (tmp_path / "nobody" / "swarm" / "ledger.db").exists()
 
 
@@ -186,7 +219,7 @@ def test_credits_are_funded_held_earned_collected_and_verified(ana):
         answers.hold(book, ana.id, 1, reference="a2")
     assert json.loads(ana.type(wallet, "balance", "--json")[0]) == {
         "owner": ana.id, "free_micro": 1_599_999, "held_micro": {"a1": 650_000, "a2": 1},
-        "income_micro": {node: 250_000},
+        "income_micro": {node: 250_000}, "owed_micro": {},
     }  # fmt: skip
     assert "0.000001 credits for a2" in ana.type(wallet, "balance")[0]
     ana.type(wallet, "release", "a1")
@@ -239,8 +272,36 @@ def test_a_head_that_was_kept_elsewhere_finds_what_was_cut_off_with_its_head(ana
         ana.type(ledger, "verify", "--head", str(tmp_path / "head.json"))
     assert refused.value.exit_status == 1
     (place / "ledger.db").unlink()
-    with pytest.raises(ShoestringError, match="signed 1 entries"):
+    with pytest.raises(ShoestringError, match="a head of 1 entries"):
         ana.type(ledger, "verify")
+
+
+def test_a_head_is_not_signed_for_a_book_that_holds_less(ana):
+    """The kept head shows the loss; a newer one of what is left would hide it."""
+    ana.type(wallet, "fund", "1")
+    place = ana.folder / "swarm"
+    older = (place / "ledger.db").read_bytes()
+    ana.type(wallet, "fund", "1")
+    (place / "ledger.db").write_bytes(older)
+    with pytest.raises(BadValueError, match="nothing is written or signed"):
+        ana.type(ledger, "head")
+    (place / "ledger.head").write_bytes(b"{")
+    with pytest.raises(BadValueError, match=r"ledger\.head is damaged"):
+        ana.type(ledger, "head")
+    (place / "identity.key").unlink()
+    with pytest.raises(BadValueError, match="is kept by"):
+        ana.type(ledger, "head")
+
+
+def test_a_mistake_is_corrected_by_a_command(ana):
+    """Once, and said in one line if not."""
+    ana.type(wallet, "fund", "50")
+    assert "entry 2 takes entry 1 back" in ana.type(ledger, "correct", "1", "--memo", "5")[1]
+    assert json.loads(ana.type(wallet, "balance", "--json")[0])["free_micro"] == 0
+    with pytest.raises(ShoestringError, match="booked before"):
+        ana.type(ledger, "correct", "1")
+    with pytest.raises(ShoestringError, match="is a correct"):
+        ana.type(ledger, "correct", "2")
 
 
 def test_rewards_are_shared_out_by_a_command(ana):

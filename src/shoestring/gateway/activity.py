@@ -49,6 +49,9 @@ class Outcome:
         input_tokens: counted by the engine; None: not told.
         output_tokens: likewise.
         answered_by: the model that the engine was asked for; empty where none was.
+        charged_input_tokens: of the key's budget: as counted, else by the prompt's length; None:
+            not known, for whoever waited for the answer left, and an engine worked or goes on.
+        charged_output_tokens: likewise; as counted, else a token for each part that was seen.
     """
 
     request_id: str
@@ -71,6 +74,8 @@ class Outcome:
     input_tokens: int | None
     output_tokens: int | None
     answered_by: str = ""
+    charged_input_tokens: int | None = None
+    charged_output_tokens: int | None = None
 
     @property
     def client_left(self) -> bool:

@@ -77,6 +77,8 @@ class Answer(Response):
                 raise
         finally:
             client.leave()
+            if not self._tally.waiting and (self._making is None or self._making.done()):
+                self._tally.charge = self._tally.charged(self._ask.prompt_tokens)
             self._gateway.note(self._ask, self._model, self._tally, self._key, self._caller)
 
     async def _work(self, client: Client) -> None:

@@ -74,7 +74,10 @@ class Ask:
 
 @dataclass
 class Tally:
-    """What has become of a request so far; times on the gateway's monotonic clock."""
+    """What has become of a request so far; times on the gateway's monotonic clock.
+
+    ``waiting``: an engine has the question, and nobody knows yet how much it does for it.
+    """
 
     began: float
     queue_s: float = 0.0
@@ -86,19 +89,26 @@ class Tally:
     status: int = 0
     failure: str | None = None
     first: float | None = None
+    waiting: bool = False
     asked: bool = False
     parts: int = 0
     used: Used = field(default_factory=Used)
+    charge: Used = field(default_factory=Used)
 
-    def tokens(self, prompt_tokens: int) -> int:
+    def charged(self, prompt_tokens: int) -> Used:
         """Return what the request is charged: as the engine counted, else as far as was seen.
 
         Nothing for an answer from memory, and where no engine took the question.
         """
         if self.cache in {"hit", "joined"} or not self.asked:
-            return 0
+            return Used(0, 0)
         made = self.parts if self.used.output_tokens is None else self.used.output_tokens
-        return (self.used.input_tokens or prompt_tokens) + made
+        return Used(self.used.input_tokens or prompt_tokens, made)
+
+    def tokens(self, prompt_tokens: int) -> int:
+        """Return all tokens that the request is charged."""
+        charged = self.charged(prompt_tokens)
+        return (charged.input_tokens or 0) + (charged.output_tokens or 0)
 
 
 class Sink(Protocol):
@@ -164,6 +174,7 @@ class Relay:
             try:
                 await self._try(route, sink)
             except EngineDownError:
+                self._tally.waiting = False
                 continue
             return
         raise Refusal(
@@ -182,7 +193,9 @@ class Relay:
             sink.headers["x-shoestring-engine"] = route.engine.name
             sink.headers["x-shoestring-variant"] = route.variant
             call = self._ask.call(route)
+            tally.waiting = True
             async with route.engine.post(call.path, call.body) as reply:
+                tally.waiting = False
                 if reply.status in OVERLOADED:
                     raise EngineDownError(f"{route.engine.name}: HTTP {reply.status}")
                 if reply.status != HTTPStatus.OK:

@@ -206,6 +206,8 @@ class Gateway:
             input_tokens=tally.used.input_tokens,
             output_tokens=tally.used.output_tokens,
             answered_by=tally.answered_by,
+            charged_input_tokens=tally.charge.input_tokens,
+            charged_output_tokens=tally.charge.output_tokens,
         )
         self._ended.append((outcome, ask.body.get("messages") or ask.body.get("prompt")))
         if self.draining:

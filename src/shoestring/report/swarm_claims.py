@@ -1,25 +1,46 @@
 """The third note's claims on splitting a model, one by one: what is true of each, where tested.
 
-What it says of wallets, rewards and a market is no part of this page.
+What was measured is judged from the files, each time anew: without a file, or where a run was lost,
+a claim cannot be judged. What the note says of wallets, rewards and a market is no part of this
+page.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shoestring.models.outline import outline_of_shape
 from shoestring.models.shapes import SHAPES
 from shoestring.report.service_claims import Claim
+from shoestring.report.service_tables import not_measured
 from shoestring.report.swarm_examples import FLOAT_BYTES, NOTE_BYTES
-from shoestring.report.swarm_tables import KIBIBYTE
+from shoestring.report.swarm_law import fit_lines
+from shoestring.report.swarm_tables import EXAMPLES, KIBIBYTE, SCALING
 from shoestring.report.units import number
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shoestring.report.service_claims import Verdict
+    from shoestring.report.service_tables import Figures
+
+_OPEN: Final = "cannot be judged"
+_LAYERS: Final = range(10, 21)
+"""What the note gives each of four devices."""
+_ON_LAN: Final = 5
+_MIB: Final = 1 << 20
+_OFFERED: Final = "all are offered"
 _PAGE: Final = "report/test_swarm_page.py"
 _HOPS: Final = 10
 
 
-def swarm_claims() -> tuple[Claim, ...]:
-    """Return them, with figures that are computed from shapes alone; what is measured is above."""
+def swarm_claims(files: Mapping[str, Figures | None]) -> tuple[Claim, ...]:
+    """Return them.
+
+    Args:
+        files: what each benchmark wrote; None: it was not run.
+    """
+    scaling, examples = files.get(SCALING), files.get(EXAMPLES)
     deepest = max(shape.layers for shape in SHAPES.values())
     eight, four = (outline_of_shape(f"llama-3.1-8b:{kind}").file_bytes / 1e9
                    for kind in ("q8_0", "q4_k_m"))  # fmt: skip
@@ -64,9 +85,7 @@ def swarm_claims() -> tuple[Claim, ...]:
         ),
         Claim(
             "It increases latency, the more so between regions",
-            "holds",
-            "Each peer adds its round trip to each token: measured and fitted above. A chain from "
-            "node to node takes (N + 1) / 2 of them in place of N, where all are alike.",
+            *_latency(scaling),
             (
                 f"{_PAGE}::test_the_law_is_found_in_what_follows_it",
                 "swarm/test_chain.py::test_activations_go_from_node_to_node",
@@ -74,9 +93,7 @@ def swarm_claims() -> tuple[Claim, ...]:
         ),
         Claim(
             "60 layers over 4 devices, 10 to 20 on each, need less of each",
-            "holds",
-            "It ran, laid out by the planner: what each worker held stands above. Buffers for "
-            "computing do not shrink with the layers, and the user keeps the embedding.",
+            *_sixty(examples),
             (
                 f"{_PAGE}::test_each_device_of_an_example_has_a_row",
                 "plan/test_split.py::test_the_best_split_is_that_of_brute_force",
@@ -84,9 +101,7 @@ def swarm_claims() -> tuple[Claim, ...]:
         ),
         Claim(
             "Of ten devices the five on the LAN are chosen by themselves",
-            "holds",
-            "Because they are nearer: the planner weighs time and knows no LAN. With room for "
-            "all on fewer devices fewer are taken.",
+            *_nearest(examples),
             (
                 f"{_PAGE}::test_who_was_chosen_is_told_with_the_reason",
                 "plan/test_planner.py::test_a_peer_far_away_is_left_out",
@@ -129,8 +144,94 @@ def swarm_claims() -> tuple[Claim, ...]:
         ),
         Claim(
             "Testing model: Phi-3 (32 layers)",
-            "holds",
-            "It ran whole over four devices, by shape: all layers at full width, random weights.",
+            *_whole(examples),
             (f"{_PAGE}::test_each_device_of_an_example_has_a_row", "docs/models.md"),
         ),
     )
+
+
+def _latency(figures: Figures | None) -> tuple[Verdict, str]:
+    """Judge by the round trips that were fitted to what was measured of our own ways."""
+    if figures is None:
+        return _OPEN, not_measured(SCALING)
+    lines = [line for line in fit_lines(figures["rows"]) if line.arm != "raw"]
+    if not lines:
+        return _OPEN, "At one round trip alone nothing can be fitted."
+    trips = [line.round_trips for line in lines]
+    rises = [(one.median if one.low is None else one.low) or 0.0 for one in trips]
+    said = ", ".join(
+        f"{number(line.round_trips.median)} round trips over {line.peers} ({line.arm}; by the law "
+        f"{number(line.ought)})"
+        for line in lines
+    )
+    verdict: Verdict = "holds" if min(rises) > 0 else "in part" if max(rises) > 0 else "wrong"
+    return verdict, f"A token takes, as fitted: {said}."
+
+
+def _sixty(figures: Figures | None) -> tuple[Verdict, str]:
+    """Judge by the layers that each device was given, and what its worker held."""
+    found = _run_of(figures, "60 layers")
+    if isinstance(found, str):
+        return _OPEN, found
+    example, way = found
+    counts = [one["layers"][1] - one["layers"][0] for one in way["devices"]]
+    held = [one["resident_bytes"] for one in way["devices"] if one["planned_bytes"]]
+    if None in held:
+        return _OPEN, "What a worker held was not seen."
+    needs_less = bool(held) and max(held) < example["file_bytes"]
+    is_as_said = len(counts) == 4 and all(count in _LAYERS for count in counts)  # noqa: PLR2004
+    verdict: Verdict = "wrong"
+    if needs_less:
+        verdict = "holds" if is_as_said else "in part"
+    return verdict, (
+        f"The planner gave {', '.join(map(str, counts))} layers; the workers held "
+        f"{', '.join(number(one / _MIB) for one in held)} MiB, of a file of "
+        f"{number(example['file_bytes'] / _MIB)} MiB. Buffers for computing do not shrink with the "
+        "layers, and the user keeps the embedding."
+    )
+
+
+def _nearest(figures: Figures | None) -> tuple[Verdict, str]:
+    """Judge by whom the planner chose; that needs no answer."""
+    example = figures["examples"].get("five of ten") if figures else None
+    if example is None:
+        return _OPEN, not_measured(EXAMPLES) if figures is None else "The example was not run."
+    devices = example["ways"][_OFFERED]["devices"]
+    by_distance = sorted(devices, key=lambda one: float(one["greeted_rtt_s"]))
+    near = {one["name"] for one in by_distance[:_ON_LAN]}
+    chosen = {one["name"] for one in devices if one["planned_bytes"]}
+    if not chosen:
+        return _OPEN, f"Nobody was chosen: {'; '.join(example['ways'][_OFFERED]['events'])}"
+    verdict: Verdict = "holds" if chosen == near else "in part" if chosen < near else "wrong"
+    lost = "" if example["ways"][_OFFERED]["token_s"] is not None else " The run was lost."
+    return verdict, (
+        f"Chosen: {', '.join(sorted(chosen))}; nearest: {', '.join(sorted(near))}. The "
+        f"planner weighs time and knows no LAN; with room on fewer devices fewer are taken.{lost}"
+    )
+
+
+def _whole(figures: Figures | None) -> tuple[Verdict, str]:
+    """Judge by whether it answered."""
+    found = _run_of(figures, "Phi-3")
+    if isinstance(found, str):
+        return _OPEN, found
+    example, way = found
+    used = sum(1 for one in way["devices"] if one["planned_bytes"])
+    return "holds", (
+        f"It ran whole, {example['layers']} layers over {used} devices, by shape: all layers at "
+        "full width, random weights."
+    )
+
+
+def _run_of(figures: Figures | None, name: str) -> tuple[Figures, Figures] | str:
+    """Return an example and its way with all devices; or why there is no answer of it."""
+    if figures is None:
+        return not_measured(EXAMPLES)
+    example = figures["examples"].get(name)
+    if example is None:
+        return "The example was not run."
+    way = example["ways"].get(_OFFERED)
+    if way is None or way["token_s"] is None:
+        why = "; ".join(way["events"]) if way else "it was not offered all devices"
+        return f"The run was lost: {why or 'no reason was kept'}."
+    return example, way

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from shoestring.models.outline import outline_of_shape
-from shoestring.report.service_tables import MEBIBYTE, sourced
+from shoestring.report.service_tables import MEBIBYTE, not_measured, sourced
 from shoestring.report.swarm_tables import EXAMPLES, KIBIBYTE, PARTS
 from shoestring.report.tabular import Column, Table
 from shoestring.report.units import seconds
@@ -74,23 +75,20 @@ def ways_table(figures: Figures | None) -> Table:
 
 
 def choice_facts(figures: Figures | None, example: str) -> list[tuple[str, str]]:
-    """Say which devices were chosen and by what; nothing where the example was not run."""
-    found = figures["examples"].get(example) if figures else None
+    """Say which devices were chosen and by what, or that the example was not run."""
+    if figures is None:
+        return [(example, not_measured(EXAMPLES))]
+    found = figures["examples"].get(example)
     if found is None:
         return [(example, "not run")]
     facts = []
     for way, said in found["ways"].items():
         used = [one for one in said["devices"] if one["planned_bytes"]]
         left = [one for one in said["devices"] if not one["planned_bytes"]]
-        trips_s = sum(one["greeted_rtt_s"] for one in used)
         facts.append((f"{way}: chosen", _who(used)))
         if left:
             facts.append((f"{way}: left out", _who(left)))
-        why = (
-            f"their round trips add {seconds(trips_s)} to a token, of {seconds(said['token_s'])} "
-            "measured; nothing but time was weighed"
-        )
-        facts.append((f"{way}: because", why))
+        facts.append((f"{way}: because", _because(used, said["token_s"])))
     return facts
 
 
@@ -154,6 +152,22 @@ def _hops(figures: Figures | None) -> list[Hop]:
 def _layers(first: int, end: int, *, output: bool) -> str:
     said = f"{first} to {end - 1}" if end > first else ""
     return ", ".join(filter(None, (said, "output" if output else ""))) or "none"
+
+
+def _because(used: list[Figures], token_s: float | None) -> str:
+    """Say what the ways to those that were chosen take of a token.
+
+    Each activation goes half a round trip from the user to the first, between any two and back from
+    the last; between two it is taken as half of the mean of theirs, which was not measured.
+    """
+    trips_s = [one["greeted_rtt_s"] for one in used]
+    between_s = sum((one + other) / 2 for one, other in pairwise(trips_s))
+    waits_s = (trips_s[0] + between_s + trips_s[-1]) / 2 if trips_s else None
+    measured = "which was not measured" if token_s is None else f"of {seconds(token_s)} measured"
+    return (
+        f"their ways add about {seconds(waits_s)} to a token in a chain, {measured}; nothing but "
+        "time was weighed"
+    )
 
 
 def _who(devices: list[Figures]) -> str:

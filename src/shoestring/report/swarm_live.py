@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
 SMALL: Final = ("--blocks", "1", "--peers", "1", "2", "--rtt-ms", "0", "20", "--tokens", "8")
 LIMIT_S: Final = 600.0
+TERM_S: Final = 15.0
+"""To take its hosts down by itself."""
 
 
 def measure_here(words: Sequence[str] = SMALL) -> dict[str, Any] | None:
@@ -33,16 +38,36 @@ def measure_here(words: Sequence[str] = SMALL) -> dict[str, Any] | None:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / f"{SCALING}.json"
         command = [sys.executable, str(script), *words, "--json-out", str(out)]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=LIMIT_S, check=False
-            )
-        except subprocess.TimeoutExpired as error:
-            raise ShoestringError(f"{script.name} was not done in {LIMIT_S:g} s") from error
-        if not out.is_file():
-            last = (done.stderr.strip().splitlines() or ["no word"])[-1]
-            raise ShoestringError(f"{script.name} failed: {last}")
+        status, said = _run(command, script.name)
+        if status or not out.is_file():
+            last = (said.strip().splitlines() or ["no word"])[-1]
+            raise ShoestringError(f"{script.name} failed with status {status}: {last}")
         return read_figures(out.parent, SCALING)
+
+
+def _run(command: Sequence[str], name: str) -> tuple[int, str]:
+    """Return the status of a command and what it said on stderr; at the limit all of it ends."""
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as running:  # fmt: skip
+        try:
+            said = running.communicate(timeout=LIMIT_S)[1]
+        except subprocess.TimeoutExpired as error:
+            raise ShoestringError(f"{name} was not done in {LIMIT_S:g} s") from error
+        finally:
+            _end(running)
+    return running.returncode, said
+
+
+def _end(running: subprocess.Popen[str]) -> None:
+    """End a process that still runs, and all that it started: a laboratory has many."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if running.poll() is not None:
+            return
+        os.killpg(running.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            running.wait(TERM_S)
 
 
 def _find_script(*places: Path) -> Path:

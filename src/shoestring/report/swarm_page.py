@@ -50,6 +50,11 @@ class SwarmPage:
         """Show the same in numbers, with the round trips that were fitted."""
         return show_table(tables.scaling_table(self._of(tables.SCALING)))
 
+    def scaling_facts(self) -> Shown:
+        """Say whether the texts were the same, and why a prediction is missing."""
+        figures = self._of(tables.SCALING)
+        return show_facts([*tables.text_facts(figures), *tables.prediction_facts(figures)])
+
     def predicted(self) -> Shown:
         """Show the planner beside what was measured."""
         return show_table(tables.predicted_table(self._of(tables.SCALING)))
@@ -124,7 +129,7 @@ class SwarmPage:
 
     def claims(self) -> Shown:
         """Show the note's claims with verdicts, reasons and tests."""
-        return show_table(claims_table(swarm_claims()))
+        return show_table(claims_table(swarm_claims(self._files)))
 
     def provenance(self) -> Shown:
         """Show where and when each file was measured."""

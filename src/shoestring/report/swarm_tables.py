@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
-from shoestring.report.service_tables import estimate, median_of, sourced
+from shoestring.report.service_tables import estimate, median_of, not_measured, sourced
 from shoestring.report.swarm_law import fit_lines
 from shoestring.report.tabular import Column
 from shoestring.report.units import number
@@ -218,6 +218,15 @@ def loads_table(figures: Figures | None) -> Table:
 def longest_gap_s(stamps_s: Sequence[float]) -> float | None:
     """Return the longest time between two tokens; None below two."""
     return max((after - before for before, after in pairwise(stamps_s)), default=None)
+
+
+def text_facts(figures: Figures | None) -> list[tuple[str, str]]:
+    """Say whether all ways gave the same text, where times of them are shown beside each other."""
+    if figures is None:
+        return [("texts of all ways", not_measured(SCALING))]
+    others = [f"{row['peers']} peers at {number(row['rtt_s'] * 1e3)} ms"
+              for row in figures["rows"] if not row["same_text"]]  # fmt: skip
+    return [("texts of all ways", f"not the same: {'; '.join(others)}" if others else "the same")]
 
 
 def prediction_facts(figures: Figures | None) -> list[tuple[str, str]]:

@@ -84,6 +84,19 @@ def parse_place(text: str) -> tuple[str, int]:
     return bare, int(port)
 
 
+def is_nearer(host: str, than: str) -> bool:
+    """Tell whether an address means a place that only neighbours of another one can reach.
+
+    Whoever is farther away must not have somebody connect there for it: services of a machine for
+    itself (127.0.0.1), devices on its wire (169.254.1.1).
+
+    Args:
+        host: an address, with a zone or without.
+        than: of who names it, as its connection tells.
+    """
+    return _reach(host) < _reach(than)
+
+
 def listen_at(host: str, port: int) -> socket.socket:
     """Return a socket that listens.
 
@@ -114,3 +127,13 @@ def _is_ipv6(text: str) -> bool:
     except ValueError:
         return False
     return not percent or ZONE.fullmatch(zone) is not None
+
+
+def _reach(host: str) -> int:
+    """Return 0 for this machine itself, 1 for its wire, 2 for all that can be routed to."""
+    found = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        found = found.ipv4_mapped or found
+    if found.is_loopback or found.is_unspecified:  # which connects to this machine, too
+        return 0
+    return 1 if found.is_link_local or found.is_multicast else 2

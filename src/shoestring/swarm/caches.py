@@ -5,6 +5,10 @@ read of them and which rows are written, the graphs say: tensors that nothing co
 something is written into, views of them, and SET_ROWS into them by rows that llama-server sets
 before. So only what changed since the last copy is asked for, which for a token is some rows; where
 that cannot be seen it is the whole tensor.
+
+There are two copies of each. One is of all caches at one moment, for a recruit: it is told with
+what came after that moment, so all of it must be as it was then. The other is for llama-server,
+which reads caches of one kind: it is as new as each of them was read.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from shoestring.swarm.firewall_tensors import see_tensor
+from shoestring.swarm.kept_bytes import KeptBytes
 from shoestring.swarm.tensors import EMPTY_OPS, NUMBER_OF_OP, NUMBER_OF_TYPE, read_graph
 from shoestring.swarm.wire import (
     BUFFER_AT,
@@ -35,9 +40,8 @@ SET_ROWS: Final = NUMBER_OF_OP["SET_ROWS"]
 VIEWS: Final = tuple(NUMBER_OF_OP[name] for name in EMPTY_OPS)
 ROW_NUMBERS: Final = {NUMBER_OF_TYPE["I64"]: "<i8", NUMBER_OF_TYPE["I32"]: "<i4"}
 TYPE_AT: Final = 8
-MOST_RANGES: Final = 8
-"""Of one tensor; then they become one."""
 PART_BYTES: Final = 4 << 20
+"""That are asked for at once."""
 COMPUTES: Final = frozenset({Command.GRAPH_COMPUTE, Command.GRAPH_RECOMPUTE})
 WRITES: Final = frozenset(
     {Command.SET_TENSOR, Command.MEMSET_TENSOR, Command.COPY_TENSOR, Command.INIT_TENSOR}
@@ -52,33 +56,28 @@ class Cache:
         tensor: as it is worded.
         extent: bytes of it.
         used: bytes from its begin that some graph has read.
-        changed: bytes that the copy lacks, as starts and ends.
-        copy: of its first bytes.
+        told: the copy for a recruit.
+        read: the copy for llama-server.
     """
 
     tensor: bytes
     extent: int
     used: int = 0
-    changed: list[tuple[int, int]] = field(default_factory=list)
-    copy: bytearray = field(default_factory=bytearray)
+    told: KeptBytes = field(default_factory=KeptBytes)
+    read: KeptBytes = field(default_factory=KeptBytes)
 
     def change(self, start: int, end: int) -> None:
         """Note that bytes were written."""
-        for number, (other_start, other_end) in enumerate(self.changed):
-            if start <= other_end and other_start <= end:
-                self.changed[number] = min(start, other_start), max(end, other_end)
-                return
-        self.changed.append((start, end))
-        if len(self.changed) > MOST_RANGES:
-            starts, ends = zip(*self.changed, strict=True)
-            self.changed = [(min(starts), max(ends))]
+        self.told.change(start, end)
+        self.read.change(start, end)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Bytes of a cache that are asked for."""
+    """Bytes of a cache that are asked for, for one of its copies."""
 
     cache: Cache
+    copy: KeptBytes
     start: int
     size: int
 
@@ -109,29 +108,38 @@ class Caches:
         elif command in (Command.BUFFER_CLEAR, Command.FREE_BUFFER):
             self._see_buffer(frame)
 
-    def pieces(self) -> list[Piece]:
-        """Return what the copy lacks; from now on it counts as not lacking."""
+    def pieces(self, place: int | None = None) -> list[Piece]:
+        """Return what a copy lacks; from now on it counts as not lacking.
+
+        Args:
+            place: address of bytes that llama-server reads: what its copy lacks of all caches like
+                this one, for it reads them together. None: what the copy for a recruit lacks.
+        """
         found: list[Piece] = []
+        extent = None if place is None else self._at(place).extent
         for cache in self._found.values():
-            ranges, cache.changed = cache.changed, []
-            copied = min(len(cache.copy), cache.used)
+            if extent not in (None, cache.extent):
+                continue
+            copy = cache.told if extent is None else cache.read
+            ranges, copy.changed = copy.lacks(cache.used), []
             for start, end in ranges:
-                found += _cut(cache, start, min(end, copied))
-            found += _cut(cache, copied, cache.used)
+                found += _cut(cache, copy, start, end)
         return found
 
     def take(self, pieces: Sequence[Piece], data: Sequence[bytes]) -> None:
         """Put what was asked for into the copy."""
         for piece, part in zip(pieces, data, strict=True):
-            copy = piece.cache.copy
-            if len(copy) < piece.start:
-                copy.extend(bytes(piece.start - len(copy)))
-            copy[piece.start : piece.start + piece.size] = part
+            piece.copy.put(piece.start, part)
 
     def forget(self, pieces: Sequence[Piece]) -> None:
         """Count what was asked for and did not come as lacking again."""
         for piece in pieces:
-            piece.cache.change(piece.start, piece.start + piece.size)
+            piece.copy.change(piece.start, piece.start + piece.size)
+
+    def lacking(self, place: int) -> int:
+        """Return how many bytes llama-server's copy lacks of the cache at an address."""
+        cache = self._at(place)
+        return sum(end - start for start, end in cache.read.lacks(cache.used))
 
     def include(self, place: int, size: int) -> bool:
         """Tell whether bytes are of one of them."""
@@ -141,28 +149,34 @@ class Caches:
         )
 
     def current(self, place: int, size: int) -> bytes | None:
-        """Return bytes of one of them from the copy; None: it lacks some of them."""
+        """Return bytes of one of them from a copy; None: both lack some of them."""
         for address, cache in self._found.items():
             start, end = place - address, place - address + size
-            if start >= 0 and end <= len(cache.copy):
-                is_old = any(at < end and start < until for at, until in cache.changed)
-                return None if is_old else bytes(cache.copy[start:end])
+            if start >= 0 and end <= cache.extent:
+                data = cache.read.get(start, end)
+                return cache.told.get(start, end) if data is None else data
         return None
 
     def hold(self, place: int, size: int) -> bool:
-        """Tell whether bytes lie in what was copied."""
+        """Tell whether bytes lie in what was copied for a recruit."""
         return any(
-            address <= place and place + size <= address + len(cache.copy)
+            address <= place and place + size <= address + cache.told.size
             for address, cache in self._found.items()
         )
 
     def frames(self) -> Iterator[tuple[Frame, bytes]]:
-        """Yield what sets them as they were copied."""
+        """Yield what sets them as they were copied for a recruit."""
         for cache in self._found.values():
-            for at in range(0, len(cache.copy), PART_BYTES):
-                data = bytes(cache.copy[at : at + PART_BYTES])
+            for at, data in cache.told.parts():
                 head = bytearray(cache.tensor + b"\0" + U64.pack(at))
                 yield Frame(int(Command.SET_TENSOR), len(head) + len(data), head), data
+
+    def _at(self, place: int) -> Cache:
+        """Return the cache at an address, which is one's (:meth:`include`)."""
+        return next(
+            cache for address, cache in self._found.items()
+            if address <= place < address + cache.extent
+        )  # fmt: skip
 
     def _see_graph(self, frame: Frame) -> None:
         tensors = read_graph(frame.head).tensors
@@ -260,6 +274,6 @@ def _buffer(tensor: bytes) -> int:
     return int(U64.unpack_from(tensor, BUFFER_AT)[0])
 
 
-def _cut(cache: Cache, start: int, end: int) -> Iterator[Piece]:
+def _cut(cache: Cache, copy: KeptBytes, start: int, end: int) -> Iterator[Piece]:
     for at in range(start, end, PART_BYTES):
-        yield Piece(cache, at, min(PART_BYTES, end - at))
+        yield Piece(cache, copy, at, min(PART_BYTES, end - at))

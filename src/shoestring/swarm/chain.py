@@ -17,6 +17,7 @@ from shoestring.errors import BadValueError
 from shoestring.plan.memory import Settings
 from shoestring.plan.planner import Ask, make_plan
 from shoestring.report.planning import offload_of
+from shoestring.swarm.auditing import heard_by
 from shoestring.swarm.borrowing import weights_of_part
 from shoestring.swarm.spares import Need, Spare, Spares
 from shoestring.swarm.stage import HOST, standing_stages
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from shoestring.hardware.devices import Device
     from shoestring.plan.planner import Plan
     from shoestring.plan.speed_constants import SpeedConstants
+    from shoestring.swarm.audit.auditor import Auditor
     from shoestring.swarm.identity import Identity
     from shoestring.swarm.proof.paying import Paying
     from shoestring.swarm.stage import Event
@@ -141,6 +143,7 @@ async def running_chain(
     tell: Callable[[Event], None],
     log_path: Path | None = None,
     paying: Paying | None = None,
+    auditor: Auditor | None = None,
 ) -> AsyncIterator[Engine]:
     """Open the stages, start llama-server before them, and end all of it with the block.
 
@@ -151,6 +154,7 @@ async def running_chain(
         tell: given what happens at stages.
         log_path: where llama-server writes; None: nowhere.
         paying: for receipts; None: there are none.
+        auditor: who has windows run again; None: nobody.
 
     Raises:
         UserError: the model or the engine cannot be used.
@@ -162,10 +166,13 @@ async def running_chain(
     weights = Weights(subject.file.path)
     model_bytes = chain.plan.ask.outline.file_bytes
     spares = Spares(
-        Spare(one.remote, _offered(one, model_bytes).memory_bytes, _kind(one))
+        Spare(one.remote, _offered(one, model_bytes).memory_bytes, one.numerics)
         for one in chain.spares
     )
     async with AsyncExitStack() as stack:
+        if auditor is not None:
+            await stack.enter_async_context(auditor)
+            paying = None if paying is None else heard_by(paying, auditor)
         members = [[one.remote for one in part.members] for part in chain.parts]
         loads = [
             await asyncio.to_thread(
@@ -189,6 +196,7 @@ async def running_chain(
                 loads=loads,
                 lenders=[one.remote for one in chain.spares],
                 paying=paying,
+                auditor=auditor,
             )
         )
         endpoints = tuple(f"{HOST}:{stage.port}" for stage in stages)
@@ -217,23 +225,20 @@ def _offered(one: Seen, model_bytes: int) -> Device:
 def _need(part: Part) -> Need:
     """Return what whoever takes a member's place must have."""
     its = part.members
-    return Need(part.least_bytes, _kind(its[0]), on_cpu=all(one.on_cpu for one in its))
-
-
-def _kind(one: Seen) -> str:
-    """Return what tells whether two peers give the same bytes: program and kind of device."""
-    return f"{one.engine_sha256} {one.device.generation}"
+    return Need(part.least_bytes, its[0].numerics, on_cpu=all(one.on_cpu for one in its))
 
 
 def _mirrors(
     one: Seen, least_bytes: int, count: int, spares: list[Seen], model_bytes: int
 ) -> list[Seen]:
     """Take peers from the spares that compute as another does: their answers are to be equal."""
-    need = Need(least_bytes, _kind(one))
+    need = Need(least_bytes, one.numerics)
     found = [
         spare
         for spare in spares
-        if Spare(spare.remote, _offered(spare, model_bytes).memory_bytes, _kind(spare)).meets(need)
+        if Spare(spare.remote, _offered(spare, model_bytes).memory_bytes, spare.numerics).meets(
+            need
+        )
     ][:count]
     if len(found) < count:
         raise BadValueError(

@@ -12,15 +12,21 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from shoestring.errors import ShoestringError
+from shoestring.errors import BadValueError, ShoestringError
 from shoestring.swarm.audit.sampling import SHARE, unseen, windows_until
 from shoestring.swarm.cli_words import JSON_OPTION, say
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from shoestring.swarm.audit.standing import Standing, Stood
+    from shoestring.swarm.home import Home
+    from shoestring.swarm.proof.receipts import Receipt
 
 LIKELIHOODS = (0.5, 0.95, 0.99)
 HOUR_S = 3_600.0
+MOST_LINES = 1_000_000
+"""Of attestations: a hundred nodes, ten challengers each, for a week."""
 EXAMPLES = """\b
 Examples:
   shoestring swarm audit show
@@ -31,7 +37,7 @@ Examples:
 UPTIME_EXAMPLES = """\b
 Examples:
   shoestring swarm audit challenge                   every ten minutes, from cron or a timer
-  cat ana.jsonl ben.jsonl | shoestring swarm audit uptime --since 2026-11-15
+  cat ana.jsonl ben.jsonl | shoestring swarm audit uptime --since 2026-11-15 --from -
 """
 
 
@@ -51,11 +57,11 @@ def show(*, as_json: bool) -> None:
 
     found = list(_standing().all().values())
     if as_json:
-        click.echo(json.dumps({"nodes": [asdict(one) for one in found]}))
+        click.echo(json.dumps({"nodes": [{**asdict(one), "share": one.share} for one in found]}))
         return
     columns = (
         Column("name", "Node"), Column("id", "Id"), Column("same", "Same"),
-        Column("cheats", "Wrong"), Column("undecided", "Undecided"),
+        Column("cheats", "Wrong"), Column("undecided", "Undecided"), Column("share", "Audited"),
         Column("excluded", "Excluded (UTC)"), Column("why", "Why"),
     )  # fmt: skip
     empty = "no window was audited yet"
@@ -89,17 +95,24 @@ def bound(*, share: float, wrong: float, windows: int | None, as_json: bool) -> 
 @click.argument("name", type=click.Path(path_type=Path))
 @JSON_OPTION
 def evidence(*, name: Path, as_json: bool) -> None:
-    """Check a file of evidence; exit status 1 if the node did not sign what it is blamed for."""
+    """Check a file of evidence; exit status 1 if the node did not sign what it is blamed for.
+
+    Of a copy of the caches nothing is signed: who had it knows, and others need not believe it.
+    """
     from shoestring.swarm.audit.evidence import FOLDER, read
     from shoestring.swarm.home import Home
 
     path = name if name.exists() else Home().folder / FOLDER / name.name
     found = read(path)
+    from shoestring.swarm.words import printable
+
     is_signed = found.signed_by_node()
     if as_json:
         click.echo(json.dumps({**asdict(found), "signed_by_node": is_signed}))
     else:
-        click.echo(f"{found.node}: answer {found.first}, {found.names[found.first]}, is wrong")
+        click.echo(
+            f"{found.node}: answer {found.first}, {printable(found.names[found.first])}, is wrong"
+        )
     if not is_signed:
         raise ShoestringError(f"{path}: no receipt in it says that the node gave these answers")
 
@@ -133,14 +146,17 @@ def challenge() -> None:
         asked = (ask(home.identity(), remote) for remote in remotes)
         return await asyncio.gather(*asked, return_exceptions=True)
 
+    unknown: list[BaseException] = []
     for remote, found in zip(remotes, asyncio.run(ask_all()), strict=True):
         if isinstance(found, ShoestringError):
             say(f"{remote.name}: {found}")
         elif isinstance(found, BaseException):
-            raise found
+            unknown.append(found)
         else:
             kept.add(found)
             say(f"{remote.name} is there")
+    if unknown:
+        raise unknown[0]  # what others signed is kept
 
 
 @audit.command(epilog=UPTIME_EXAMPLES)
@@ -151,28 +167,74 @@ def challenge() -> None:
 def uptime(*, since: datetime, file: IO[bytes] | None, as_json: bool) -> None:
     """Say in how many slots of ten minutes each node was seen by two peers or more.
 
-    Only challengers that are peers here count. With --json it is what `ledger reward` reads, but
-    for the work.
+    Only challengers that are peers here count, and those of one owner (`wallet devices`) once. Work
+    is what the receipts that are kept here say. With --json it is what `ledger reward` reads.
     """
     from shoestring.swarm.audit.attesting import UPTIME_FILE, Attestations
-    from shoestring.swarm.audit.uptime import read_lines, score, service_of, slots_of
+    from shoestring.swarm.audit.uptime import read_each, score, service_of, slots_of
     from shoestring.swarm.home import Home
+    from shoestring.swarm.ledger.places import devices_of
 
     home, now_s = Home(), time.time()
     since_s = since.replace(tzinfo=UTC).timestamp()
+    bad: list[ShoestringError] = []
     given = (
-        Attestations(home.folder / UPTIME_FILE).all() if file is None else read_lines(file.read())
+        Attestations(home.folder / UPTIME_FILE).all()
+        if file is None
+        else read_each(_lines(file), bad.append)
     )
+    if bad:
+        say(f"{len(bad)} lines count for nothing; the first: {bad[0]}")
+    owners = {one.device: one.owner for one in devices_of(home).all() if not one.fault(now_s)}
     known = {home.identity().id, *(peer.id for peer in home.peers(say).active())}
-    slots = slots_of(given, known=known, now_s=now_s)
-    services = {node: service_of(its, (), since_s, now_s) for node, its in slots.items()}
+    slots = slots_of(given, known=known, now_s=now_s, owners=owners)
+    work = _work(home, since_s, now_s)
+    services = {
+        node: service_of(slots.get(node, ()), work.get(node, ()), since_s, now_s)
+        for node in sorted({*slots, *work})
+    }
     if as_json:
         click.echo(json.dumps({node: asdict(one) for node, one in services.items()}))
         return
     for node, one in services.items():
-        share = score(slots[node], since_s, now_s)
+        share = score(slots.get(node, ()), since_s, now_s)
         shown = "no whole slot yet" if share is None else f"score {share:.3f}"
-        click.echo(f"{node}  {one.uptime_s / HOUR_S:.1f} h  {shown}")
+        hours = f"{one.uptime_s / HOUR_S:.1f} h"
+        click.echo(f"{node}  {hours}  {shown}  {one.layer_tokens} layers times tokens")
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a file, whatever its length; one that is too long is cut, and bad."""
+    from shoestring.swarm.audit.uptime import LINE_BYTES
+
+    for count in range(MOST_LINES + 1):
+        line = file.readline(LINE_BYTES + 2)
+        if not line:
+            return
+        if count == MOST_LINES:
+            raise BadValueError(f"{file.name} has more than {MOST_LINES} lines: give it in parts")
+        yield line
+
+
+def _work(home: Home, since_s: float, until_s: float) -> dict[str, list[Receipt]]:
+    """Return the last receipt of each session of a period, by the node that computed it."""
+    from collections import defaultdict
+
+    from shoestring.swarm.proof.keeping import FOLDER, ReceiptFiles
+
+    found: dict[str, list[Receipt]] = defaultdict(list)
+    folder = home.folder / FOLDER
+    for its in (folder, *(path for path in sorted(folder.glob("*")) if path.is_dir())):
+        files = ReceiptFiles(its, say)  # a run with a budget has a folder of its own
+        for path in files.sessions():
+            try:
+                last = files.read(path)[-1].receipt
+            except BadValueError as error:
+                say(str(error))
+                continue
+            if since_s <= last.at_s < until_s:
+                found[last.terms.node].append(last)
+    return found
 
 
 def _standing() -> Standing:
@@ -186,4 +248,5 @@ def _row(one: Stood) -> tuple[Any, ...]:
     since = None
     if one.excluded_s is not None:
         since = datetime.fromtimestamp(one.excluded_s, UTC).strftime("%Y-%m-%d %H:%M")
-    return one.name, one.node, one.same, one.cheats, one.undecided, since, one.why
+    share = None if one.share is None else f"{one.share:.1%} of {one.windows}"
+    return one.name, one.node, one.same, one.cheats, one.undecided, share, since, one.why

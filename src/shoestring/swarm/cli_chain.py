@@ -5,35 +5,30 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from shoestring.errors import BadValueError
+from shoestring.errors import BadValueError, ShoestringError
 from shoestring.swarm.cli_words import JSON_OPTION, say
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
-    from shoestring.engines.protocol import Engine
-    from shoestring.swarm.chain import Chain
+    from shoestring.swarm.billing import Billing
+    from shoestring.swarm.chains import Chains, Wanted
+    from shoestring.swarm.chat import Told
     from shoestring.swarm.front import Front
-    from shoestring.swarm.home import Home
-    from shoestring.swarm.proof.paying import Paying
+    from shoestring.swarm.ledger.bills import Bill, Leg
     from shoestring.swarm.stage import Event
     from shoestring.swarm.standing import Standing
-    from shoestring.swarm.survey import Seen
 
-FREE_S: Final = 10.0
-"""How long nodes may take to end what was lost, before the next plan is made without them."""
-AGAIN_S: Final = 0.5
-GREET_AGAIN_S: Final = 3.0
-"""For one whole greeting after a loss: open answers wait, and who was cut off never greets."""
+    BillOf = Callable[[list[Leg]], Bill]
+    """The bill before, of what the nodes of a plan ask."""
+
 SAID: Final = {
     "joined": "takes part",
     "ready": "knows all",
@@ -51,6 +46,7 @@ SAID: Final = {
     "no way": "gets no activations from its neighbour",
 }
 ROUTINE: Final = {"joined", "ready", "rehearsed", "borrowed", "pushes"}
+AUDIT_SHARE: Final = 0.02
 OPTIONS: Final = (
     click.argument("model"),
     click.option("--context", type=click.IntRange(256, 1_048_576), default=4096, show_default=True,
@@ -64,19 +60,16 @@ OPTIONS: Final = (
                  help="So many more peers hold each part; any may be lost at any time."),
     click.option("--log", "log_path", type=click.Path(path_type=Path, dir_okay=False),
                  help="Where llama-server writes."),
+    click.option("--audit-share", type=click.FloatRange(0, 1), default=AUDIT_SHARE,
+                 show_default=True,
+                 help="Of what nodes compute, run again at other nodes, which are sent its "
+                      "activations; 0: nothing goes to them."),
+    click.option("--budget", metavar="CREDITS",
+                 help="Of the wallet, for nodes that have a price.  [default: free nodes alone]"),
+    click.option("--max-price-in", metavar="CREDITS",
+                 help="Of a node, a million tokens of prompts and layer.  [default: what it asks]"),
+    click.option("--max-price-out", metavar="CREDITS", help="The same, of answers."),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the user asked for; see the options."""
-
-    model: str
-    context: int
-    parallel: int
-    peer_layers: int | None
-    mirrors: int
-    log_path: Path | None
 
 
 def _chain_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -94,8 +87,12 @@ def up(*, as_json: bool, **given: Any) -> None:
     Prints the base URL (OpenAI's API) for `shoestring run --base-url`, a gateway, or any client,
     and the key that it takes, made for this time. Both stay when a peer is lost: another takes its
     place, or all is planned anew over who is left, and open answers go on.
+
+    With a budget, nodes that have a price take part, too. What each answer did cost is told after
+    it; when the budget is used up, all ends.
     """
-    asyncio.run(_up(Wanted(**given), as_json=as_json))
+    wanted, micro = _wanted(given)
+    asyncio.run(_up(wanted, micro, as_json=as_json))
 
 
 @click.command()
@@ -114,137 +111,93 @@ def chat(
 ) -> None:
     """Talk with MODEL over this machine and peers; each line of standard input is a question.
 
-    Ctrl-C ends an answer, a second one the program.
+    Ctrl-C ends an answer, a second one the program. With a budget, each answer's cost stands after
+    it; when the budget is used up, all ends.
     """
+    wanted, micro = _wanted(given)
     how = {"system": system, "temperature": temperature, "max_tokens": max_tokens}
-    asyncio.run(_chat(Wanted(**given), how, message))
+    asyncio.run(_chat(wanted, micro, how, message))
 
 
-async def _up(wanted: Wanted, *, as_json: bool) -> None:
+def _wanted(given: dict[str, Any]) -> tuple[Wanted, int | None]:
+    """Return what was asked for, and the budget in micro-credits; None: there is none."""
+    from shoestring.swarm.chains import Wanted
+    from shoestring.swarm.ledger.amounts import read_credits
+    from shoestring.swarm.proof.agreeing import Price
+    from shoestring.swarm.proof.terms import MOST_PRICE
+
+    budget = given.pop("budget")
+    most = {name: given.pop(f"max_{name}") for name in ("price_in", "price_out")}
+    if budget is None:
+        for name, value in most.items():
+            if value is not None:
+                option = f"--max-{name.replace('_', '-')}"
+                raise BadValueError(f"{option} {value}: without --budget no node is paid: give it")
+        return Wanted(**given), None
+    limits = {
+        name: MOST_PRICE if value is None else read_credits(value) for name, value in most.items()
+    }
+    return Wanted(**given, most=Price(**limits)), read_credits(budget)
+
+
+async def _up(wanted: Wanted, micro: int | None, *, as_json: bool) -> None:
+    from shoestring.swarm.ledger.amounts import PER_TOKENS
+    from shoestring.swarm.ledger.bills import as_json as json_of
+    from shoestring.swarm.ledger.bills import bill_before
     from shoestring.swarm.serving import until_told
 
-    async with _served(wanted) as served:
+    def bill_of(route: list[Leg]) -> Bill:
+        return bill_before(route, most_in=PER_TOKENS, most_out=PER_TOKENS)
+
+    async with _served(wanted, micro, bill_of) as served:
+        billing = served.billing
+
+        def tell(line: str) -> None:
+            say(line)
+            if as_json and billing is not None:
+                click.echo(json.dumps({"bill": json_of(billing.bill())}))
+
         url, key = f"{served.front.url}/v1", served.front.key
         if as_json:
             click.echo(json.dumps({"base_url": url, "api_key": key}))
         else:
             click.echo(f"{url}\nSHOESTRING_API_KEY={key}")
-        await _until(until_told(), served.standing.over())
+        telling = () if billing is None else (billing.each_answer(tell),)
+        await _until(until_told(), served.standing.over(), *telling)
 
 
-async def _chat(wanted: Wanted, how: dict[str, Any], message: str | None) -> None:
+async def _chat(
+    wanted: Wanted, micro: int | None, how: dict[str, Any], message: str | None
+) -> None:
     from shoestring.swarm.chat import Conversation, converse
+    from shoestring.swarm.offering import most_of_an_answer
 
-    async with _served(wanted, _aside, briefly=True) as served:
-        conversation = Conversation(served.front.url, served.front.key, **how)
-        talk = converse(conversation, message=message, layers=served.chains.described, say=say)
+    def bill_of(route: list[Leg]) -> Bill:
+        return most_of_an_answer(route, wanted.context, how["max_tokens"])
+
+    async with _served(wanted, micro, bill_of, _aside, briefly=True) as served:
+        billing, described = served.billing, served.chains.described
+
+        class Signed(Conversation):
+            """Its answers are over once they are signed for."""
+
+            async def ask(self, question: str, write: Callable[[str], None]) -> Told:
+                told = await super().ask(question, write)
+                if billing is not None:
+                    await billing.until_signed()
+                return told
+
+        def layers() -> str:
+            return described() if billing is None else f"{described()}; {billing.line()}"
+
+        conversation = Signed(served.front.url, served.front.key, **how)
+        talk = converse(conversation, message=message, layers=layers, say=say)
         await _until(talk, served.standing.over())
 
 
 def _aside(line: str) -> None:
     """Tell what happens during an answer, on a line of its own."""
     say(f"\n[{line}]" if sys.stdout.isatty() else line)
-
-
-class Chains:
-    """Makes one chain after another.
-
-    Args:
-        wanted: by the user.
-        home: who this node is, and whom it knows.
-        paying: for receipts of every session.
-        tell: given what happens at stages.
-        say: given a line for the user.
-    """
-
-    def __init__(
-        self,
-        wanted: Wanted,
-        home: Home,
-        paying: Paying,
-        tell: Callable[[Event], None],
-        say: Callable[[str], None],
-    ) -> None:
-        from shoestring.engines.outlines import find_model
-        from shoestring.report.plan_machine import find_devices
-
-        self._wanted, self._home, self._tell, self._say = wanted, home, tell, say
-        self._paying = paying
-        self._found = find_model(wanted.model)
-        self._own, self._constants = find_devices((), say)
-        self._chain: Chain | None = None
-
-    async def plan_again(self) -> AbstractAsyncContextManager[Engine]:
-        """Plan over the peers that answer now.
-
-        Raises:
-            BadValueError: it fits nowhere; at the first time also: not as it was asked for.
-        """
-        from shoestring.swarm.chain import running_chain
-
-        seen = await self._survey(patiently=self._chain is not None)
-        self._chain = await asyncio.to_thread(self._plan, seen)
-        self._say(self.described())
-        return running_chain(
-            self._found.name, self._chain, self._home.identity(),
-            tell=self._tell, log_path=self._wanted.log_path, paying=self._paying,
-        )  # fmt: skip
-
-    def described(self) -> str:
-        """Return which layers are where."""
-        assert self._chain is not None, "a plan was made"
-        parts = [
-            f"{placed.name}: layers {placed.layers[0]} to {placed.layers[1] - 1}"
-            for placed in self._chain.plan.placed
-            if placed.layers[1] > placed.layers[0]
-        ]
-        spares = ", ".join(one.remote.name for one in self._chain.spares)
-        return "; ".join(parts) + (f"; in reserve: {spares}" if spares else "")
-
-    async def _survey(self, *, patiently: bool) -> list[Seen]:
-        """Return the peers that could begin a session; after a loss their last ones are ending."""
-        from shoestring.swarm.bootstrap import LISTS_FILE, Lists
-        from shoestring.swarm.discovery import find_again
-        from shoestring.swarm.survey import survey
-
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + FREE_S
-        while True:
-            known = self._home.peers(self._say).active()
-            if patiently:
-                seen, failed = await survey(self._home.identity(), known, greet_s=GREET_AGAIN_S)
-            else:
-                look = partial(find_again, lists=Lists(self._home.folder / LISTS_FILE))
-                seen, failed = await survey(self._home.identity(), known, look=look)
-            if not patiently or all(one.free for one in seen) or loop.time() > until_s:
-                break
-            await asyncio.sleep(AGAIN_S)
-        for name, error in failed.items():
-            self._say(f"{name}: {error}")
-        return [one for one in seen if one.free]
-
-    def _plan(self, seen: Sequence[Seen]) -> Chain:
-        """Plan as was asked for; once it stood so, with fewer mirrors and layers if need be."""
-        wanted = self._wanted
-        ways = [(wanted.peer_layers, wanted.mirrors)]
-        if self._chain is not None:
-            ways += [(wanted.peer_layers, count) for count in reversed(range(wanted.mirrors))]
-            ways += [(None, 0)] if wanted.peer_layers is not None else []
-        for way in ways[:-1]:
-            try:
-                return self._plan_so(seen, way)
-            except BadValueError as error:
-                self._say(f"not as before: {error}")
-        return self._plan_so(seen, ways[-1])
-
-    def _plan_so(self, seen: Sequence[Seen], way: tuple[int | None, int]) -> Chain:
-        from shoestring.swarm.chain import plan_chain
-
-        return plan_chain(
-            self._found, self._own, seen, self._constants,
-            context=self._wanted.context, parallel=self._wanted.parallel,
-            peer_layers=way[0], mirrors=way[1],
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -254,18 +207,32 @@ class Served:
     standing: Standing
     front: Front
     chains: Chains
+    billing: Billing | None
 
 
 @asynccontextmanager
 async def _served(
-    wanted: Wanted, say: Callable[[str], None] = say, *, briefly: bool = False
+    wanted: Wanted,
+    micro: int | None,
+    bill_of: BillOf,
+    say: Callable[[str], None] = say,
+    *,
+    briefly: bool = False,
 ) -> AsyncIterator[Served]:
-    """Let a chain stand behind a front while the block lasts; briefly: tell losses alone."""
+    """Let a chain stand behind a front while the block lasts.
+
+    Args:
+        wanted: of it.
+        micro: of the budget; None: there is none.
+        bill_of: the bill before, told if there is a budget.
+        say: given a line for the user.
+        briefly: tell losses alone.
+    """
+    from shoestring.swarm.billing import Billing, settle_left
+    from shoestring.swarm.chains import Chains
     from shoestring.swarm.front import Front
     from shoestring.swarm.home import Home
-    from shoestring.swarm.proof.agreeing import Asked
     from shoestring.swarm.proof.keeping import FOLDER, ReceiptFiles
-    from shoestring.swarm.proof.paying import Paying
     from shoestring.swarm.proof.receipts import Hand
     from shoestring.swarm.standing import Standing
 
@@ -276,13 +243,41 @@ async def _served(
         if event.what == "silent":
             standing.doubt()
 
-    home = Home()
-    with closing(ReceiptFiles(home.folder / FOLDER, say)) as receipts:
-        paying = Paying(Asked(), Hand(home.identity(), receipts.keep))
-        chains = Chains(wanted, home, paying, tell, say)
+    def planned(route: list[Leg]) -> None:
+        if micro is not None:
+            say(_bill_line(bill_of(route), micro))
+
+    def used_up(error: ShoestringError) -> None:
+        standing.finish(error)
+
+    home, billing = Home(), None
+    try:
+        settle_left(home, say)
+    except ShoestringError as error:  # free nodes need no book
+        say(f"what is held for a run before is not settled: {error}")
+    async with AsyncExitStack() as stack:
+        if micro is None:
+            files = stack.enter_context(closing(ReceiptFiles(home.folder / FOLDER, say)))
+            hand = Hand(home.identity(), files.keep)
+        else:
+            billing = stack.enter_context(Billing(home, micro, used_up, say))
+            hand = Hand(home.identity(), billing.keep, billing.allows)
+        chains = Chains(wanted, home, hand, tell, planned, say)
         standing = Standing(chains.plan_again, tell=say)
         async with standing, Front(standing) as front:
-            yield Served(standing, front, chains)
+            yield Served(standing, front, chains, billing)
+
+
+def _bill_line(bill: Bill, micro: int) -> str:
+    """Return a bill before in one line: the most that tokens cost, and what is held for them."""
+    from shoestring.swarm.ledger.amounts import credits_text
+
+    tokens = bill.lines[0] if bill.lines else None
+    cost = "no node is paid" if tokens is None else (
+        f"at most {credits_text(bill.micro)} credits for {tokens.tokens_in} tokens in and "
+        f"{tokens.tokens_out} out, by {len(bill.shares())} nodes"
+    )  # fmt: skip
+    return f"{cost}; {credits_text(micro)} credits are held"
 
 
 async def _until(*works: Coroutine[Any, Any, None]) -> None:

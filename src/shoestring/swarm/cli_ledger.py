@@ -32,8 +32,14 @@ Examples:
 RESELL_EXAMPLES = """\b
 Examples:
   shoestring serve 2>> gateway.log
-  shoestring swarm ledger resell --key ana --price-in 0.2 --price-out 0.6 --margin 15% < gateway.log
+  shoestring swarm ledger resell --dry-run --key ana --price-in 0.2 --price-out 0.6 \\
+    --margin 15% < gateway.log                       the sum; again without --dry-run to book it
   shoestring swarm ledger paid ABCDEFGHIJ 5          ana, by her key's id, has paid 5 credits
+"""
+CORRECT_EXAMPLES = """\b
+Examples:
+  shoestring swarm ledger show --last 5
+  shoestring swarm ledger correct 17 --memo "50 was typed for 5"
 """
 REWARD_EXAMPLES = """\b
 Examples:
@@ -95,40 +101,57 @@ def verify(
     unseen, and so can the book with its head: have somebody else keep one (`ledger head`).
     """
     from shoestring.swarm.home import Home
-    from shoestring.swarm.ledger.heads import LARGEST_BYTES, read_head
-    from shoestring.swarm.ledger.places import book_path, reading_of
-    from shoestring.swarm.ledger.verifying import verify as verify_all
+    from shoestring.swarm.ledger.heads import LARGEST_BYTES, kept_head, read_head
+    from shoestring.swarm.ledger.places import book_path
+    from shoestring.swarm.ledger.verifying import verify_file
 
     home = Home()
     place, who = path or book_path(home), keeper or home.identity().id
     signed = [read_head(file.read(LARGEST_BYTES + 1), who) for file in heads]
-    signed += _head_beside(place, who)
-    with reading_of(place) as book:
-        if book is None:
-            if signed:
-                raise ShoestringError(
-                    f"{place} is empty, and {who} signed {signed[-1].number} entries: "
-                    "restore a copy"
-                )
-            say(EMPTY)
-            return
-        found = verify_all(book, who, signed, say)
-    _tell(found, signed, place, as_json=as_json)
+    beside = kept_head(place, who)
+    signed += [] if beside is None else [beside]
+    _tell(verify_file(place, who, signed, say), signed, place, as_json=as_json)
 
 
 @ledger.command()
 def head() -> None:
-    """Print where the book ends, signed: for somebody else to keep, who can show it later."""
+    """Print where the book ends, signed: for somebody else to keep, who can show it later.
+
+    A book that is another keeper's, or holds less than this node signed before, is not signed.
+    """
     from shoestring.swarm.home import Home
     from shoestring.swarm.ledger.heads import sign_head
     from shoestring.swarm.ledger.places import book_path, reading_of
+    from shoestring.swarm.ledger.tables import check_keeper
 
     home = Home()
+    node = home.identity()
     with reading_of(book_path(home)) as book:
         if book is None:
             raise BadValueError(EMPTY)
+        check_keeper(book.connection, book.path, node.id)
+        book.check_head()
         now = book.head(int(time.time()))
-    click.echo(sign_head(home.identity(), now), nl=False)
+    click.echo(sign_head(node, now), nl=False)
+
+
+@ledger.command(epilog=CORRECT_EXAMPLES)
+@click.argument("number", type=click.IntRange(1, 10**15), metavar="ENTRY")
+@click.option("--memo", default="", help="For people: what was wrong.")
+def correct(number: int, *, memo: str) -> None:
+    """Take an entry back by its mirror, once: for what was booked by mistake.
+
+    Both stay in the book. What somebody got and has no more cannot be taken back. Only what people
+    book is corrected: fund, refund, reward, resale, collect. A `resell` of the same log books a
+    corrected request again.
+    """
+    from shoestring.swarm.home import Home
+    from shoestring.swarm.ledger.correcting import correct as correct_entry
+    from shoestring.swarm.ledger.places import book_of
+
+    with book_of(Home()) as book:
+        entry = correct_entry(book, number, memo=memo)
+    say(f"entry {entry.number} takes entry {number} back")
 
 
 @ledger.command(epilog=RESELL_EXAMPLES)
@@ -138,46 +161,52 @@ def head() -> None:
               help="What you pay for a million tokens of prompts, through all layers.")  # fmt: skip
 @click.option("--price-out", required=True, metavar="CREDITS", help="Likewise, of answers.")
 @click.option("--margin", default="0%", show_default=True, help="What you add to it.")
+@click.option("--dry-run", is_flag=True, help="Book nothing: tell what it would come to.")
 @JSON_OPTION
 def resell(
-    *, chosen: tuple[str, ...], price_in: str, price_out: str, margin: str, as_json: bool
+    *,
+    chosen: tuple[str, ...],
+    price_in: str,
+    price_out: str,
+    margin: str,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Ask customers for what they used, at cost and margin: reads a gateway's log from stdin.
 
-    Each line of a request is booked once, however often the log is read. A customer is a key of
-    the gateway (`shoestring keys`), and owes until `ledger paid`.
+    Each line of a request is booked once, however often the log is read; see the sum by --dry-run
+    before. A customer is a key of the gateway (`shoestring keys`), and owes until `ledger paid`.
     """
     from shoestring.swarm.home import Home
+    from shoestring.swarm.ledger import resale
     from shoestring.swarm.ledger.amounts import credits_text, read_credits
-    from shoestring.swarm.ledger.book import DoubleClaimError
-    from shoestring.swarm.ledger.places import book_of, owner_of
-    from shoestring.swarm.ledger.resale import Terms, book_use, read_margin, uses
+    from shoestring.swarm.ledger.gateway_logs import uses
+    from shoestring.swarm.ledger.places import book_of, book_path, owner_of, reading_of
 
-    terms = Terms(read_credits(price_in), read_credits(price_out), read_margin(margin))
+    tariff = resale.Tariff(
+        read_credits(price_in), read_credits(price_out), resale.read_margin(margin)
+    )
     home = Home()
     owner = owner_of(home).id
-    counts = {"booked": 0, "booked_before": 0, "tokens_unknown": 0, "micro": 0}
-    with book_of(home) as book:
-        for use in uses(sys.stdin.buffer):
-            if chosen and use.key_id not in chosen and use.key_name not in chosen:
-                continue
-            if use.tokens_in is None or use.tokens_out is None:
-                counts["tokens_unknown"] += 1
-                continue
-            try:
-                entry = book_use(book, owner, use, terms)
-            except DoubleClaimError:
-                counts["booked_before"] += 1
-                continue
-            counts["booked"] += 1
-            counts["micro"] -= entry.postings[0][1]
+    used = (
+        use
+        for use in uses(sys.stdin.buffer)
+        if not chosen or use.key_id in chosen or use.key_name in chosen
+    )
+    if dry_run:
+        with reading_of(book_path(home)) as reading:
+            sold = resale.foresee(reading, owner, used, tariff)
+    else:
+        with book_of(home) as book:
+            sold = resale.resell(book, owner, used, tariff)
     if as_json:
-        click.echo(json.dumps(counts))
+        click.echo(json.dumps(asdict(sold)))
         return
     click.echo(
-        f"{counts['booked']} requests booked, {credits_text(counts['micro'])} credits; "
-        f"{counts['booked_before']} were booked before, {counts['tokens_unknown']} have no count "
-        "of tokens and are not asked for"
+        f"{sold.booked} requests {'would be ' if dry_run else ''}booked, "
+        f"{credits_text(sold.micro)} credits; of these {sold.by_charge} by what the gateway "
+        f"charged, for the engine did not count; {sold.booked_before} were booked before, "
+        f"{sold.tokens_unknown} have no count of tokens and are not asked for"
     )
 
 
@@ -220,9 +249,9 @@ def reward(period: str, amount: str) -> None:
     micro = read_credits(amount)
     services = read_services(sys.stdin.buffer.read(LARGEST_BYTES + 1))
     with book_of(Home()) as book:
-        entry = share_out(book, services, micro, reference=period)
+        entries = share_out(book, services, micro, reference=period)
     columns = (Column("account", "Account"), Column("credits", "Credits"))
-    rows = tuple((account, credits_text(part)) for account, part in entry.postings)
+    rows = tuple((name, credits_text(part)) for entry in entries for name, part in entry.postings)
     click.echo(plain_text(Table("reward", "Reward", columns, rows)), nl=False)
 
 
@@ -240,20 +269,15 @@ def _tell(found: Verified, signed: list[Head], path: Path, *, as_json: bool) -> 
         raise ShoestringError(f"{path} is not whole: {where}{found.fault.what}; restore a copy")
     if as_json:
         return
+    if not found.entries:
+        say(EMPTY)
+        return
     click.echo(f"{found.entries} entries are right, the last one {found.hash}")
     if signed:
         upto = max(one.number for one in signed)
         say(f"up to entry {upto} by a head that the keeper signed")
     else:
         say(f"there is no {head_path(path).name}: whether the end was cut off cannot be told")
-
-
-def _head_beside(path: Path, keeper: str) -> list[Head]:
-    from shoestring.swarm.ledger.heads import head_path, read_head
-    from shoestring.swarm.private_files import read_private
-
-    text = read_private(head_path(path))
-    return [] if text is None else [read_head(text, keeper)]
 
 
 def _rows(entry: Entry) -> list[tuple[str, ...]]:

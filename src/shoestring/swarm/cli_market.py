@@ -58,7 +58,8 @@ def market() -> None:
               help="What a layer takes here for a token, as you claim.")  # fmt: skip
 @click.option("--prompt-layer-ms", type=click.FloatRange(0, 1e6, min_open=True),
               help="Likewise for a token of a prompt.")  # fmt: skip
-@click.option("--owner", metavar="ID", help="Whose node this is, as `swarm wallet create` says.")
+@click.option("--owner", metavar="ID", help="Whose node this is, as `swarm wallet create` says; "
+              "a claim: buyers go by `swarm wallet link` alone.")  # fmt: skip
 @click.option("--hours", type=click.FloatRange(0.01, 24), default=24.0, show_default=True,
               help="How long it holds.")  # fmt: skip
 def quote(
@@ -96,7 +97,7 @@ def quote(
         made_s=now_s, until_s=now_s + max(1, int(hours * HOUR_S)), owner=owner,
     )  # fmt: skip
     text = sign_quote(identity, made)
-    _, refused = quotes.take([text.encode()])
+    _, refused = quotes.take([text.encode()], own=identity.id)
     if refused:
         raise refused[0]
     click.echo(text, nl=False)
@@ -115,16 +116,21 @@ def import_quotes(file: IO[bytes]) -> None:
     What is no good quote is named and left out; the others are kept all the same.
     """
     from shoestring.swarm.home import Home
+    from shoestring.swarm.market.kept_quotes import MOST_QUOTES
     from shoestring.swarm.market.places import quotes_of
-    from shoestring.swarm.market.quotes import LARGEST_BYTES, MOST_QUOTES
+    from shoestring.swarm.market.quotes import LARGEST_BYTES
 
     whole = file.read(LARGEST_BYTES * MOST_QUOTES + 1)
+    if len(whole) > LARGEST_BYTES * MOST_QUOTES:
+        raise BadValueError(f"more than {LARGEST_BYTES * MOST_QUOTES} bytes: give fewer quotes")
     lines = [line for line in whole.split(b"\n") if line.strip()]
     if len(lines) > MOST_QUOTES:
         raise BadValueError(f"{len(lines)} lines: give at most {MOST_QUOTES} quotes at once")
     if not lines:
         raise BadValueError("nothing was read: give quotes as `swarm market quote` prints them")
-    taken, refused = quotes_of(Home()).take(lines)
+    home = Home()
+    peers = {peer.id for peer in home.peers(say).active()}
+    taken, refused = quotes_of(home).take(lines, own=home.identity().id, peers=peers)
     say(f"{len(taken)} quotes are kept")
     for place, error in refused.items():
         say(f"line {place + 1}: {error}")

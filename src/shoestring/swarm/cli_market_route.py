@@ -72,7 +72,8 @@ class Wanted:
               metavar="N", help="So many first layers stay here: what goes out says less of the "
               "prompt. Embedding and output always stay.")  # fmt: skip
 @click.option("--owner", "owners", multiple=True, metavar="ID",
-              help="Only nodes that name this owner; again for more.  [default: all]")  # fmt: skip
+              help="Only nodes that are linked to this owner here (`swarm wallet accept`); again "
+              "for more.  [default: all]")  # fmt: skip
 @click.option("--offline", is_flag=True, help="Greet nobody: round trips as last measured.")
 @click.option("--why", is_flag=True, help="Say of each other node why it has no part.")
 @JSON_OPTION
@@ -122,7 +123,7 @@ def _answer(wanted: Wanted, home: Home, names: Mapping[str, str], *, why: bool) 
     from shoestring.report.plan_machine import find_devices
     from shoestring.swarm.market.board import Board
     from shoestring.swarm.market.looking import greet_sellers
-    from shoestring.swarm.market.places import measured_of, quotes_of
+    from shoestring.swarm.market.places import excluded_of, measured_of, owners_of, quotes_of
     from shoestring.swarm.market.reasons import why_not
     from shoestring.swarm.market.routing import find_route, front
     from shoestring.swarm.market.sellers import predict_home, sellers_of
@@ -150,6 +151,8 @@ def _answer(wanted: Wanted, home: Home, names: Mapping[str, str], *, why: bool) 
     sellers, left = sellers_of(
         quotes, found.name, layers, measured.all(), now_s=now_s,
         predicted=seen.predicted if seen else None, free=seen.free if seen else None,
+        why_not=seen.why_not if seen else None, owners=owners_of(home, now_s),
+        excluded=excluded_of(home),
     )  # fmt: skip
     board = Board(found.name, layers)
     for seller in sellers:

@@ -46,9 +46,10 @@ are go on at other peers, if their users have some in reserve.
 @click.option("--store", help="Weights to keep for the next time, as 20GiB; 0B keeps none.  "
               "[default: 20GiB, or a tenth of the disk's free space]")  # fmt: skip
 @click.option("--price-in", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Micro-credits a million tokens of prompts and layer.")  # fmt: skip
+              help="Micro-credits a million tokens of prompts and layer; also of each position "
+              "beyond the first of a step.")  # fmt: skip
 @click.option("--price-out", type=click.IntRange(min=0), default=0, show_default=True,
-              help="The same, of answers.")  # fmt: skip
+              help="The same, of answers: one token of each step.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1, 1024), help="[default: half of the cores]")
 @click.option("--allow-weaker", is_flag=True,
               help="Serve also where the worker cannot be kept from network or files.")  # fmt: skip

@@ -39,6 +39,9 @@ Examples:
               help="Run the same seed without it first, and show both.")  # fmt: skip
 @click.option("--audit-share", type=float, default=0.02, show_default=True,
               help="Probability with which a window is run again elsewhere.")  # fmt: skip
+@click.option("--false-alarms", type=float, default=0.0003, show_default=True,
+              help="Probability with which an audit calls a right window wrong: assumed, the most "
+              "that 10,000 audits without one allow.")  # fmt: skip
 @click.option("--cheats", type=float, default=0.01, show_default=True,
               help="Share of the nodes that cheat, attack or not.")  # fmt: skip
 @click.option("--series-s", type=int, default=60, show_default=True,
@@ -47,7 +50,7 @@ Examples:
               metavar="FILE", help="Write all as JSON; - for stdout, and no table.")  # fmt: skip
 def simulate(
     *, nodes: int, requests: int, seed: int, hours: int, attack: Any, audit_share: float,
-    cheats: float, series_s: int, json_path: Path | None,
+    false_alarms: float, cheats: float, series_s: int, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Simulate a day of a pool: what it costs, how fast it is, who earns, and who can cheat it.
 
@@ -65,7 +68,7 @@ def simulate(
     scenarios = {
         name: Scenario(
             nodes=nodes, requests=requests, seed=seed, hours=hours, attack=of,
-            audit_share=audit_share, cheats=cheats, bin_s=series_s,
+            audit_share=audit_share, false_alarms=false_alarms, cheats=cheats, bin_s=series_s,
         )
         for name, of in {"without attack": None, **({attack: attack} if attack else {})}.items()
     }  # fmt: skip

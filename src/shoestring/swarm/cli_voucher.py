@@ -114,23 +114,32 @@ def sign(channel: str, amount: str) -> None:
 @click.option("--deposit", metavar="CREDITS", help="What the chain says lies in the channel.")
 @click.option("--token", metavar="ADDRESS", help="In what this node is paid.")
 @click.option("--network", metavar="eip155:NUMBER", help="On which chain.")
-def check(owed: str, deposit: str | None, token: str | None, network: str | None) -> None:
+@click.option("--delay", "delay_s", type=click.IntRange(SHORTEST_S, LONGEST_S),
+              help="Seconds that you want to have for a claim.  [default: 86400]")  # fmt: skip
+def check(
+    owed: str, deposit: str | None, token: str | None, network: str | None, delay_s: int | None
+) -> None:
     """Check a voucher from standard input, and keep it if it is good for what is owed.
 
     The first time, and when the payer deposits more, give --deposit, --token and --network: look
-    the deposit up on the chain, and never take the payer's word for it.
+    the deposit up on the chain, and never take the payer's word for it. A channel whose payer has
+    the rest back sooner than --delay is refused: what was not claimed by then is gone.
+
+    One that is good, and less than is owed, is kept; exit status 2 says that more is owed.
     """
     from shoestring.swarm.vouchers.forms import read_object, read_payload
-    from shoestring.swarm.vouchers.till import Terms
+    from shoestring.swarm.vouchers.payouts import Payout
 
     payload = read_payload(read_object(_standard_input("voucher"), "voucher"))
     till = _till()
     if deposit is not None and token is not None and network is not None:
         assert payload.channel_config is not None  # in whatever read_payload returns
-        terms = Terms(_key().address, token, network)
-        till.admit(payload.channel_config, read_credits(deposit), terms)
-    elif any(one is not None for one in (deposit, token, network)):
-        raise BadValueError("--deposit, --token and --network say one thing: give all three")
+        payout = Payout(_key().address, token, network, delay_s or DAY_S)
+        till.admit(payload.channel_config, read_credits(deposit), payout)
+    elif any(one is not None for one in (deposit, token, network, delay_s)):
+        raise BadValueError(
+            "--deposit, --token and --network say one thing: give all three, and --delay with them"
+        )
     click.echo(json.dumps(_held(till.take(payload, read_credits(owed)))))
 
 
@@ -149,7 +158,9 @@ def list_(*, as_json: bool) -> None:
 def _held(one: Held) -> dict[str, Any]:
     """Return what is shown of a channel that pays us, with what x402's contract takes."""
     claim = one.claim()
-    return one.word() | {"claim": None if claim is None else claim.to_dict()}
+    return one.word() | {
+        "short": one.short, "claim": None if claim is None else claim.to_dict()
+    }  # fmt: skip
 
 
 def _as_table(opened: list[Opened], held: list[Held]) -> str:
@@ -157,14 +168,17 @@ def _as_table(opened: list[Opened], held: list[Held]) -> str:
 
     columns = (Column("channel", "Channel"), Column("way", "Way"), Column("other", "Other side"),
                Column("deposit", "Deposit (credits)"), Column("signed", "Signed (credits)"),
-               Column("owed", "Owed (credits)"))  # fmt: skip
+               Column("owed", "Owed (credits)"), Column("short", "Short (credits)"),
+               Column("delay", "Delay (s)"))  # fmt: skip
     rows = [
         (one.channel.id, "we pay", one.channel.config.receiver,
-         credits_text(one.channel.deposit), credits_text(one.signed), None)
+         credits_text(one.channel.deposit), credits_text(one.signed), None, None,
+         str(one.channel.config.withdraw_delay))
         for one in opened
     ] + [
         (one.channel.id, "pays us", one.channel.config.payer,
-         credits_text(one.channel.deposit), credits_text(one.amount), credits_text(one.owed))
+         credits_text(one.channel.deposit), credits_text(one.amount), credits_text(one.owed),
+         credits_text(one.short), str(one.channel.config.withdraw_delay))
         for one in held
     ]  # fmt: skip
     nothing = "No channel yet. To pay: shoestring swarm voucher open; to be paid: voucher check."

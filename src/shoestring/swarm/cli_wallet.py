@@ -16,7 +16,7 @@ from shoestring.swarm.cli_words import JSON_OPTION, say
 if TYPE_CHECKING:
     from shoestring.swarm.home import Home
     from shoestring.swarm.identity import Identity
-    from shoestring.swarm.ledger.attesting import Attestation
+    from shoestring.swarm.ledger.owning import Ownership
 
 DAY_S: Final = 86_400
 EXAMPLES = """\b
@@ -72,13 +72,13 @@ def link(device: str | None, days: int) -> None:
     has run `wallet accept`.
     """
     from shoestring.swarm.home import Home
-    from shoestring.swarm.ledger.attesting import Attestation
+    from shoestring.swarm.ledger.owning import Ownership
     from shoestring.swarm.ledger.places import devices_of, owner_of
 
     home = Home()
     owner, node, now_s = owner_of(home), home.identity(), int(time.time())
     asked = node.id if device is None else _device(home, device)
-    made = Attestation(owner.id, asked, now_s, now_s + days * DAY_S).signed_by_owner(owner)
+    made = Ownership(owner.id, asked, now_s, now_s + days * DAY_S).signed_by_owner(owner)
     if asked == node.id:
         made = made.signed_by_device(node)
         devices_of(home).keep(made)
@@ -91,18 +91,18 @@ def link(device: str | None, days: int) -> None:
 @wallet.command(epilog=EXAMPLES)
 @click.option("--owner", metavar="ID", help="Whose this node shall be.")
 def accept(owner: str | None) -> None:
-    """Keep an attestation, read from standard input.
+    """Keep whose a device is: reads what `wallet link` printed from standard input.
 
     One of this node, which lacks its signature, is signed and printed; --owner says that this is
     meant. One with both signatures is kept as it is.
     """
     from shoestring.swarm.home import Home
-    from shoestring.swarm.ledger.attesting import LONGEST_TEXT, read_attestation
+    from shoestring.swarm.ledger.owning import LONGEST_TEXT, read_ownership
     from shoestring.swarm.ledger.places import devices_of
 
     if sys.stdin.isatty():
-        say("paste the attestation, then Enter:")
-    found = read_attestation(sys.stdin.readline(2 * LONGEST_TEXT))
+        say("paste what `wallet link` printed, then Enter:")
+    found = read_ownership(sys.stdin.readline(2 * LONGEST_TEXT))
     home = Home()
     node = home.identity()
     if found.device == node.id and not found.by_device:
@@ -180,25 +180,34 @@ def fund(amount: str, *, rewards: bool, reference: str | None, memo: str) -> Non
 @wallet.command()
 @JSON_OPTION
 def balance(*, as_json: bool) -> None:
-    """Show what is free, what is held for answers, and what the owner's devices earned."""
+    """Show what is free, what is held for answers, and what the owner's devices earned.
+
+    What this node earned is shown without a wallet, too; `owed` is who has not paid for it.
+    """
     from shoestring.swarm.home import Home
+    from shoestring.swarm.ledger.accounts import income
     from shoestring.swarm.ledger.amounts import credits_text
     from shoestring.swarm.ledger.places import book_path, devices_of, owner_of, reading_of
-    from shoestring.swarm.ledger.wallets import balance_of
+    from shoestring.swarm.ledger.wallets import WALLET_FILE, balance_of
 
     home = Home()
-    owner = owner_of(home)
+    node = home.identity().id
     with reading_of(book_path(home)) as book:
-        found = balance_of(book, owner.id, devices_of(home).of(owner.id))
+        own = {node} if book is not None and book.balance(income(node)) else set()
+        has_wallet = (home.folder / WALLET_FILE).exists()
+        owner = owner_of(home).id if has_wallet or not own else None
+        linked = [] if owner is None else devices_of(home).of(owner)
+        found = balance_of(book, owner, sorted({*linked, *own}))
     if as_json:
-        shown = {"owner": owner.id, "free_micro": found.free, "held_micro": found.held,
-                 "income_micro": found.income}  # fmt: skip
+        shown = {"owner": owner, "free_micro": found.free, "held_micro": found.held,
+                 "income_micro": found.income, "owed_micro": found.owed}  # fmt: skip
         click.echo(json.dumps(shown))
         return
     lines = [
-        ("free", found.free, ""),
+        *(() if found.free is None else (("free", found.free, ""),)),
         *(("held", micro, f"for {reference}") for reference, micro in found.held.items()),
         *(("earned", micro, f"by {device}") for device, micro in found.income.items()),
+        *(("owed", micro, f"by {peer}, as its receipts say") for peer, micro in found.owed.items()),
     ]
     click.echo("\n".join(
         f"{word:<8}{credits_text(micro):>16} credits {what}".rstrip() for word, micro, what in lines
@@ -260,7 +269,7 @@ def _device(home: Home, id_or_name: str) -> str:
     return found[0]
 
 
-def _signed_here(found: Attestation, node: Identity, owner: str | None) -> Attestation:
+def _signed_here(found: Ownership, node: Identity, owner: str | None) -> Ownership:
     """Sign that this node is an owner's, whom the user names: it gives away what the node earns."""
     why = found.owner_fault()
     if why is not None:

@@ -7,8 +7,9 @@ with it.
 
 What a recruit must compute again is bounded: after :data:`COPY_AFTER_S` of waiting for answers the
 caches are copied here, between two steps. llama-server reads caches, too, to come back to a state
-of a prompt: tensor by tensor, which would be a round trip each. What changed of them is copied at
-once instead, and it is answered from the copy.
+of a prompt: tensor by tensor, which would be a round trip each. What changed of those that are like
+the first is copied at once instead, and it is answered from the copy; where that would be far more
+than what is read, it is read from the node.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from collections import Counter, deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from shoestring.swarm.audit.windows import Recorder
+from shoestring.swarm.audit.recorder import Recorder
 from shoestring.swarm.copying import CacheCopy
 from shoestring.swarm.firewall_tensors import see_tensor
 from shoestring.swarm.gathering import Gatherer
-from shoestring.swarm.journal import Entry, Journal
+from shoestring.swarm.journal import Journal
 from shoestring.swarm.link import set_reading
-from shoestring.swarm.proof.steps import COMPUTES, SETS, Steps
+from shoestring.swarm.proof.windows import Counting
 from shoestring.swarm.replica import MUST_AGREE
 from shoestring.swarm.wire import (
     DATA_AT,
@@ -35,12 +36,11 @@ from shoestring.swarm.wire import (
     Answer,
     BadFrameError,
     Command,
-    Frame,
 )
 
 if TYPE_CHECKING:
     from shoestring.swarm.boundaries import Boundaries, Carried
-    from shoestring.swarm.journal import Reply
+    from shoestring.swarm.journal import Entry, Reply
     from shoestring.swarm.proof.windows import Windows
     from shoestring.swarm.remote import Remote
     from shoestring.swarm.replica import Replica
@@ -56,6 +56,10 @@ GRACE_S = 30.0
 """For placeholders to come back; they are sent by other threads of llama-server's."""
 COPY_SHARE = 10
 """So many times as long as the last copy took must have been waited before the next is made."""
+READ_TIMES = 8
+"""So many times what llama-server reads of a cache may be copied of it."""
+READ_BYTES = 1 << 20
+"""That may always be copied of it: some builds read it in many small parts."""
 NOT_CACHED = b"\0"
 MOST_BEHIND = 8_192
 """Entries that one of several may have to be told yet: about a thousand tokens."""
@@ -117,12 +121,13 @@ class Conversation(asyncio.Protocol):
         self.counts: Counter[str] = Counter()
         self._host = host
         self._boundaries, self._routes, self._windows = boundaries, routes, windows
-        self._steps = Steps()
-        self._closed_step = 0
-        """The last one of the window before."""
+        self._counting = Counting(windows.every)
         self._gatherer = Gatherer(weights)
         self._journal = Journal()
-        self._recorder = Recorder(windows.auditing, host.number, self._journal.entries)
+        self._recorder = Recorder(
+            windows.auditing, host.number, self._journal.entries,
+            lambda: [replica.seat for replica in self.replicas],
+        )  # fmt: skip
         self._computes = False
         self._in_step = False
         """Inputs were set for a graph that was not computed yet."""
@@ -150,16 +155,16 @@ class Conversation(asyncio.Protocol):
     @property
     def steps(self) -> int:
         """That llama-server had computed."""
-        return self._steps.count
+        return self._counting.steps
 
     @property
     def is_between_steps(self) -> bool:
         """Whether nothing is owed, and nothing was set for the next step."""
-        return not (self._owed or self._in_step)
+        return not (self._owed or self._reads or self._in_step)
 
     def close_window(self) -> None:
         """Close the window of receipts here, if it holds a step."""
-        if self._steps.count > self._closed_step:
+        if self._counting.holds_step:
             entry = self._end_window()
             for replica in tuple(self.replicas):
                 replica.tell([entry])
@@ -184,7 +189,7 @@ class Conversation(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         for replica in self.replicas:
-            replica.leave()
+            replica.leave(self.steps if self.is_between_steps else None)
         self.replicas.clear()
         for end in tuple(self._boundaries.on_end) if self._computes else ():
             end()
@@ -213,8 +218,10 @@ class Conversation(asyncio.Protocol):
             self.end()
             return
         self._tell(told)
-        if self._reads and self._copy is None and not self._begin_copy(now_s):
-            self._tell(self._unread())
+        if self._reads and self._copy is None:
+            place, _ = _place(self._reads[0])
+            if not self._begin_copy(now_s, place):
+                self._tell(self._unread())
         for replica in tuple(self.replicas):
             if replica.backlog > MOST_BEHIND and len(self.replicas) > 1:
                 self.lose(replica, "is too far behind the others")
@@ -294,6 +301,7 @@ class Conversation(asyncio.Protocol):
             return
         self.replicas.remove(replica)
         self._new.discard(replica)
+        self._recorder.lost(replica.seat)
         replica.drop()
         if self._copy is not None and self._copy.replica is replica:
             self._copy.give_up()
@@ -307,19 +315,22 @@ class Conversation(asyncio.Protocol):
 
     def _note(self, entry: Entry) -> list[Entry]:
         """Answer it here, or put it into the journal; return what replicas are told."""
-        command = entry.frame.command
-        if command == Command.SET_TENSOR_HASH and not self._owed:
+        command, is_next = entry.frame.command, not (self._owed or self._reads)
+        if command == Command.SET_TENSOR_HASH and is_next:
             # A weight is named by its SHA-256 (TAKE); to ask by FNV-1a too is a round trip more.
             self._out += Answer(command, len(NOT_CACHED), NOT_CACHED).start()
             return []
-        if command == Command.GET_ALLOC_SIZE and self._host.on_cpu and not self._owed:
+        if command == Command.GET_ALLOC_SIZE and self._host.on_cpu and is_next:
             # Asked for each new length of a prompt; buffers of ggml-cpu have no size of their own.
             size = see_tensor(entry.frame.head, U32.size).extent
             self._out += Answer(command, U64.size, U64.pack(size)).start()
             return []
         if command == Command.GET_TENSOR and not self._owed and self._reads_cache(entry):
             return []
-        return [*self._unread(), *self._count(entry.frame), self._enter(entry)]
+        told = self._unread()
+        if self._counting.ends_before(entry.frame, in_step=self._in_step):
+            told.append(self._end_window())
+        return [*told, self._enter(entry)]
 
     def _enter(self, entry: Entry) -> Entry:
         """Put it into the journal; return it as replicas are told it."""
@@ -345,25 +356,8 @@ class Conversation(asyncio.Protocol):
         self._recorder.add(entry)
         return entry
 
-    def _count(self, frame: Frame) -> list[Entry]:
-        """Count steps; return what ends a window before this frame, if anything does."""
-        every = self._windows.every
-        if every is None:
-            return []
-        if frame.command in COMPUTES:
-            self._steps.compute()
-        elif frame.command in SETS:
-            kind = self._steps.kind(frame.head)
-            if kind.is_copy:
-                self._steps.set(kind, frame.head)
-                if not self._in_step and self._steps.count >= self._closed_step + every:
-                    return [self._end_window()]
-        return []
-
     def _end_window(self) -> Entry:
-        self._closed_step = self._steps.count
-        head = bytearray(U64.pack(self._closed_step))
-        entry = Entry(Frame(int(Command.SETTLE), len(head), head))
+        entry = self._counting.end()
         self._journal.add(entry)
         self._recorder.turn()
         return entry
@@ -388,7 +382,11 @@ class Conversation(asyncio.Protocol):
         """Tell whether it reads a cache; if so it is answered now, or waits for a copy."""
         if self._copy is None and not self._reads and self._answer_from_copy(entry):
             return True  # while it is being copied it is taken for copied
-        if not self._journal.caches.include(*_place(entry)):
+        place, size = _place(entry)
+        caches = self._journal.caches
+        if not size or not caches.include(place, size):
+            return False
+        if caches.lacking(place) > max(READ_TIMES * size, READ_BYTES):
             return False
         self._reads.append(entry)
         return True
@@ -418,7 +416,7 @@ class Conversation(asyncio.Protocol):
             self._suspects = reply.away
             asyncio.get_running_loop().call_later(GRACE_S, self._judge, reply.away)
         self._out += answer.start()
-        if reply.complete:
+        if reply.complete and reply in self._owed:  # what a copy answers is owed by nobody
             self._owed.remove(reply)
 
     def _judge(self, suspects: frozenset[bytes]) -> None:
@@ -436,14 +434,20 @@ class Conversation(asyncio.Protocol):
             return
         self._begin_copy(now_s)
 
-    def _begin_copy(self, now_s: float) -> bool:
-        """Copy the caches from who was told all; return whether more of them is to come."""
+    def _begin_copy(self, now_s: float, place: int | None = None) -> bool:
+        """Copy caches from who was told all; return whether more of them is to come.
+
+        Args:
+            now_s: on the loop's clock.
+            place: address of what llama-server reads; None: all are copied, for a recruit.
+        """
         source = next((one for one in self.replicas if not one.is_behind), None)
         if not self._computes or self._in_step or source is None:
             return False
-        self._waited_s = 0.0
+        if place is None:
+            self._waited_s = 0.0
         self._copy = CacheCopy(
-            source, self._journal.mark, self._journal.caches, now_s, self._copied
+            source, self._journal.mark, self._journal.caches, now_s, self._copied, place
         )
         self._recorder.copying(self._copy)
         self._copy.ask()
@@ -452,8 +456,8 @@ class Conversation(asyncio.Protocol):
     def _copied(self, copy: CacheCopy) -> None:
         if copy is self._copy:
             self._recorder.copied(copy)
-            self._journal.condense(copy.mark)
-            if not self._reads:  # else it began before the step was computed
+            if copy.place is None:
+                self._journal.condense(copy.mark)
                 self._copy_took_s = asyncio.get_running_loop().time() - copy.begun_s
             self._copy = None
             self.counts["copies"] += 1

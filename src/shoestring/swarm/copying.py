@@ -1,4 +1,4 @@
-"""Copying the caches of a stage to the client, so that a recruit need not compute all again."""
+"""Copying caches of a stage to the client: for a recruit, or since llama-server reads some."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ class CacheCopy:
         caches: that are copied.
         begun_s: on the loop's clock.
         copied: called when all is here.
+        place: address of bytes that llama-server reads: caches like this one are copied for it.
+            None: all are, for a recruit.
 
     Attributes:
         replica: as given.
         mark: as given.
         begun_s: as given.
+        place: as given.
         pieces: that are asked for.
         data: of these, as far as they came.
     """
@@ -36,11 +39,12 @@ class CacheCopy:
         caches: Caches,
         begun_s: float,
         copied: Callable[[CacheCopy], None],
+        place: int | None = None,
     ) -> None:
-        self.replica, self.mark, self.begun_s = replica, mark, begun_s
+        self.replica, self.mark, self.begun_s, self.place = replica, mark, begun_s, place
         self._caches = caches
         self._copied = copied
-        self.pieces = caches.pieces()
+        self.pieces = caches.pieces(place)
         self.data: list[bytes] = []
 
     def ask(self) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 FEED_S: Final = 10.0
 """In which a part must have moved (100 KB a second), or the link is given up."""
+FEEDS: Final = 2
+"""Nodes that fetch weights at a time: the rest of link and disk is the sessions'."""
 HERE: Final = b"\1"
 ABSENT: Final = b"\0"
 

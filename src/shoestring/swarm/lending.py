@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from shoestring.errors import BadValueError, ShoestringError
+from shoestring.swarm.addresses import is_nearer
 from shoestring.swarm.crossing import read_address, read_shown
+from shoestring.swarm.door import Attempts
 from shoestring.swarm.feeding import fetch_blobs
 from shoestring.swarm.manifest import named_blobs
-from shoestring.swarm.remote import Remote
+from shoestring.swarm.remote import RefusedError, Remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,6 +39,10 @@ LOANS_IN: Final = 2
 SAY_S: Final = 0.5
 """How often it is said how far it is."""
 TOKEN_BYTES: Final = 8
+BEGIN_S: Final = 4.0
+"""In which the first bytes must have come; what fails before is told then, whatever it was."""
+BORROWS_A_MINUTE: Final = 12
+"""Of one peer; of all four times as many."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,9 @@ class Lending:
         """By the purpose for which their keys are let in."""
         self._borrowers: set[str] = set()
         """Peer ids of those for whom we borrow now."""
+        self._attempts = Attempts(
+            in_all=4 * BORROWS_A_MINUTE, per_address=BORROWS_A_MINUTE, now=time.monotonic
+        )
 
     def voucher(self, peer_id: str, word: Mapping[str, Any]) -> str | None:
         """Return the peer id of who said that a key may fetch all that a word asks for, or None."""
@@ -111,7 +120,7 @@ class Lending:
         try:
             to = self._let_in(certificate, purpose, self._now() + LOAN_S)
         except BadValueError:
-            await link.refuse("busy", "too many are let in here: try again later")
+            await link.refuse("rights", "this key is not let in here: ask the owner")
             return
         self._loans[purpose] = Loan(link.peer_id, to, blobs)
         try:
@@ -141,10 +150,14 @@ class Lending:
         if certificate is None or address is None or blobs is None:
             # Names are not looked up: who asks could hold up all that this node looks up.
             await link.refuse("word", "borrow from ID@ADDRESS:PORT of a certificate; give blobs")
+        elif is_nearer(address.host, link.host):
+            await link.refuse("word", "borrow from an address that you can reach as well as we")
         elif sum(blobs.values()) > self._store.quota_bytes:
             await link.refuse("size", f"{self._store.quota_bytes} bytes are kept here, no more")
         elif link.peer_id in self._borrowers or len(self._borrowers) >= LOANS_IN:
             await link.refuse("busy", f"one loan at a time, for {LOANS_IN} peers: send them")
+        elif not self._attempts.allow(link.peer_id):
+            await link.refuse("busy", f"{BORROWS_A_MINUTE} loans a minute: send them")
         else:
             self._borrowers.add(link.peer_id)
             try:
@@ -159,9 +172,12 @@ class Lending:
         await link.say({"ok": True})
         got, said_s = 0, -SAY_S
         now_s = asyncio.get_running_loop().time
+        begin_s = now_s() + BEGIN_S
         parts = fetch_blobs(self._identity, other, blobs, self._store)
         try:
             async with asyncio.timeout(LOAN_S), aclosing(parts):
+                async with asyncio.timeout_at(begin_s):
+                    got = await anext(parts, 0)
                 async for count in parts:
                     got += count
                     if link.is_closed or not may_go_on():
@@ -169,8 +185,15 @@ class Lending:
                     if now_s() >= said_s + SAY_S:
                         said_s = now_s()
                         await link.say({"ok": True, "bytes": got})
-        except (ShoestringError, TimeoutError):
-            # Not why: a peer may not use this node to look around in its network.
-            await link.refuse("unreachable", "this node does not get them from the other")
+        except (ShoestringError, TimeoutError) as error:
+            # Not why, and not sooner or later: a peer may not use this node to look around in its
+            # network. That the key it named is there and busy, it would hear from it itself.
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(begin_s):
+                    await link.until_closed()
+            if isinstance(error, RefusedError) and error.word == "busy":
+                await link.refuse("busy", "the other node gives to others: try again")
+            else:
+                await link.refuse("unreachable", "this node does not get them from the other")
             return
         await link.say({"ok": True, "bytes": got, "over": True})

@@ -96,6 +96,15 @@ class Link(asyncio.Protocol):
         return shown
 
     @property
+    def host(self) -> str:
+        """The other side's address, as the connection has it.
+
+        Raises:
+            LinkError: it has ended.
+        """
+        return str(self._open().get_extra_info("peername")[0])
+
+    @property
     def speaks_ours(self) -> bool:
         """Whether both sides named the same application protocol."""
         return self._tls().selected_alpn_protocol() == ALPN

@@ -114,7 +114,7 @@ class Listener:
     async def __aenter__(self) -> Self:
         self._socket = listen_at(self._host, self.port)
         self.port = self._socket.getsockname()[1]
-        self._start(self._accept())
+        self._accepting = self._start(self._accept())
         self._start(self._recheck_often())
         return self
 
@@ -124,6 +124,9 @@ class Listener:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # First, for a task that is ended before it has begun would not close its connection.
+        self._accepting.cancel()
+        await asyncio.gather(self._accepting, return_exceptions=True)
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
@@ -147,9 +150,12 @@ class Listener:
             The peer id.
 
         Raises:
-            BadValueError: the certificate is none, or there are too many guests.
+            BadValueError: the certificate is none, or of a peer that was removed, or there are too
+                many guests.
         """
         peer_id = read_certificate(certificate)
+        if self._peers.has_removed(peer_id):
+            raise BadValueError(f"{peer_id} was removed here: admit it anew")
         if len(self._guests) >= MAX_GUESTS and peer_id not in self._guests:
             raise BadValueError(f"{MAX_GUESTS} guests are let in: end some")
         self._guests.setdefault(peer_id, {})[purpose] = _Guest(certificate, until_s)
@@ -267,7 +273,7 @@ class Listener:
             return False
         if self._peers.find(link.peer_id) is None:
             link.purposes = frozenset(self._guests.get(link.peer_id, {}))
-            if not link.purposes:
+            if not link.purposes or self._peers.has_removed(link.peer_id):
                 self._refuse("not admitted")
                 return False
         its = sum(1 for other in self._open_links() if other.peer_id == link.peer_id)
@@ -300,6 +306,8 @@ class Listener:
 
     def _may_go_on(self, link: Link) -> bool:
         if link.purposes:
+            if self._peers.has_removed(link.peer_id):
+                return False
             return not link.purposes.isdisjoint(self._guests.get(link.peer_id, {}))
         return self._peers.find(link.peer_id) is not None
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shoestring.errors import BadValueError, EngineLostError, ShoestringError
 from shoestring.report.units import size
 from shoestring.swarm.crossing import Sitting, take_push
-from shoestring.swarm.feeding import give_blobs
+from shoestring.swarm.feeding import FEEDS, give_blobs
 from shoestring.swarm.link import LinkError
 from shoestring.swarm.manifest import tell_manifest
 from shoestring.swarm.owner import PAUSED, session_rules
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from shoestring.swarm.lending import Lending
     from shoestring.swarm.link import Link
     from shoestring.swarm.owner import Owner
-    from shoestring.swarm.peers import Peers
+    from shoestring.swarm.peers import Peer, Peers
     from shoestring.swarm.proof.agreeing import Asked, Price
     from shoestring.swarm.proof.receipts import Hand
     from shoestring.swarm.store import Store
@@ -48,8 +48,8 @@ OF_SESSIONS: Final = ("watch", "expect", "route")
 """Words about a session, for its owner."""
 OF_WEIGHTS: Final = ("manifest", "fetch", "lend", "borrow")
 """Words about weights that are kept."""
-FEEDS: Final = 2
-"""Nodes that fetch weights at a time: the rest of link and disk is the sessions'."""
+MANIFESTS: Final = 8
+"""Peers that are told at a time which weights are kept."""
 MANIFEST_S: Final = 60.0
 """In which a peer must have heard which weights are kept."""
 PINGS: Final = 1_000
@@ -152,7 +152,9 @@ class Node:
         if hand is None and not offer.price.is_free:
             raise BadValueError(f"a price of {offer.price} and nobody to sign receipts: give both")
         self._fed: set[str] = set()
-        """Peer ids of those that fetch a weight now."""
+        """Peer ids of those that fetch weights now."""
+        self._told: set[str] = set()
+        """Peer ids of those that hear now which are kept."""
         self._turns = Turns(sessions)
         self._idle_s = idle_s
         self._say = say
@@ -169,8 +171,8 @@ class Node:
         if word.get("do") == "push":
             await self._take_push(link, word)
             return
-        peer = self._peers.find(self._voucher(link, word))
-        if peer is None or "use" not in peer.rights:
+        peer = self._user(link, word)
+        if peer is None:
             await link.refuse("rights", "you may not use this node: ask its owner")
             return
         if word.get("do") == "hello":
@@ -227,10 +229,13 @@ class Node:
             return
         await take_push(link, sitting)
 
-    def _voucher(self, link: Link, word: dict[str, Any]) -> str:
-        """Return the peer id of whose right counts: who lends what is fetched, or who asks."""
-        by = self.lending.voucher(link.peer_id, word) if self.lending else None
-        return by if by is not None and word.get("do") == "fetch" else link.peer_id
+    def _user(self, link: Link, word: dict[str, Any]) -> Peer | None:
+        """Return whose right to use this node counts: who lends what is fetched, or who asks."""
+        by = None
+        if self.lending is not None and word.get("do") == "fetch":
+            by = self.lending.voucher(link.peer_id, word)
+        peer = self._peers.find(by or link.peer_id)
+        return peer if peer is not None and "use" in peer.rights else None
 
     async def _open_stock(self, link: Link, word: dict[str, Any]) -> None:
         """Say under our signature which weights are kept, or have some come or go."""
@@ -243,19 +248,24 @@ class Node:
         if word["do"] in {"lend", "borrow"}:
             await self._answer_loan(link, word)
             return
-        if link.peer_id in self._fed or len(self._fed) >= FEEDS:
-            await link.refuse("busy", f"one fetches at a time of a peer, {FEEDS} in all: try again")
+        tells = word["do"] == "manifest"
+        its, most = (self._told, MANIFESTS) if tells else (self._fed, FEEDS)
+        if link.peer_id in its or len(its) >= most:
+            await link.refuse("busy", f"one at a time of a peer, {most} in all: try again")
             return
-        self._fed.add(link.peer_id)
+        its.add(link.peer_id)
         try:
             with suppress(LinkError, TimeoutError):  # it has heard enough, or dawdles
-                if word["do"] == "manifest":
+                if tells:
                     async with asyncio.timeout(MANIFEST_S):
                         await tell_manifest(link, self._stock.identity, self._stock.store)
                 else:
-                    await give_blobs(link, self._stock.store, word, self._may_go_on)
+                    await give_blobs(
+                        link, self._stock.store, word,
+                        lambda: self._may_go_on() and self._user(link, word) is not None,
+                    )  # fmt: skip
         finally:
-            self._fed.discard(link.peer_id)
+            its.discard(link.peer_id)
 
     async def _answer_loan(self, link: Link, word: dict[str, Any]) -> None:
         """Have a peer's weights fetched from here, or to here."""

@@ -130,6 +130,11 @@ class Peers:
         peer = self._peers.get(peer_id)
         return peer if peer is not None and peer.state(self._now()) == "active" else None
 
+    def has_removed(self, peer_id: str) -> bool:
+        """Tell whether the owner took somebody out, who then comes in on nobody's word."""
+        peer = self._peers.get(peer_id)
+        return peer is not None and peer.removed_s is not None
+
     def active(self) -> tuple[Peer, ...]:
         """Return the peers that get links."""
         now_s = self._now()

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from shoestring.errors import BadValueError
 from shoestring.swarm.link import LinkError, connect
 from shoestring.swarm.proof.agreeing import read_terms
+from shoestring.swarm.words import printable
 
 if TYPE_CHECKING:
     from shoestring.swarm.addresses import PeerAddress
     from shoestring.swarm.identity import Identity
     from shoestring.swarm.link import Link
     from shoestring.swarm.proof.agreeing import Asked
-    from shoestring.swarm.proof.receipts import Terms
+    from shoestring.swarm.proof.terms import Terms
 
 QUEUE_S = 120.0
 """How long a node may let us wait for its worker."""
@@ -174,8 +175,3 @@ async def ask(
         message = f"{remote.name}: {printable(told.get('message'))}"
         raise RefusedError(printable(told.get("reason")), message)
     return link, told
-
-
-def printable(said: Any) -> str:
-    """Return another side's own words, made fit for a line."""
-    return "".join(filter(str.isprintable, said))[:200] if isinstance(said, str) else "not told"

@@ -125,6 +125,7 @@ class Replica(asyncio.Protocol):
         is_full: it takes no more for now.
         weights_sent_bytes: of those that the node had not.
         weights_held_bytes: of those that it had.
+        weights_took_s: from the first byte that was sent of them to the last.
         gone: its link has ended.
     """
 
@@ -135,6 +136,8 @@ class Replica(asyncio.Protocol):
         self.name = seat.remote.name
         self.is_full = False
         self.weights_sent_bytes = self.weights_held_bytes = 0
+        self.weights_took_s = 0.0
+        self._weights_since_s: float | None = None
         self.gone = asyncio.Event()
         self._stores = stores
         self._payer = payer
@@ -193,18 +196,29 @@ class Replica(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def leave(self) -> None:
-        """End its link once what it computed is signed for; it is told nothing any more."""
+    def leave(self, step: int | None = None) -> None:
+        """End its link once what it computed is signed for; it is told nothing any more.
+
+        Args:
+            step: of llama-server's that ended last; None: it ends in mid-step.
+        """
         self._conversation = _NOBODY
+        if self.is_behind:
+            step = None
         self._queue.clear()
         if self._payer is None or self._rest:
             self.drop()
             return
         self._is_leaving = True
         self.set_reading(on=True)
-        self._payer.cut()
+        self._payer.cut(step)
         self._settle()
         asyncio.get_running_loop().call_later(LEAVE_S, self.drop)
+
+    def stop_signing(self, why: str) -> None:
+        """Sign nothing more of its receipts."""
+        if self._payer is not None:
+            self._payer.stop(why)
 
     def has_taken(self, ticket: int) -> bool:
         """Tell whether a ticket's data are surely there: something asked after it was answered."""
@@ -283,6 +297,7 @@ class Replica(asyncio.Protocol):
             if self._rest:
                 out += self._rest[:SLICE_BYTES]
                 self._rest = self._rest[SLICE_BYTES:]
+                self._time_weights()
             elif self._missing:
                 self._send(self._missing.popleft(), out)
             elif not self._queue or not self._may_send(self._queue[0]):
@@ -299,6 +314,12 @@ class Replica(asyncio.Protocol):
         if self._settling and not self.is_behind:
             self._settling = False
             self._conversation.settle(self)
+
+    def _time_weights(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if self._weights_since_s is None:
+            self._weights_since_s = now_s
+        self.weights_took_s = now_s - self._weights_since_s
 
     def _may_send(self, entry: Entry) -> bool:
         """Whether the next entry need not wait for the node to say which weights it has."""
@@ -337,6 +358,10 @@ class Replica(asyncio.Protocol):
             return
         if self._payer is not None:
             self._payer.note(frame, body, entry)
+            carried = entry.carried if frame.command == Command.SET_PUSHED else None
+            if carried is not None and carried.reply.digest is None:
+                # It is known by another node's answer; after that this one may say nothing more.
+                carried.waiting.append(self._settle_soon)
         out += body
 
     def _worded(self, entry: Entry) -> tuple[Frame, bytes | bytearray]:

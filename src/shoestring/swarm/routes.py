@@ -43,11 +43,12 @@ class Route:
         target: as given.
         is_open: activations may go over it.
         was_open: the nodes have shaken hands.
+        is_doubted: what went in at one end is not what came out at the other.
     """
 
     def __init__(self, identity: Identity, source: Replica, target: Replica) -> None:
         self.source, self.target = source, target
-        self.is_open = self.was_open = False
+        self.is_open = self.was_open = self.is_doubted = False
         self._identity = identity
         self._ours: Outgoing | None = None
         self._lock = asyncio.Lock()
@@ -76,6 +77,11 @@ class Route:
         self._ours.add(TWO_U64.pack(carried.ticket, carried.size) + bytes(carried.reply.kept))
         if not self._ours.is_open:
             raise LinkError("closed", f"{self.target.name} does not take what is sent to it")
+
+    def doubt(self, why: str) -> None:
+        """Use it no more, and sign nothing for who sent: which of the two lies, nobody can tell."""
+        self.is_open, self.is_doubted = False, True
+        self.source.stop_signing(f"{self.target.name} says otherwise than it: {why}")
 
     def close(self) -> None:
         """End what of it is ours."""
@@ -133,8 +139,11 @@ class Routes:
             return None
         key = source_stage, target_stage
         route = self._routes.get(key)
+        is_same = route is not None and route.source is source and route.target is target
+        if route is not None and is_same and route.is_doubted:
+            return None
         broken = route is not None and route.was_open and not route.is_open
-        if route is None or route.source is not source or route.target is not target or broken:
+        if route is None or not is_same or broken:
             now_s = asyncio.get_running_loop().time()
             if self._barred.get((source, target), 0.0) > now_s:
                 return None

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import AsyncExitStack, closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from shoestring.paths import cache_dir
+from shoestring.swarm.audit.attesting import UPTIME_FILE, Attestations, Attestor
+from shoestring.swarm.booking import Booking
 from shoestring.swarm.crossing import Crossings
+from shoestring.swarm.ledger import answers
+from shoestring.swarm.ledger.places import book_of
 from shoestring.swarm.lending import Lending
 from shoestring.swarm.listening import Listener
 from shoestring.swarm.node import Node, Stock
@@ -21,8 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shoestring.swarm.home import Home
+    from shoestring.swarm.ledger.book import Book
     from shoestring.swarm.node import Offer
     from shoestring.swarm.owner import Owner
+    from shoestring.swarm.proof.receipts import Receipt, Signed
     from shoestring.swarm.worker_settings import WorkerSettings
 
 
@@ -66,9 +73,18 @@ async def serve_node(
         store = await asyncio.to_thread(open_store, folder, store_bytes, say=say_there)
         stock = Stock(store, identity)
     receipts = ReceiptFiles(home.folder / FOLDER, _from_any_thread(say))
-    hand = Hand(identity, receipts.keep)
+    booking = Booking(partial(book_of, home), partial(_earn, identity.id), _from_any_thread(say))
+
+    def keep(signed: Signed) -> None:
+        receipts.keep(signed)
+        booking.keep(signed)
+
+    hand = Hand(identity, keep)
     async with AsyncExitStack() as stack:
+        stack.enter_context(closing(booking))
         stack.enter_context(closing(receipts))
+        if not offer.price.is_free:
+            booking.make_up(receipts)  # what a process before this one died over
         pool = await stack.enter_async_context(WorkerPool(worker))
         first = await pool.take()  # that it can be started here is found out before anybody asks
         await first.stop()
@@ -79,6 +95,7 @@ async def serve_node(
             identity, peers, on_link=node.answer, host=host, port=port,
             invitations=home.invitations(), say=say,
         ) as listener:  # fmt: skip
+            node.attestor = Attestor(identity, Attestations(home.folder / UPTIME_FILE))
             node.crossings = Crossings(identity, listener.admit_for, listener.end_admission)
             if stock is not None:
                 node.lending = Lending(
@@ -86,6 +103,13 @@ async def serve_node(
                 )
             ready(listener.port)
             await until_told()
+
+
+def _earn(node: str, book: Book, receipt: Receipt, fresh: int) -> None:
+    """Book what a client owes this node for a window; of what others computed for it nothing."""
+    if receipt.terms.node == node:
+        terms, reference = receipt.terms, f"{receipt.terms.session}.{receipt.window}"
+        answers.earn(book, terms.client, node, fresh, reference=reference)
 
 
 def _from_any_thread(say: Callable[[str], None]) -> Callable[[str], None]:

@@ -198,9 +198,11 @@ class Session:
             self.worker.transport.write(out)
 
     def _request(self, frame: Frame, out: bytearray) -> None:
-        if self._earner is not None:
-            self._earner.note(frame)
+        # What is metered has the client's addresses; the firewall puts the worker's into the head.
+        metered = frame if self._earner is None else frame._replace(head=frame.head[:])
         verdict = self._firewall.request(frame)
+        if self._earner is not None:
+            self._earner.note(metered)
         if verdict.to == "client":
             self._give(self._answers.place(frame.command, verdict.answer))
             return

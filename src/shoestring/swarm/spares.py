@@ -59,7 +59,7 @@ class Spares:
 
     def __init__(self, spares: Iterable[Spare] = ()) -> None:
         self._left = list(spares)
-        self.rehearsing: dict[Remote, list[asyncio.Task[None]]] = {}
+        self.rehearsing: dict[Remote, list[asyncio.Task[Any]]] = {}
 
     def has(self, need: Need) -> bool:
         """Tell whether one would do."""
@@ -92,8 +92,15 @@ class Spares:
             task = asyncio.create_task(rehearsal(first))
             self.rehearsing.setdefault(first, []).append(task)
 
+    def use(self, peer: str, task: asyncio.Task[Any]) -> None:
+        """Note that something goes on at a node; if it is a spare, it ends when it is taken."""
+        for spare in self._left:
+            if spare.remote.address.id == peer:
+                its = self.rehearsing.setdefault(spare.remote, [])
+                its[:] = [*(one for one in its if not one.done()), task]
+
     async def close(self) -> None:
-        """End all rehearsals."""
+        """End all that goes on."""
         tasks = [task for its in self.rehearsing.values() for task in its]
         for task in tasks:
             task.cancel()

@@ -21,7 +21,7 @@ from shoestring.swarm.conversation import Conversation
 from shoestring.swarm.proof.paying import Payer
 from shoestring.swarm.proof.windows import Windows
 from shoestring.swarm.rehearsing import rehearse
-from shoestring.swarm.remote import QUEUE_S, Seat, open_session
+from shoestring.swarm.remote import QUEUE_S, RefusedError, Seat, open_session
 from shoestring.swarm.replica import LEAVE_S, Replica
 from shoestring.swarm.routes import Routes
 from shoestring.swarm.watching import watch
@@ -189,8 +189,11 @@ class Stage:
         self._tell_all = tell
         self._model_bytes = model_bytes
         self._lenders, self._load = lenders, load
-        self._opened_s: dict[Conversation, float] = {}
+        self._loading: set[Conversation] = set()
+        """Those that compute nothing yet: no answer waits for them."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._expelled: set[str] = set()
+        """Peer ids."""
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -220,7 +223,7 @@ class Stage:
     def opened(self, conversation: Conversation) -> None:
         """Open sessions at all members for a new connection of llama-server."""
         self.conversations.add(conversation)
-        self._opened_s[conversation] = asyncio.get_running_loop().time()
+        self._loading.add(conversation)
         for remote in tuple(self.members):
             self._begin(conversation, remote, QUEUE_S)
         self._end_if_alone(conversation)
@@ -232,8 +235,9 @@ class Stage:
     def computes(self, conversation: Conversation) -> None:
         """Let a spare learn the weights: llama-server has loaded them."""
         entries = conversation.told()
-        took_s = asyncio.get_running_loop().time() - self._opened_s[conversation]
-        self._lenders.sent(sum(one.weights_sent_bytes for one in conversation.replicas), took_s)
+        self._loading.discard(conversation)
+        for replica in conversation.replicas:
+            self._lenders.sent(replica.weights_sent_bytes, replica.weights_took_s)
 
         async def rehearsal(remote: Remote) -> None:
             try:
@@ -249,7 +253,7 @@ class Stage:
     def closed(self, conversation: Conversation) -> None:
         """Forget a connection."""
         self.conversations.discard(conversation)
-        self._opened_s.pop(conversation, None)
+        self._loading.discard(conversation)
 
     def has_spare(self) -> bool:
         """Tell whether anybody could hold this stage who does not."""
@@ -257,14 +261,15 @@ class Stage:
 
     def expel(self, peer: str, why: str) -> None:
         """Go on without a node, by its peer id; nothing more is signed for it."""
+        self._expelled.add(peer)
         self.spares.forget(peer)
+        for remote in tuple(self.members):  # first, so that who loses it finds the other
+            if remote.address.id == peer:
+                self._replace(remote)
         for conversation in tuple(self.conversations):
             for replica in tuple(conversation.replicas):
                 if replica.seat.remote.address.id == peer:
                     conversation.lose(replica, why)
-        for remote in tuple(self.members):
-            if remote.address.id == peer:
-                self._replace(remote)
 
     def leader(self) -> Replica | None:
         """Return who answers first now, if any knows all."""
@@ -292,12 +297,17 @@ class Stage:
     async def _join(self, conversation: Conversation, remote: Remote, wait_s: float) -> None:
         """Open a session and let it answer; else find another node."""
         try:
-            await self._borrow(conversation, remote)
+            if conversation in self._loading:  # else an answer waits: weights are sent at once
+                await self._borrow(conversation, remote)
             paying = self._windows.paying
             opened = await open_session(
                 self._identity, remote, model_bytes=self._model_bytes,
-                asked=None if paying is None else paying.asked, wait_s=wait_s,
+                asked=None if paying is None else paying.asked_of(remote.address.id),
+                wait_s=wait_s,
             )  # fmt: skip
+            if remote.address.id in self._expelled:  # meanwhile
+                opened.link.abort()
+                raise RefusedError("expelled", f"{remote.name} was found to cheat")
             seat, payer = Seat(remote, opened.session), self._payer(remote, opened)
             replica = Replica(seat, conversation, stores=opened.stores, payer=payer)
             opened.link.hand_over(replica)
@@ -318,7 +328,10 @@ class Stage:
     def _payer(self, remote: Remote, opened: Opened) -> Payer | None:
         """Return what has a session's receipts signed, if there are any."""
         paying = self._windows.paying
-        if paying is None or opened.terms is None:
+        if paying is None:
+            return None
+        if opened.terms is None:
+            self.tell("disputes", remote.name, "it agreed to no terms: its session has no receipts")
             return None
         return Payer(opened.terms, paying.hand, partial(self.tell, "disputes", remote.name))
 

@@ -138,6 +138,7 @@ class Standing:
         self._standing: asyncio.Future[Place] | None = None
         self._lost: asyncio.Future[str] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._end: ShoestringError | None = None
         self._losses: deque[float] = deque()
 
     async def __aenter__(self) -> Self:
@@ -177,6 +178,17 @@ class Standing:
                 self._lost.set_result(why)
             self._standing = _quiet_future()
 
+    def finish(self, error: ShoestringError) -> None:
+        """End the engine that stands, or the next one that does, and let none follow.
+
+        Args:
+            error: why; all who wait are told.
+        """
+        self._end = error
+        standing = self._standing
+        if standing is not None and standing.done() and not standing.exception():
+            self.lose(standing.result(), str(error))
+
     def doubt(self) -> None:
         """Say that a part of the engine does not answer."""
         standing = self._standing
@@ -203,7 +215,7 @@ class Standing:
             if self._standing.done():
                 self._standing = _quiet_future()
             told = error if isinstance(error, ShoestringError) else EngineLostError("it was ended")
-            self._standing.set_exception(told)
+            self._standing.set_exception(self._end or told)
             raise
 
     async def _stand_again(self) -> Place:
@@ -214,6 +226,8 @@ class Standing:
             try:
                 return await self._stand_once()
             except ShoestringError as error:
+                if self._end is not None:
+                    raise self._end from error
                 if number == self._trying.plans:
                     took_s = asyncio.get_running_loop().time() - begun
                     raise EngineLostError(
@@ -233,14 +247,20 @@ class Standing:
             place = Place(at.host, at.port, key, Pace())
             assert self._standing is not None
             self._standing.set_result(place)
+            if self._end is not None:
+                self.lose(place, str(self._end))
             while not self._lost.done():
                 await asyncio.wait({self._lost}, timeout=LOOK_S)
                 if (death := engine.lost()) is not None:
                     self.lose(place, death)
-            self._tell(f"the engine is lost: {engine.lost() or self._lost.result()}")
+            if self._end is None:
+                self._tell(f"the engine is lost: {engine.lost() or self._lost.result()}")
         return place
 
     def _count_loss(self, place: Place) -> None:
+        """See whether another engine may stand after one that was lost."""
+        if self._end is not None:
+            raise self._end
         now_s = asyncio.get_running_loop().time()
         if place.pace.has_begun:
             self._losses.clear()

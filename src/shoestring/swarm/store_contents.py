@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -77,6 +78,8 @@ class Reading:
 class Writing:
     """A content that is written in parts, and kept only if it is what its digest names.
 
+    It may be closed in one thread while another still writes, as where a task is cancelled.
+
     Attributes:
         size: bytes.
         is_kept: it is whole, and lies in the store.
@@ -91,23 +94,29 @@ class Writing:
         self._hash = hashlib.sha256()
         self._file: tuple[int, Path] | None = None
         self._is_over = False
+        self._lock = threading.Lock()
 
     def add(self, part: bytes) -> None:
         """Write the next bytes; with the last ones it is decided whether they are kept."""
-        if self._is_over:
-            return
-        self._hash.update(part)
-        self._left -= len(part)
-        try:
-            self._write(part)
-            if not self._left:
-                self._finish()
-        except OSError as error:
-            self._store.complain(error)
-            self.close()
+        with self._lock:
+            if self._is_over:
+                return
+            self._hash.update(part)
+            self._left -= len(part)
+            try:
+                self._write(part)
+                if not self._left:
+                    self._finish()
+            except OSError as error:
+                self._store.complain(error)
+                self._close()
 
     def close(self) -> None:
         """Write no more, and leave nothing behind of what was not kept."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
         self._is_over = True
         if self._file is None:
             return
@@ -129,4 +138,4 @@ class Writing:
         if self._file is not None and self._hash.digest() == self._sha256:
             self._store.take_in(self._file[1], self._sha256, self.size)
             self.is_kept = True
-        self.close()
+        self._close()

@@ -17,8 +17,10 @@ from shoestring.errors import BadValueError, ShoestringError
 from shoestring.hardware.devices import Device
 from shoestring.swarm.addresses import PeerAddress, parse_place
 from shoestring.swarm.link import LinkError, connect
-from shoestring.swarm.remote import RefusedError, Remote, printable
+from shoestring.swarm.proof.agreeing import FREE, Price
+from shoestring.swarm.remote import RefusedError, Remote
 from shoestring.swarm.wire import VERSION
+from shoestring.swarm.words import printable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -51,6 +53,7 @@ class Seen:
         why_not: why it begins none, as its owner pausing; None: nothing is in the way.
         share: of a model, the most that it holds; None: whatever its memory holds.
         on_cpu: it says that it computes on processors.
+        price: that it says it takes.
     """
 
     remote: Remote
@@ -60,6 +63,12 @@ class Seen:
     why_not: str | None = None
     share: float | None = None
     on_cpu: bool = False
+    price: Price = FREE
+
+    @property
+    def numerics(self) -> str:
+        """Program and kind of device, as it says itself: peers of one give the same bytes."""
+        return f"{self.engine_sha256} {self.device.generation}"
 
 
 async def survey(
@@ -175,6 +184,7 @@ async def greet(identity: Identity, remote: Remote) -> Seen:
         why_not=None if told.get("why_not") is None else printable(told["why_not"]),
         share=_possible(told.get("share"), 1e-6, 1.0),
         on_cpu=told.get("kind") == "cpu",
+        price=_price(remote.name, told),
     )
 
 
@@ -196,6 +206,14 @@ async def _hello(link: Link, name: str) -> dict[str, Any]:
 def _count(value: Any) -> int:
     """Return how many sessions a peer says that it could begin; what cannot be is none."""
     return value if type(value) is int and 0 < value <= MOST_SESSIONS else 0
+
+
+def _price(name: str, told: dict[str, Any]) -> Price:
+    """Return what a node takes; one that says nothing of it takes nothing."""
+    try:
+        return Price(told.get("price_in", 0), told.get("price_out", 0))
+    except BadValueError as error:
+        raise LinkError("word", f"{name} names a price that cannot be: {error}") from error
 
 
 def _device(remote: Remote, told: dict[str, Any], rtt_s: float) -> Device:

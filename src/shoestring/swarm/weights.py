@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from shoestring.models.header import read_header
@@ -29,11 +28,16 @@ class Weight:
 
     def __init__(self, data: memoryview) -> None:
         self.data = data
+        self._sha256: bytes | None = None
 
-    @cached_property
+    @property
     def sha256(self) -> bytes:
         """Of its bytes."""
-        return hashlib.sha256(self.data).digest()
+        # functools' cached_property has one lock for all weights: who asks for one would wait for
+        # a thread that hashes another. Hashed twice at the same time it is the same.
+        if self._sha256 is None:
+            self._sha256 = hashlib.sha256(self.data).digest()
+        return self._sha256
 
 
 class Weights:

@@ -79,6 +79,11 @@ def read_word(text: bytes) -> dict[str, Any]:
     return word
 
 
+def printable(said: Any) -> str:
+    """Return another side's own words, made fit for a line."""
+    return "".join(filter(str.isprintable, said))[:200] if isinstance(said, str) else "not told"
+
+
 def _too_deep(text: bytes) -> bool:
     """Tell whether brackets outside of strings nest too deep, in one pass and without parsing.
 

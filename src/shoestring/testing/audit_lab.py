@@ -266,7 +266,8 @@ class _Watched(Auditor):
     audits = True
 
     def _take(self, recording: Recording) -> None:
-        self.lab.recordings.append(recording)
+        if recording.is_drawn or recording.differs:
+            self.lab.recordings.append(recording)
         if self.audits:
             super()._take(recording)
         else:

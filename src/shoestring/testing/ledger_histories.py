@@ -93,7 +93,7 @@ def _deeds(
         ("hold", lambda book: answers.hold(book, owner, micro, reference=new)),
         ("capture", lambda book: answers.capture(book, owner, shares, reference=before)),
         ("release", lambda book: answers.release(book, owner, reference=before)),
-        ("refund", lambda book: answers.refund(book, owner, back, reference=before)),
+        ("refund", lambda book: answers.refund(book, owner, back, reference=before)[0]),
     )
 
 

@@ -19,6 +19,7 @@ from shoestring.swarm.wire import (
     ALLOC,
     GRAPH_LEAST_BYTES,
     HEAD_BYTES,
+    SETTLE_BYTES,
     TENSOR_BYTES,
     TWO_U64,
     U64,
@@ -167,6 +168,7 @@ def tensors_of(passed: Frame) -> list[bytes]:
     at, count = {
         Command.COPY_TENSOR: (0, 2),
         Command.GET_ALLOC_SIZE: (4, 11),
+        Command.SETTLE: (0, 0),
     }.get(Command(passed.command), (0, int(len(passed.head) >= TENSOR_BYTES)))
     return [
         bytes(passed.head[at + i * TENSOR_BYTES : at + (i + 1) * TENSOR_BYTES])
@@ -210,9 +212,12 @@ def mutate(rng: random.Random, given: Frame) -> Frame:
             rng.choice(CHANGES)(rng, head)
     command = given.command
     if rng.random() < RARELY:
-        command = rng.choice((*range(18), *range(0x80, 0x85)))
+        command = rng.choice((*range(18), *range(0x80, 0x86), *UNKNOWN))
     # As long as a splitter hands it out.
     head = head.ljust(GRAPH_LEAST_BYTES, b"\1")
+    if command == Command.SETTLE:
+        least, most = SETTLE_BYTES
+        head = head[:most].ljust(least, b"\1")
     size = HEAD_BYTES.get(command, len(head))
     head = head[:size].ljust(size, b"\1")
     body = given.size - len(given.head)
@@ -222,6 +227,8 @@ def mutate(rng: random.Random, given: Frame) -> Frame:
 
 
 RARELY = 0.1
+UNKNOWN = (18, 0x7F, 0x86, 0xFF)
+"""Of the commands nobody has: the next ones, and the ends."""
 FIELDS = (
     *(8, 12, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60, 64, 68, 116, 120, 124, 132),
     *(140, 204, 212, 220, 291),

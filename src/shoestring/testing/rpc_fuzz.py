@@ -2,7 +2,8 @@
 
 What a fuzzer gives is a place in a recorded session, how the bytes are cut, and the bytes:
 ``u8 place | u8 cut | stream``. They go through the session as from a link, splitter, firewall and
-all. The worker answers as one would, and has its own idea of its buffers: what points elsewhere,
+all. With the highest bit of ``cut`` the session has terms, a store and a way to another node. The
+worker answers as one would, and has its own idea of its buffers: what points elsewhere,
 or is no frame for a stock worker, is a fault; so is whatever ends the session but a refusal.
 """
 
@@ -10,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from shoestring.swarm.firewall import Firewall
-from shoestring.swarm.session import Session
-from shoestring.swarm.splitting import Splitter
+from shoestring.swarm.proof.steps import COMPUTES
 from shoestring.swarm.wire import (
     HEAD_BYTES,
     HEADER,
@@ -27,6 +29,14 @@ from shoestring.swarm.wire import (
 from shoestring.testing.rpc_frames import mutate
 from shoestring.testing.rpc_judge import FaultError, Judge, Place
 from shoestring.testing.rpc_relay import Replayed, again
+from shoestring.testing.rpc_session import (
+    CONTENT,
+    End,
+    Equipment,
+    Watched,
+    claim_of,
+    taking,
+)
 
 if TYPE_CHECKING:
     import random
@@ -40,9 +50,11 @@ SEEDS: Final = 4
 """Of each command at each place."""
 BODY_BYTES: Final = 64
 """Of a body that comes; more may have been said."""
-TURNS: Final = 50
-"""Of the loop, for work that the session began."""
+WORK_S: Final = 30.0
+"""In which what a session began must have ended, on a machine that does much else too."""
 CUT_BYTES: Final = 16
+EQUIPPED: Final = 0x80
+"""Of the second byte of an input: the session has all that a node may give to one."""
 
 
 @dataclass
@@ -88,12 +100,15 @@ def worded(frame: Frame) -> bytes:
 
 
 def seeds_of(spots: list[Spot]) -> list[bytes]:
-    """Return the recorded frames as inputs, each where it was said."""
-    return [
-        bytes((number, 0)) + worded(frame)
-        for number, spot in enumerate(spots)
-        for frame in spot.seeds
-    ]
+    """Return the recorded frames as inputs, each where it was said; graphs with a receipt too."""
+    found = []
+    for number, spot in enumerate(spots):
+        for frame in spot.seeds:
+            said = worded(frame)
+            found += [bytes((number, 0)) + said, bytes((number, EQUIPPED)) + said]
+            if frame.command in COMPUTES:
+                found.append(bytes((number, EQUIPPED)) + said + worded(claim_of(frame)))
+    return found
 
 
 def changed(rng: random.Random, spots: list[Spot], given: bytes = b"") -> bytes:
@@ -109,43 +124,27 @@ def changed(rng: random.Random, spots: list[Spot], given: bytes = b"") -> bytes:
     frames = [worded(mutate(rng, again(frame)))]
     while rng.random() < 0.3:  # noqa: PLR2004 - some of them follow what changed the state
         frames.insert(rng.randrange(2), worded(rng.choice(spots[number].seeds)))
-    return bytes((number, rng.choice((0, 0, 0, rng.randrange(256))))) + b"".join(frames)
+    cut = rng.choice((0, 0, 0, rng.randrange(EQUIPPED))) | rng.choice((0, EQUIPPED))
+    return bytes((number, cut)) + b"".join(frames)
 
 
-class _End(asyncio.Transport):
-    """A connection of the session that is never full."""
+@dataclass
+class Counts:
+    """What came of inputs.
 
-    def __init__(self, judge: Judge | None = None) -> None:
-        super().__init__()
-        self._judge = judge
-        self._is_over = False
+    Attributes:
+        inputs: so many were given.
+        frames: so many of them were judged: passed, answered by the agent, or refused.
+        changed: those of the frames that are none of the recorded ones.
+        reached: so many reached the worker.
+        refused: inputs, by the firewall's or the splitter's reason.
+    """
 
-    def write(self, data: Any) -> None:
-        if self._judge is not None and not self._is_over:
-            self._judge.write(data)
-
-    def abort(self) -> None:
-        self._is_over = True
-
-    def is_closing(self) -> bool:
-        return self._is_over
-
-    def is_reading(self) -> bool:
-        return True
-
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
-
-
-class _Counting(Splitter):
-    """Counts the frames that it cuts."""
-
-    count = 0
-
-    def _put(self, found: list[Frame | bytes], command: int, size: int, head: bytearray) -> None:
-        self.count += 1
-        super()._put(found, command, size, head)
+    inputs: int = 0
+    frames: int = 0
+    changed: int = 0
+    reached: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
 
 
 class Target:
@@ -156,79 +155,86 @@ class Target:
         rules: of the firewall.
 
     Attributes:
-        inputs: so many were given.
-        frames: so many of them were judged: passed, answered by the agent, or refused.
-        reached: so many reached the worker.
-        refused: inputs, by the firewall's or the splitter's reason.
+        counts: of all inputs but those that were given other counts.
     """
 
     def __init__(self, spots: list[Spot], rules: Rules) -> None:
-        self.inputs = self.frames = self.reached = 0
-        self.refused: Counter[str] = Counter()
+        self.counts = Counts()
         self._spots, self._rules = spots, rules
+        seeds = [frame for spot in spots for frame in spot.seeds]
+        self._known = frozenset(bytes(frame.start()) for frame in seeds)
+        self._folder = tempfile.TemporaryDirectory()
+        self._equipment = Equipment(Path(self._folder.name))
         self._loop = asyncio.new_event_loop()
         self._trouble: list[str] = []
         self._loop.set_exception_handler(lambda _loop, what: self._trouble.append(str(what)))
 
-    def __call__(self, data: bytes) -> None:
+    def __call__(self, data: bytes, counts: Counts | None = None) -> None:
         """Put one input to a session.
+
+        Args:
+            data: the input.
+            counts: where it is counted; None: with all others.
 
         Raises:
             FaultError: the firewall or the agent failed.
         """
         if len(data) > 2:  # noqa: PLR2004 - the place and the cut
-            self._loop.run_until_complete(self._run(data))
+            self._loop.run_until_complete(self._run(data, counts or self.counts))
             if self._trouble:
                 trouble, self._trouble = "; ".join(self._trouble), []
                 raise FaultError(trouble)
 
     def close(self) -> None:
-        """End the loop."""
+        """End the loop, and leave nothing behind."""
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
+        self._folder.cleanup()
 
-    async def _run(self, data: bytes) -> None:
+    async def _run(self, data: bytes, counts: Counts) -> None:
         spot = self._spots[data[0] % len(self._spots)]
-        session, judge = (
-            Session(self._rules),
-            Judge(spot.places, self._rules, has_graph=spot.has_graph),
-        )
-        splitter = _Counting(
-            bulk_bytes=self._rules.memory_bytes, graph_tensors=self._rules.graph_tensors
-        )
+        cut, equipment = data[1] % EQUIPPED, self._equipment if data[1] & EQUIPPED else None
+        session = Watched(self._rules, self._known, equipment)
+        judge = Judge(spot.places, self._rules, has_graph=spot.has_graph)
         # A recorded state in the place of a new one: it would take dozens of frames to come there.
-        vars(session).update(_firewall=_firewall(spot.state, self._rules), _splitter=splitter)
-        session.client.connection_made(_End())
-        session.worker.connection_made(_End(judge))
+        vars(session)["_firewall"] = _firewall(spot.state, self._rules)
+        session.client.connection_made(End())
+        session.worker.connection_made(End(judge))
         try:
-            for part in _parts(data[2:], data[1] * CUT_BYTES):
+            for part in _parts(data[2:], cut * CUT_BYTES):
                 if not session.client.transport.is_closing():  # type: ignore[union-attr]
                     session.client.data_received(part)
-                    await self._settle(session, judge)
+                    await _settle(session, judge)
             session.end("")
             how = await session.ended()
         finally:
             session.end("")
             await session.close()
-        self._count(session, splitter, judge)
+        counts.inputs += 1
+        counts.frames += session.judged
+        counts.changed += session.changed
+        counts.reached += judge.frames
+        if session.refused is not None:
+            counts.refused[session.refused.reason] += 1
         if how.startswith("failed here"):
             raise FaultError(how)
 
-    async def _settle(self, session: Session, judge: Judge) -> None:
-        """Let the worker answer, and what the session began come to its end or a wait."""
-        for _ in range(TURNS):
-            while judge.answers:
-                session.worker.data_received(judge.answers.popleft())
-            if vars(session)["_work"] is None or session.inbox.wanted is not None:
-                return
-            await asyncio.sleep(0)
 
-    def _count(self, session: Session, splitter: _Counting, judge: Judge) -> None:
-        waiting = sum(isinstance(one, Frame) for one in vars(session)["_waiting"])
-        self.inputs += 1
-        self.frames += max(int(session.refused is not None), splitter.count - waiting)
-        self.reached += judge.frames
-        if session.refused is not None:
-            self.refused[session.refused.reason] += 1
+async def _settle(session: Watched, judge: Judge) -> None:
+    """Let the worker answer, and what the session began come to its end or a push be awaited.
+
+    Raises:
+        FaultError: it comes to none.
+    """
+    while True:
+        while judge.answers:
+            session.worker.data_received(judge.answers.popleft())
+        work = session.work
+        if work is None or session.inbox.wanted is not None:
+            return
+        done, _ = await asyncio.wait({work}, timeout=WORK_S)
+        if not done:
+            raise FaultError(f"what a frame began had not ended after {WORK_S:g} s")
 
 
 def _parts(stream: bytes, cut: int) -> list[bytes]:
@@ -248,7 +254,9 @@ def _first(stream: bytes) -> Frame | None:
 
 
 def _own(frame: Frame) -> list[Frame]:
-    """Return what no llama-server says, but a client of ours, of what a read reads."""
+    """Return what no llama-server says, but a client of ours, of what is set or read."""
+    if frame.command == Command.SET_TENSOR and frame.size - len(frame.head) >= len(CONTENT):
+        return [taking(frame)]
     if frame.command != Command.GET_TENSOR:
         return []
     with_more = {

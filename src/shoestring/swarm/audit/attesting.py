@@ -6,7 +6,9 @@
     node        {"ok": true, "at_s": ..., "by_node": ...}
     challenger  {"by_challenger": ...}
 
-Both keep it. The node's copy is what it shows for its reward.
+Both keep it. The node's copy is what it shows for its reward. More than one of a challenger in a
+slot counts for nothing, so none is made; and a full file forgets first what it has most of, so that
+no challenger can crowd out the others.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +24,7 @@ from shoestring.errors import BadValueError
 from shoestring.swarm.audit.uptime import (
     LINE_BYTES,
     NONCE_BYTES,
+    SLOT_S,
     Attestation,
     answer,
     attest,
@@ -99,15 +103,17 @@ class Attestations:
         self._path = path
 
     def add(self, attestation: Attestation) -> None:
-        """Keep one more.
+        """Keep one more, if there is none of both in its slot.
 
         Raises:
             BadValueError: the file cannot be used.
         """
         with changing(self._path):
-            lines = [one.line for one in self.all()][-MOST_LINES + 1 :]
-            content = b"".join(line + b"\n" for line in (*lines, attestation.line))
-            replace_private(self._path, content)
+            kept = list(self.all())
+            if _slot_of(attestation) in map(_slot_of, kept):
+                return
+            kept = [*_without_most(kept, MOST_LINES - 1), attestation]
+            replace_private(self._path, b"".join(one.line + b"\n" for one in kept))
 
     def all(self) -> Sequence[Attestation]:
         """Return what is kept, the oldest first.
@@ -118,7 +124,10 @@ class Attestations:
         content = read_private(self._path) or b""
         if len(content) > MOST_LINES * (LINE_BYTES + 1):
             raise BadValueError(f"{self._path} is too long: move it away")
-        return read_lines(content)
+        try:
+            return read_lines(content)
+        except BadValueError as error:
+            raise BadValueError(f"{self._path}: {error}: take the line out") from error
 
 
 class Attestor:
@@ -134,14 +143,43 @@ class Attestor:
         self, identity: Identity, kept: Attestations, now: Callable[[], float] = time.time
     ) -> None:
         self._identity, self._kept, self._now = identity, kept, now
+        self._slots: dict[str, int] = {}
+        """In which each challenger was answered last, by its peer id."""
 
     async def answer(self, link: Link, word: dict[str, Any]) -> None:
-        """Answer one.
+        """Answer one; a second of a challenger in one slot is refused before anything is done.
 
         Raises:
             LinkError: who asked has gone.
             BadValueError: what both signed cannot be kept.
         """
+        slot = int(self._now()) // SLOT_S
+        if self._slots.get(link.peer_id) == slot:
+            await link.refuse("slot", f"you were answered already: ask once in {SLOT_S} s")
+            return
         found = await answer_challenge(link, self._identity, word, self._now)
         if found is not None:
+            self._slots = {peer: one for peer, one in self._slots.items() if one == slot}
+            self._slots[link.peer_id] = slot
             await asyncio.to_thread(self._kept.add, found)
+
+
+def _slot_of(attestation: Attestation) -> tuple[str, str, int]:
+    return attestation.node, attestation.challenger, attestation.slot
+
+
+def _without_most(kept: Sequence[Attestation], most: int) -> Sequence[Attestation]:
+    """Return so many at most, the oldest of whoever challenged most often left out."""
+    counts = Counter(one.challenger for one in kept)
+    spare: Counter[str] = Counter()
+    for _ in range(len(kept) - most):
+        challenger, _count = counts.most_common(1)[0]
+        counts[challenger] -= 1
+        spare[challenger] += 1
+    found = []
+    for one in kept:
+        if spare[one.challenger]:
+            spare[one.challenger] -= 1
+        else:
+            found.append(one)
+    return found

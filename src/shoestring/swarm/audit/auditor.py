@@ -2,28 +2,37 @@
 
 All of it is off the answer's way: a window is taken up when it is over, one at a time, and while
 :data:`MOST_WAITING` wait no more are recorded: that lowers the share that is reached, and counts as
-``left out``.
+``left out``. Where members of a stage answer one question differently, that window is audited
+whatever was drawn.
+
+Nobody is excluded without a receipt of both hands over the very window: its roots show that the
+node was told what we know of, and gave what we heard. Without it, what a neighbour pushed to it may
+have been something else.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections import Counter, deque
+from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from shoestring.errors import BadValueError
+from shoestring.errors import BadValueError, ShoestringError
 from shoestring.swarm.audit import evidence as evidences
-from shoestring.swarm.audit.comparing import IncomparableError, Tolerance
+from shoestring.swarm.audit.comparing import Tolerance
+from shoestring.swarm.audit.following import Following
 from shoestring.swarm.audit.judging import Side, Verdict, differ, judge
-from shoestring.swarm.audit.running import NotRunError, run_again
-from shoestring.swarm.audit.windows import Recording
+from shoestring.swarm.audit.places import Places
+from shoestring.swarm.audit.proofs import Proofs
+from shoestring.swarm.audit.running import NotRunError
+from shoestring.swarm.audit.windows import Given, Recording
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
+    from shoestring.swarm.audit.places import Run
     from shoestring.swarm.audit.running import Place
     from shoestring.swarm.audit.sampling import Chance
     from shoestring.swarm.audit.standing import Standing
@@ -31,11 +40,10 @@ if TYPE_CHECKING:
     from shoestring.swarm.market.measured import Measured
     from shoestring.swarm.proof.receipts import Signed
     from shoestring.swarm.remote import Remote, Seat
+    from shoestring.swarm.spares import Spares
 
 MOST_WAITING: Final = 2
 """Windows that are recorded, or wait to be run again; each may hold a copy of the caches."""
-MOST_RECEIPTS: Final = 256
-SHUFFLE: Final = random.SystemRandom()
 
 
 class Expelling(Protocol):
@@ -43,9 +51,11 @@ class Expelling(Protocol):
 
     Attributes:
         members: the nodes that hold it now.
+        spares: those that may take their place.
     """
 
     members: list[Remote]
+    spares: Spares
 
     def expel(self, peer: str, why: str) -> None:
         """Go on without a node, and sign nothing for it any more."""
@@ -58,8 +68,8 @@ class Auditor:
         chance: which windows.
         standing: of all nodes.
         folder: for evidence.
-        tell: given what happened (``audited``, ``cheats``, ``undecided``, ``not audited``), to
-            whom, and why.
+        tell: given what happened (``audited``, ``cheats``, ``undecided``, ``not audited``,
+            ``not kept``, ``put aside``), to whom, and why.
         places: other nodes that may run a window again.
         here: this machine; None: it has no room.
         kinds: numerics class of each node, by its peer id; a node without one is of none.
@@ -69,7 +79,8 @@ class Auditor:
         now: seconds since 1970.
 
     Attributes:
-        counts: windows by what became of them.
+        counts: windows by what became of them; ``windows`` are all that could be audited, and
+            ``left out`` those that were drawn and had no place to wait.
         stages: of the chain; set when they stand.
     """
 
@@ -90,12 +101,18 @@ class Auditor:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.stages: Sequence[Expelling] = ()
-        self._chance, self._standing, self._folder = chance, standing, folder
-        self._tell, self._places, self._here = tell, places, here
-        self._kinds, self._measured, self._now = kinds, measured, now
+        self._chance, self._standing = chance, standing
+        self._tell, self._kinds = tell, kinds
+        self._following = Following(
+            standing, folder, measured, partial(self._note, "not kept"), now
+        )
+        self._places = Places(places, here, partial(self._note, "put aside"), self._begun)
         self._tolerance = tolerance or Tolerance()
-        self._receipts: deque[Signed] = deque(maxlen=MOST_RECEIPTS)
-        self._waiting, self._most_waiting = 0, most_waiting
+        self._proofs = Proofs()
+        self._windows: Counter[str] = Counter()
+        """By peer id, those that could be audited."""
+        self._open: set[Recording] = set()
+        self._most_waiting = most_waiting
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -106,31 +123,57 @@ class Auditor:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._following.saw(self._windows)
 
-    def record(self, stage: int, begin: Callable[[], list[Entry]]) -> Recording | None:
+    def record(
+        self, stage: int, begin: Callable[[], list[Entry]], members: Collection[Seat], *,
+        is_first: bool,
+    ) -> Recording | None:  # fmt: skip
         """Return where a window that begins now is to be kept; None: it is not."""
-        if not self._chance.take():
+        is_drawn = self._chance.take()
+        self.counts["windows"] += 1
+        self._windows.update({seat.remote.address.id for seat in members})
+        if not (is_drawn or len(members) > 1):
             return None
-        if self._waiting >= self._most_waiting:
+        if is_drawn and not self._has_room():
             self.counts["left out"] += 1
             return None
-        self._waiting += 1
-        return Recording(stage, begin(), self._take)
+        recording = Recording(
+            stage, begin(), self._take, members=members, is_first=is_first, is_drawn=is_drawn
+        )
+        self._open.add(recording)
+        return recording
 
-    def drop(self, recording: Recording) -> None:  # noqa: ARG002 - that it was one is enough
-        """Forget a recording whose conversation ended before its window."""
-        self._waiting -= 1
+    def drop(self, recording: Recording) -> None:
+        """Forget a recording whose conversation ended before its window, or that is too long."""
+        if recording in self._open:
+            self._open.remove(recording)
+            self.counts["left out"] += recording.is_drawn
 
     def keep(self, signed: Signed) -> None:
         """Take a receipt that both have signed; it may be evidence."""
-        self._receipts.append(signed)
+        self._proofs.keep(signed)
 
     async def idle(self) -> None:
         """Wait until no window waits to be run again."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
+    def _has_room(self) -> bool:
+        waiting = sum(one.is_drawn or one.is_done for one in self._open)
+        return waiting < self._most_waiting
+
     def _take(self, recording: Recording) -> None:
+        if recording not in self._open:
+            return  # it was dropped before the last of its answers came
+        if not recording.is_drawn:
+            self._open.remove(recording)
+            if not recording.differs:
+                return
+            if not self._has_room():
+                self.counts["left out"] += 1
+                return
+            self._open.add(recording)
         task = asyncio.create_task(self._audit(recording))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -141,108 +184,102 @@ class Auditor:
                 for seat in recording.seats:
                     await self._audit_seat(recording, seat)
         finally:
-            self._waiting -= 1
+            self._open.discard(recording)
 
     async def _audit_seat(self, recording: Recording, seat: Seat) -> None:
         """Have what one member answered run again, and act on what is found."""
-        remote = seat.remote
-        suspect = Side(
-            remote.name, remote.address.id, self._kind(remote.address.id), recording.given(seat)
-        )
+        name, peer = seat.remote.name, seat.remote.address.id
+        runs: list[Run] = []
+        cheat: str | None = None
         try:
-            verdict, sides = await self._compare(recording, suspect)
-        except (NotRunError, IncomparableError) as error:
-            self._note("not audited", suspect.name, str(error))
+            given = await asyncio.to_thread(recording.given, seat)
+            suspect = Side(name, peer, self._kind(peer), given)
+            verdict = await self._judged(recording, suspect, runs)
+            verdict, receipts = await self._proven(recording, seat, verdict, runs)
+            cheat = None if verdict.cheat is None else verdict.cheat.peer
+        except (ShoestringError, OSError, ValueError) as error:
+            self._note("not audited", name, str(error))
             return
-        try:
-            await asyncio.to_thread(self._book, recording, seat, verdict, sides)
-        except BadValueError as error:
-            self._note("not kept", suspect.name, str(error))
-        self._tell_of(verdict, sides)
+        finally:
+            for run in runs:
+                if run.side.peer != cheat or cheat is None:
+                    run.place.pay(run.receipts)
+        await self._act(recording, seat, verdict, [suspect, *(run.side for run in runs)], receipts)
 
-    async def _compare(self, recording: Recording, suspect: Side) -> tuple[Verdict, list[Side]]:
+    async def _judged(self, recording: Recording, suspect: Side, runs: list[Run]) -> Verdict:
+        """Return what others' answers say of a member's; each run is added to ``runs``."""
         questions = recording.questions()
-        auditor = await self._first_of(recording, self._choose({suspect.peer}, suspect.kind))
-        difference = differ(questions, suspect, auditor, self._tolerance)
-        if difference is None:
-            return Verdict("same"), [suspect, auditor]
-        judges = self._judges({suspect.peer, auditor.peer}, suspect.kind)
-        try:
-            third = await self._first_of(recording, judges)
-        except NotRunError:
-            return Verdict("undecided", None, difference), [suspect, auditor]
-        found = judge(questions, suspect, auditor, third, self._tolerance)
-        return found, [suspect, auditor, third]
-
-    def _choose(self, without: set[str | None], kind: str) -> list[Place]:
-        """Return who may run a window again: of the same class first, then this machine."""
-        others = self._others(without)
-        same = [one for one in others if one.kind == kind]
-        here = [] if self._here is None else [self._here]
-        return [*same, *here, *(one for one in others if one.kind != kind)]
-
-    def _judges(self, without: set[str | None], kind: str) -> list[Place]:
-        """Return who may say which of two is wrong: this machine first."""
-        here = [] if self._here is None else [self._here]
-        others = self._others(without)
-        return [*here, *sorted(others, key=lambda one: one.kind != kind)]
-
-    def _others(self, without: set[str | None]) -> list[Place]:
-        """Return other nodes in any order, those that have no part of the chain first."""
-        excluded = self._standing.excluded()
-        found = [
-            one for one in self._places if one.peer not in without and one.peer not in excluded
-        ]
-        SHUFFLE.shuffle(found)
+        excluded = await self._excluded()
         members = {one.address.id for stage in self.stages for one in stage.members}
-        return sorted(found, key=lambda one: one.peer in members)
+        others = partial(self._places.run, recording, runs, without=excluded, last=members)
+        auditor = await others(besides={suspect.peer}, kind=suspect.kind, here_first=False)
+        difference = await asyncio.to_thread(differ, questions, suspect, auditor, self._tolerance)
+        if difference is None:
+            return Verdict("same")
+        besides = {suspect.peer, auditor.peer}
+        try:
+            third = await others(besides=besides, kind=suspect.kind, here_first=True)
+        except NotRunError as error:
+            why = f"it differs from {auditor.name}, and no third one ran it: {error}"
+            return Verdict("undecided", None, difference, why)
+        return await asyncio.to_thread(judge, questions, suspect, auditor, third, self._tolerance)
 
-    async def _first_of(self, recording: Recording, places: Iterable[Place]) -> Side:
-        """Return what the first place that can run a window answers."""
-        failed: list[str] = []
-        for place in places:
-            try:
-                given = await run_again(recording, place)
-            except NotRunError as error:
-                failed.append(str(error))
-            else:
-                return Side(place.name, place.peer, place.kind, given)
-        raise NotRunError("; ".join(failed) or "there is nobody else to run it again")
+    async def _proven(
+        self, recording: Recording, seat: Seat, verdict: Verdict, runs: Sequence[Run]
+    ) -> tuple[Verdict, list[Signed]]:
+        """Return a verdict, and the receipt without which a cheat is none."""
+        if (cheat := verdict.cheat) is None:
+            return verdict, []
+        assert cheat.peer is not None, "this machine is no cheat"
+        in_root = await asyncio.to_thread(recording.in_root)
+        roots = in_root, evidences.out_root(recording.questions(), cheat.given)
+        if cheat.peer == seat.remote.address.id:
+            found = await self._proofs.find(cheat.peer, seat.session, *roots)
+        else:
+            its = (run for run in runs if run.side is cheat)
+            found = next((one for run in its for one in run.receipts if _roots(one) == roots), None)
+        if found is not None:
+            return verdict, [found]
+        pushers = recording.pushers() if cheat.peer == seat.remote.address.id else []
+        pair = f": it or {' or '.join(pushers)}, which sent it inputs, is wrong" if pushers else ""
+        why = f"no receipt of both hands is over what it was told and answered{pair}"
+        return Verdict("undecided", None, verdict.difference, why), []
 
-    def _book(
-        self, recording: Recording, seat: Seat, verdict: Verdict, sides: Sequence[Side]
-    ) -> None:
-        """Keep what was found, on disk."""
+    async def _act(
+        self, recording: Recording, seat: Seat, verdict: Verdict, sides: Sequence[Side],
+        receipts: Sequence[Signed],
+    ) -> None:  # fmt: skip
+        """Do what follows; with a cheat nothing goes on, whatever cannot be kept of it."""
         suspect, cheat = sides[0], verdict.cheat
         if cheat is None:
-            assert suspect.peer is not None, "a member is a node"
-            self._standing.note(suspect.peer, suspect.name, verdict.outcome)
-            if verdict.outcome == "same" and self._measured is not None:
-                self._measured.saw(suspect.peer, good=1)
+            await self._following.stood(suspect, verdict)
+            if verdict.outcome == "same":
+                self._note("audited", suspect.name, f"as {sides[1].name} answers")
+            else:
+                self._note("undecided", suspect.name, f"{verdict.difference}: {verdict.why}")
             return
-        assert cheat.peer is not None, "this machine is no cheat"
-        found = evidences.gather(recording, verdict, sides, tuple(self._receipts))
-        path = evidences.keep(self._folder, found, self._now())
-        self._standing.exclude(
-            cheat.peer, cheat.name, _reason(verdict), evidence=path.name,
-            withheld=(seat.session,) if cheat is suspect else (),
-        )  # fmt: skip
-        if self._measured is not None:
-            self._measured.saw(cheat.peer, bad=1)
+        assert cheat.peer is not None, "this machine is none"
+        why = f"{verdict.difference} is not what two others answer"
+        self._places.bar(cheat.peer)
+        self._note("cheats", cheat.name, why)
+        for stage in self.stages:
+            stage.expel(cheat.peer, why)
+        withheld = (seat.session,) if cheat is suspect else ()
+        await self._following.exclude(cheat, why, withheld)
+        await self._following.blame(recording, verdict, sides, receipts)
 
-    def _tell_of(self, verdict: Verdict, sides: Sequence[Side]) -> None:
-        """Say what was found, and go on without a cheat."""
-        suspect, cheat = sides[0], verdict.cheat
-        if verdict.outcome == "same":
-            self._note("audited", suspect.name, f"as {sides[1].name} answers")
-        elif cheat is None:
-            names = " and ".join(side.name for side in sides[1:])
-            self._note("undecided", suspect.name, f"{verdict.difference} differs from {names}")
-        else:
-            self._note("cheats", cheat.name, _reason(verdict))
-            for stage in self.stages:
-                assert cheat.peer is not None, "this machine is no cheat"
-                stage.expel(cheat.peer, _reason(verdict))
+    async def _excluded(self) -> frozenset[str]:
+        """Return who is excluded, as far as that can be read."""
+        try:
+            return await asyncio.to_thread(self._standing.excluded)
+        except BadValueError as error:
+            self._note("not kept", "who is excluded", str(error))
+            return frozenset()
+
+    def _begun(self, peer: str, task: asyncio.Task[Given]) -> None:
+        """A spare that is taken runs no window any more."""
+        for stage in self.stages[:1]:  # they are of all stages
+            stage.spares.use(peer, task)
 
     def _note(self, what: str, who: str, why: str) -> None:
         self.counts[what] += 1
@@ -252,5 +289,5 @@ class Auditor:
         return self._kinds.get(peer, f"of {peer} alone")
 
 
-def _reason(verdict: Verdict) -> str:
-    return f"{verdict.difference} is not what two others answer"
+def _roots(signed: Signed) -> tuple[str, str]:
+    return signed.receipt.in_root, signed.receipt.out_root

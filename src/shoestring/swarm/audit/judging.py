@@ -47,11 +47,13 @@ class Verdict:
             nobody could say who is wrong.
         cheat: who is; None: nobody is known to be.
         difference: the first; None: there is none.
+        why: nobody is known to be wrong, in a line; empty: somebody is, or nothing is wrong.
     """
 
     outcome: Outcome
     cheat: Side | None = None
     difference: Difference | None = None
+    why: str = ""
 
 
 def differ(
@@ -94,4 +96,5 @@ def judge(
         return Verdict("cheat", suspect, of_suspect)
     if of_auditor is not None and of_suspect is None and auditor.peer is not None:
         return Verdict("cheat", auditor, of_auditor)
-    return Verdict("undecided", None, between)
+    names = f"{auditor.name} and {third.name}"
+    return Verdict("undecided", None, between, f"it differs from {names}, and these differ")

@@ -1,7 +1,8 @@
 """Running a window again: at another node, or with a worker of this machine.
 
 Whoever does it is told what a recruit would be told, then the window, and is asked the same. To a
-node it is a session like any other. It is paid like one, too.
+node it is a session like any other, with receipts: the last one is over the window alone. It is
+paid once it was judged.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from shoestring.errors import ShoestringError
@@ -23,19 +24,26 @@ from shoestring.swarm.session import Session
 from shoestring.swarm.wire import Command, Frame
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from shoestring.swarm.audit.windows import Recording
     from shoestring.swarm.firewall import Rules
     from shoestring.swarm.identity import Identity
     from shoestring.swarm.proof.paying import Paying
+    from shoestring.swarm.proof.receipts import Signed
     from shoestring.swarm.replica import Listening
     from shoestring.swarm.store import Store
     from shoestring.swarm.wire import Answer
     from shoestring.swarm.worker_pool import WorkerPool
 
+LEAST_S: Final = 30.0
+TIMES: Final = 4
+"""As long as the window took: a place may be so much slower, with nobody's network between."""
+SLOWEST_BYTES_PER_S: Final = 4 << 20
+"""At which weights must come to a place that has none."""
 LIMIT_S: Final = 600.0
+"""Whatever the window: others wait for their turn."""
 WAIT_S: Final = 10.0
 """For a node's worker; one that others have is not waited for: there are other nodes."""
 PING_BYTES: Final = 8
@@ -61,12 +69,21 @@ class Place(Protocol):
     def kind(self) -> str:
         """Numerics class: engine's SHA-256 and the device's generation."""
 
-    def open(self, listening: Listening) -> AbstractAsyncContextManager[Replica]:
-        """Open a session there that a block lasts.
+    def open(
+        self, listening: Listening, keep: Callable[[Signed], None] | None = None
+    ) -> AbstractAsyncContextManager[Replica]:
+        """Open a session there that a block lasts; at its end all receipts are here.
+
+        Args:
+            listening: hears what is answered.
+            keep: given its receipts, which :meth:`pay` is then told; None: they count at once.
 
         Raises:
             ShoestringError: there is none to be had.
         """
+
+    def pay(self, receipts: Iterable[Signed]) -> None:
+        """Let receipts count."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +116,16 @@ class There:
         """Its peer id."""
         return self.remote.address.id
 
+    def pay(self, receipts: Iterable[Signed]) -> None:
+        """Let receipts count."""
+        for signed in receipts:
+            assert self.paying is not None, "else there are no receipts"
+            self.paying.hand.keep(signed)
+
     @asynccontextmanager
-    async def open(self, listening: Listening) -> AsyncIterator[Replica]:
+    async def open(
+        self, listening: Listening, keep: Callable[[Signed], None] | None = None
+    ) -> AsyncIterator[Replica]:
         """Open a session there."""
         paying = self.paying
         opened = await open_session(
@@ -110,7 +135,8 @@ class There:
         )  # fmt: skip
         payer = None
         if paying is not None and opened.terms is not None:
-            payer = Payer(opened.terms, paying.hand, self.dispute)
+            hand = paying.hand if keep is None else replace(paying.hand, keep=keep)
+            payer = Payer(opened.terms, hand, self.dispute)
         seat = Seat(self.remote, opened.session)
         replica = Replica(seat, listening, stores=opened.stores, payer=payer)
         opened.link.hand_over(replica)
@@ -118,6 +144,7 @@ class There:
             yield replica
         finally:
             replica.leave()
+            await replica.gone.wait()  # it ends the link itself after its last receipt
 
 
 @dataclass(frozen=True)
@@ -140,8 +167,15 @@ class Here:
     name: str = HERE
     peer: None = None
 
+    def pay(self, receipts: Iterable[Signed]) -> None:
+        """Of places: there are none."""
+
     @asynccontextmanager
-    async def open(self, listening: Listening) -> AsyncIterator[Replica]:
+    async def open(
+        self,
+        listening: Listening,
+        keep: Callable[[Signed], None] | None = None,  # noqa: ARG002
+    ) -> AsyncIterator[Replica]:
         """Give a fresh worker a session in this process."""
         worker = await self.pool.take()
         session = Session(self.rules, self.store)
@@ -225,26 +259,41 @@ class Rerun:
         self.over.set()
 
 
-async def run_again(recording: Recording, place: Place, limit_s: float = LIMIT_S) -> Given:
+def limit_of(recording: Recording) -> float:
+    """Return in how many seconds a place must run a window again, with all that leads to it."""
+    weights = sum(len(one.weight.data) for one in recording.begin if one.weight is not None)
+    took_s = recording.took_s or 0.0
+    return min(LIMIT_S, LEAST_S + TIMES * took_s + weights / SLOWEST_BYTES_PER_S)
+
+
+async def run_again(
+    recording: Recording,
+    place: Place,
+    keep: Callable[[Signed], None] | None = None,
+    limit_s: float | None = None,
+) -> Given:
     """Return what a place answers to a window.
 
     Args:
         recording: the window.
         place: where it is run.
-        limit_s: for all of it.
+        keep: as of :meth:`Place.open`.
+        limit_s: for all of it but the last receipt; None: as :func:`limit_of` says.
 
     Raises:
         NotRunError: it gives no session, is lost, or is not done in time.
     """
+    limit_s = limit_of(recording) if limit_s is None else limit_s
     rerun = Rerun(recording)
     ping = Frame(int(Command.PING), PING_BYTES, bytearray(PING_BYTES))
     try:
-        async with asyncio.timeout(limit_s), place.open(rerun) as replica:
+        async with asyncio.timeout(limit_s) as limit, place.open(rerun, keep) as replica:
             replica.tell([*recording.begin, *recording.entries, Entry(ping, reply=Reply(ping, 0))])
             await rerun.over.wait()
+            limit.reschedule(None)  # what follows is bounded
     except TimeoutError as error:
-        raise NotRunError(f"{place.name} was not done in {limit_s:g} s") from error
-    except ShoestringError as error:
+        raise NotRunError(f"{place.name} was not done in {limit_s:.3g} s") from error
+    except (ShoestringError, OSError) as error:
         raise NotRunError(f"{place.name}: {error}") from error
     if rerun.why_not is not None:
         raise NotRunError(f"{place.name}: {rerun.why_not}")

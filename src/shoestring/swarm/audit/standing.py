@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from shoestring.errors import BadValueError
@@ -37,6 +38,7 @@ class Stood:
         same: audits that found nothing wrong.
         cheats: that found it wrong.
         undecided: that differed, and nobody could say who was wrong.
+        windows: of its stages, that could have been audited.
         excluded_s: since when it is chosen no more, in seconds since 1970; None: it is not.
         why: in a line; empty: nothing is held against it.
         evidence: names of files in the folder ``evidence``.
@@ -48,10 +50,17 @@ class Stood:
     same: int = 0
     cheats: int = 0
     undecided: int = 0
+    windows: int = 0
     excluded_s: float | None = None
     why: str = ""
     evidence: tuple[str, ...] = ()
     withheld: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float | None:
+        """Of its windows, those that were audited; None: it had none."""
+        audited = self.same + self.cheats + self.undecided
+        return min(1.0, audited / self.windows) if self.windows else None
 
 
 class Standing:
@@ -105,16 +114,22 @@ class Standing:
             undecided=one.undecided + (outcome == "undecided"),
         ))  # fmt: skip
 
-    def exclude(
-        self, node: str, name: str, why: str, *, evidence: str, withheld: tuple[str, ...] = ()
-    ) -> Stood:
+    def saw(self, windows: Mapping[str, int]) -> None:
+        """Count windows that could have been audited, by peer id.
+
+        Raises:
+            BadValueError: the file cannot be used.
+        """
+        for node, count in windows.items():
+            self._change(node, partial(_with_windows, count=count))
+
+    def exclude(self, node: str, name: str, why: str, *, withheld: tuple[str, ...] = ()) -> Stood:
         """Choose a node no more.
 
         Args:
             node: its peer id.
             name: what it is called.
             why: in a line.
-            evidence: the name of its file.
             withheld: sessions that are not paid.
 
         Raises:
@@ -123,8 +138,17 @@ class Standing:
         return self._change(node, lambda one: replace(
             one, name=name or one.name, cheats=one.cheats + 1, why=why[:MOST_WHY],
             excluded_s=self._now() if one.excluded_s is None else one.excluded_s,
-            evidence=(*one.evidence, evidence)[-MOST_SESSIONS:],
             withheld=tuple(dict.fromkeys((*one.withheld, *withheld)))[-MOST_SESSIONS:],
+        ))  # fmt: skip
+
+    def add_evidence(self, node: str, evidence: str) -> Stood:
+        """Note the name of a file of evidence against a node.
+
+        Raises:
+            BadValueError: the file cannot be used.
+        """
+        return self._change(node, lambda one: replace(
+            one, evidence=(*one.evidence, evidence)[-MOST_SESSIONS:],
         ))  # fmt: skip
 
     def forgive(self, id_or_name: str) -> Stood:
@@ -157,11 +181,15 @@ class Standing:
         return changed
 
 
+def _with_windows(one: Stood, count: int) -> Stood:
+    return replace(one, windows=one.windows + count)
+
+
 def _stood(content: dict[str, Any]) -> Stood:
     if content.keys() != {one.name for one in fields(Stood)}:
         raise BadValueError("a record of other fields")
     public_key_of(content["node"])
-    counts = {name: content[name] for name in ("same", "cheats", "undecided")}
+    counts = {name: content[name] for name in ("same", "cheats", "undecided", "windows")}
     if not all(type(count) is int and count >= 0 for count in counts.values()):
         raise BadValueError(f"counts {counts!a:.80} of {content['node']}")
     since_s = content["excluded_s"]
@@ -171,6 +199,7 @@ def _stood(content: dict[str, Any]) -> Stood:
         same=counts["same"],
         cheats=counts["cheats"],
         undecided=counts["undecided"],
+        windows=counts["windows"],
         excluded_s=None if since_s is None else float(since_s),
         why=str(content["why"]),
         evidence=tuple(map(str, content["evidence"])),

@@ -22,7 +22,7 @@ from shoestring.swarm.ledger.rewards import Service
 from shoestring.swarm.proof.receipts import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from shoestring.swarm.identity import Identity
     from shoestring.swarm.proof.receipts import Receipt
@@ -256,6 +256,23 @@ def service_of(
     first, end = int(since_s // SLOT_S), int(until_s // SLOT_S)
     counted = sum(first <= slot < end for slot in set(slots))
     return Service(counted * SLOT_S, sum(map(_layer_tokens, receipts)))
+
+
+def read_each(lines: Iterable[bytes], bad: Callable[[BadValueError], None]) -> list[Attestation]:
+    """Return the attestations of lines from whoever.
+
+    Args:
+        lines: each with its end or without.
+        bad: told what is wrong with one that is none; the others count.
+    """
+    found = []
+    for line in lines:
+        try:
+            if stripped := line.rstrip(b"\n"):
+                found.append(read_attestation(stripped))
+        except BadValueError as error:
+            bad(error)
+    return found
 
 
 def read_lines(content: bytes) -> Sequence[Attestation]:

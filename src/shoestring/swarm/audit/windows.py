@@ -4,32 +4,34 @@ A window is what lies between two receipts of a session (docs/decisions/0007). W
 what the journal would tell a recruit; then follows every frame in its order, with the BLAKE3 of
 what each member answered. The node is told nothing of it, neither before nor after.
 
-Copies of the caches, which a node gives beside its work, are answers too: else a false copy would
-be believed by whoever runs a window again from there.
+A window is whole once every member that was told all of it has answered, or is lost: a mirror that
+is slow is audited like the first. Copies of the caches, which a node gives beside its work, are
+answers too: else a false copy would be believed by whoever runs a window again from there.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 
 from shoestring.swarm.journal import Entry, Reply
-from shoestring.swarm.proof.steps import kind_of
+from shoestring.swarm.proof.merkle import root_of
+from shoestring.swarm.proof.steps import kind_of, sets_activation
 from shoestring.swarm.wire import TWO_U64, U32, WITH_DATA, Command, Frame, tensor_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from shoestring.swarm.caches import Piece
-    from shoestring.swarm.copying import CacheCopy
     from shoestring.swarm.remote import Seat
 
 MOST_DATA_BYTES: Final = 64 << 20
 """Of a window's answers; beyond it there are their digests alone."""
-MOST_LAST: Final = 4
-"""Windows of which a member's answers may come late."""
+MOST_TOLD_BYTES: Final = 256 << 20
+"""Of what a window was told, beside weights."""
 TYPE_AT: Final = 8
 
 
@@ -63,62 +65,73 @@ class Given:
     data: tuple[bytes | None, ...]
 
 
-class Auditing(Protocol):
-    """Who decides what is recorded, and takes it."""
-
-    def record(self, stage: int, begin: Callable[[], list[Entry]]) -> Recording | None:
-        """Return where a window that begins now is to be kept; None: it is not."""
-
-    def drop(self, recording: Recording) -> None:
-        """Forget a recording that will never be whole."""
-
-
 class Recording:
     """One window of one stage.
 
     Args:
         stage: its number.
         begin: what leads to where it begins.
-        done: called once, when it is closed and somebody has answered all of it.
+        done: called once, when it is closed and all of it is answered.
+        members: that are told all of it.
+        is_first: of its connection: receipts count what was told before it, too.
+        is_drawn: it is to be run again; else only if its members differ.
 
     Attributes:
         stage: as given.
         begin: as given.
+        is_drawn: as given.
         entries: of the window, in their order.
-        is_done: it is closed, and somebody has answered all of it.
+        is_done: it is closed, and every member has answered all of it or is lost.
+        took_s: from its begin until it was done; None: it is not.
+        told_bytes: of its frames' bodies.
     """
 
     def __init__(
-        self, stage: int, begin: Sequence[Entry], done: Callable[[Recording], None]
+        self,
+        stage: int,
+        begin: Sequence[Entry],
+        done: Callable[[Recording], None],
+        *,
+        members: Collection[Seat] = (),
+        is_first: bool = False,
+        is_drawn: bool = True,
     ) -> None:
-        self.stage, self.begin = stage, tuple(begin)
+        self.stage, self.begin, self.is_drawn = stage, tuple(begin), is_drawn
         self.entries: list[Entry] = []
         self._done = done
         self.is_done = False
+        self.took_s: float | None = None
+        self.told_bytes = 0
+        self._begun_s = time.monotonic()
+        self._members = set(members)
+        self._is_first = is_first
         self._digests: dict[Seat, dict[Reply, bytes]] = {}
         self._data: dict[Reply, bytearray] = {}
         self._data_bytes = 0
         self._asked: set[Reply] = set()
         self._owed: set[Reply] = set()
+        self._of_one: set[Reply] = set()
+        """Questions of ours to one member."""
         self._is_closed = False
 
     def add(self, entry: Entry) -> None:
         """Take the next frame."""
         self.entries.append(entry)
+        self.told_bytes += len(entry.body)
         if entry.reply is not None and entry.frame.command in WITH_DATA:
             self._asked.add(entry.reply)
             self._owed.add(entry.reply)
 
     def probe(self, pieces: Sequence[Piece]) -> list[Reply]:
-        """Take note that the caches are copied here; what comes is told to :meth:`copied`."""
+        """Take note that the caches are copied here; what comes is told to :meth:`answered`."""
         asked = []
         for piece in pieces:
             head = bytearray(piece.cache.tensor + TWO_U64.pack(piece.start, piece.size))
             frame = Frame(int(Command.GET_TENSOR), len(head), head)
-            entry = Entry(frame, reply=Reply(frame, 0.0))
-            self.add(entry)
-            assert entry.reply is not None
-            asked.append(entry.reply)
+            reply = Reply(frame, 0.0)
+            self.add(Entry(frame, reply=reply))
+            asked.append(reply)
+        self._of_one.update(asked)
         return asked
 
     def hear(self, reply: Reply, data: bytes) -> None:
@@ -134,6 +147,11 @@ class Recording:
             self._owed.discard(reply)
             self._end_if_whole()
 
+    def lost(self, seat: Seat) -> None:
+        """Wait no more for a member."""
+        self._members.discard(seat)
+        self._end_if_whole()
+
     def give_up(self, replies: Sequence[Reply]) -> None:
         """Forget questions of ours: who was asked is lost."""
         lost = set(replies)
@@ -147,10 +165,23 @@ class Recording:
         self._is_closed = True
         self._end_if_whole()
 
+    def wait_no_more(self) -> None:
+        """Be done with what members answered until now, if one of them answered all of it."""
+        self._members.clear()
+        self._end_if_whole()
+
     @property
     def seats(self) -> list[Seat]:
         """Who answered something of it."""
         return list(self._digests)
+
+    @property
+    def differs(self) -> bool:
+        """Whether members answered one question differently."""
+        return any(
+            len({its[reply] for its in self._digests.values() if reply in its}) > 1
+            for reply in self._asked
+        )
 
     def questions(self) -> list[Question]:
         """Return what was asked for, in its order."""
@@ -161,101 +192,47 @@ class Recording:
         ]
 
     def given(self, seat: Seat) -> Given:
-        """Return what a member answered."""
+        """Return what a member answered; hashes all that is kept, so it is not for the loop."""
         replies = [one.entry.reply for one in self.questions() if one.entry.reply is not None]
-        digests = self._digests.get(seat, {})
+        its = self._digests.get(seat, {})
+        digests = tuple(its.get(reply) for reply in replies)
         return Given(
-            tuple(digests.get(reply) for reply in replies),
-            # What was given on is whoever's came first; members of one kind must agree.
-            tuple(self._kept(reply) if reply in digests else None for reply in replies),
+            digests,
+            # What was given on is whoever's came first: another's data are not this one's.
+            tuple(self._kept(reply, one) for reply, one in zip(replies, digests, strict=True)),
         )
 
-    def _kept(self, reply: Reply) -> bytes | None:
+    def inputs(self) -> list[bytes | None]:
+        """Return BLAKE3 of each activation that was set, as receipts count them; None: unknown."""
+        told = [*self.begin, *self.entries] if self._is_first else self.entries
+        return [_input_digest(entry) for entry in told if sets_activation(entry.frame)]
+
+    def in_root(self) -> str | None:
+        """Return the root over the activations that were set; None: not all are known."""
+        inputs = self.inputs()
+        return None if None in inputs else root_of(one for one in inputs if one).hex()
+
+    def pushers(self) -> list[str]:
+        """Return the names of nodes that sent inputs of it themselves."""
+        routes = [one.carried.route for one in self.entries
+                  if one.carried is not None and one.reply is None]  # fmt: skip
+        return sorted({route.source.name for route in routes if route is not None})
+
+    def _kept(self, reply: Reply, digest: bytes | None) -> bytes | None:
         data = self._data.get(reply) if reply.kept is None else reply.kept
-        return bytes(data) if data is not None and len(data) == reply.size else None
+        if data is None or len(data) != reply.size or blake3(data).digest() != digest:
+            return None
+        return bytes(data)
 
     def _end_if_whole(self) -> None:
-        if self._is_closed and not self._owed and not self.is_done:
+        if self._is_closed and not self._owed and not self.is_done and self._all_answered():
             self.is_done = True
+            self.took_s = time.monotonic() - self._begun_s
             self._done(self)
 
-
-class Recorder:
-    """Records windows of one connection of llama-server, those that are drawn.
-
-    Args:
-        auditing: who draws; None: nobody, and nothing is recorded.
-        stage: its number.
-        begin: returns what leads to here.
-    """
-
-    def __init__(
-        self, auditing: Auditing | None, stage: int, begin: Callable[[], list[Entry]]
-    ) -> None:
-        self._auditing = auditing
-        self._stage, self._begin = stage, begin
-        self._open: Recording | None = None
-        self._last: list[Recording] = []
-        """Those of which answers may still come."""
-        self._probes: tuple[CacheCopy, Recording, list[Reply]] | None = None
-
-    def turn(self) -> None:
-        """End a window here, and begin the next."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
-        if self._auditing is None:
-            return
-        self._forget(MOST_LAST)
-        self._open = self._auditing.record(self._stage, self._begin)
-        if self._open is not None:
-            self._last.append(self._open)
-
-    def add(self, entry: Entry) -> None:
-        """Take the next frame."""
-        if self._open is not None:
-            self._open.add(entry)
-
-    def hear(self, reply: Reply, data: bytes) -> None:
-        """Take data of an answer that nobody gave before."""
-        for recording in self._last:
-            recording.hear(reply, data)
-
-    def answered(self, seat: Seat, reply: Reply, digest: bytes) -> None:
-        """Take the digest of a member's answer."""
-        for recording in self._last:
-            recording.answered(seat, reply, digest)
-
-    def copying(self, copy: CacheCopy) -> None:
-        """Take note that the caches are copied as they are here."""
-        if self._open is not None:
-            self._probes = copy, self._open, self._open.probe(copy.pieces)
-
-    def copied(self, copy: CacheCopy) -> None:
-        """Take what a copy holds."""
-        if self._probes is None or self._probes[0] is not copy:
-            return
-        (_, recording, asked), self._probes = self._probes, None
-        for reply, data in zip(asked, copy.data, strict=True):
-            recording.hear(reply, data)
-            recording.answered(copy.replica.seat, reply, blake3(data).digest())
-
-    def uncopied(self, copy: CacheCopy) -> None:
-        """Forget a copy that does not come."""
-        if self._probes is not None and self._probes[0] is copy:
-            (_, recording, asked), self._probes = self._probes, None
-            recording.give_up(asked)
-
-    def end(self) -> None:
-        """Forget what is not whole: nothing more comes."""
-        self._open = None
-        self._forget(0)
-
-    def _forget(self, most: int) -> None:
-        while len(self._last) > most:
-            recording = self._last.pop(0)
-            if not recording.is_done and self._auditing is not None:
-                self._auditing.drop(recording)
+    def _all_answered(self) -> bool:
+        asked = self._asked - self._of_one
+        return all(asked <= self._digests.get(seat, {}).keys() for seat in self._members)
 
 
 def _question(entry: Entry) -> Question:
@@ -263,3 +240,9 @@ def _question(entry: Entry) -> Question:
     kind = kind_of(head)
     number = U32.unpack_from(head, TYPE_AT)[0]
     return Question(entry, tensor_name(head), number, kind.is_activation)
+
+
+def _input_digest(entry: Entry) -> bytes | None:
+    """Return BLAKE3 of what an entry sets."""
+    carried = entry.carried
+    return blake3(entry.data).digest() if carried is None else carried.reply.digest

@@ -4,6 +4,7 @@
 ``wallet:OWNER``                free, of an owner's key
 ``held:OWNER:REFERENCE``        set aside for one answer
 ``income:PEER``                 what a device earned
+``client:PEER``                 whom a device of this book computed for; below zero: owed
 ``pool:rewards``                what is shared out for being there
 ``customer:OWNER:CUSTOMER``     of somebody to whom the owner sells on; below zero: owed
 ``resold:OWNER``                what the owner's customers were asked for at cost
@@ -24,13 +25,13 @@ MOST: Final = (1 << 53) - 1
 """Micro-credits, either way: what JSON's numbers hold exactly (RFC 8785, section 3.2.2.3)."""
 ID: Final = "[a-z2-7]{52}"
 NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
-REFERENCE: Final = re.compile(NAME)
-"""Of an answer, a payment, a day: what happens once."""
+REFERENCE: Final = re.compile(rf"{NAME}(?:\.[1-9][0-9]{{0,2}})?")
+"""Of an answer, a payment, a day: what happens once; of a refund, and its node's place behind."""
 ACCOUNT: Final = re.compile(
-    rf"world|pool:rewards|(?:wallet|income|resold|margin):{ID}|(?:held|customer):{ID}:{NAME}"
+    rf"world|pool:rewards|(?:wallet|income|client|resold|margin):{ID}|(?:held|customer):{ID}:{NAME}"
     rf"|voucher:{NAME}"
 )
-MAY_OWE: Final = frozenset({"world", "customer", "voucher"})
+MAY_OWE: Final = frozenset({"world", "client", "customer", "voucher"})
 
 
 def wallet(owner: str) -> str:
@@ -46,6 +47,11 @@ def held(owner: str, reference: str) -> str:
 def income(peer: str) -> str:
     """Return the account of what a device earned."""
     return f"income:{peer}"
+
+
+def client(peer: str) -> str:
+    """Return the account of a peer for whom a device of this book computed."""
+    return f"client:{peer}"
 
 
 def customer(owner: str, name: str) -> str:

@@ -7,19 +7,24 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from shoestring.errors import BadValueError, UserError
+from shoestring.errors import UserError
 from shoestring.swarm.ledger.entries import Entry, kept_postings
-from shoestring.swarm.ledger.heads import head_path, read_head, sign_head
+from shoestring.swarm.ledger.heads import head_path, kept_head, sign_head
 from shoestring.swarm.ledger.reading import Reading
 from shoestring.swarm.ledger.rules import (
     balance_fault,
+    beside_fault,
     form_fault,
-    is_account,
+    names_fault,
     postings_fault,
-    refund_fault,
 )
-from shoestring.swarm.ledger.tables import explained, open_for_writing, transaction
-from shoestring.swarm.private_files import changing, read_private, replace_private
+from shoestring.swarm.ledger.tables import (
+    explained,
+    open_for_writing,
+    part_of_transaction,
+    transaction,
+)
+from shoestring.swarm.private_files import changing, replace_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +61,7 @@ class Book(Reading):
         self._identity = identity
         self._now = now
         try:
-            self._check_head()
+            self.check_head()
         except BaseException:
             self.connection.close()
             raise
@@ -78,7 +83,7 @@ class Book(Reading):
                 so much.
         """
         at_s = int(self._now())
-        fault = form_fault(at_s, kind, reference, memo) or _accounts_fault(postings)
+        fault = form_fault(at_s, kind, reference, memo) or names_fault(postings)
         fault = fault or postings_fault(kind, reference, postings)
         if fault is not None:
             raise RefusedEntryError(f"{kind} {reference[:96]!a} is not booked: {fault}")
@@ -89,14 +94,11 @@ class Book(Reading):
     def writing(self) -> Iterator[None]:
         """Hold the one right to write: what is read inside stays true until its entry is booked.
 
-        An error inside takes all back.
+        An error inside takes all of it back, and nothing that was done before it.
         """
-        with explained(self.path):
-            if self.connection.in_transaction:
-                yield
-                return
-            with transaction(self.connection):
-                yield
+        held = part_of_transaction if self.connection.in_transaction else transaction
+        with explained(self.path), held(self.connection):
+            yield
 
     def close(self) -> None:
         """Sign where the book ends, if that is news, and let the file go."""
@@ -118,9 +120,11 @@ class Book(Reading):
             raise DoubleClaimError(
                 f"{kind} {reference} was booked before: a {kind} counts once"
             ) from error
-        fault = None
-        if kind == "refund":
-            fault = refund_fault(postings, self.postings_of("capture", reference))
+        fault = beside_fault(
+            kind, reference, postings,
+            captured=lambda answer: self.postings_of("capture", answer),
+            entry=lambda named: self.kind_of(named) if named <= number else None,
+        )  # fmt: skip
         for account, amount in postings:
             fault = fault or self._move(account, amount)
         if fault is not None:
@@ -137,31 +141,10 @@ class Book(Reading):
             self.connection.execute("DELETE FROM balances WHERE account = ?", (account,))
         return fault
 
-    def _check_head(self) -> None:
-        """Write nothing on top of a loss: what a head shows would be gone for good."""
-        path = head_path(self.path)
-        text = read_private(path)
-        if text is None:
-            return
-        head = read_head(text, self.keeper)
-        found = self.hash_at(head.number)
-        if found is None or found.hex() != head.hash:
-            raise BadValueError(
-                f"{self.path} is not the book that its keeper signed in {path.name}, up to entry "
-                f"{head.number}: restore a copy; nothing is written"
-            )
-
     def _write_head(self) -> None:
         path = head_path(self.path)
         with changing(path):
             head = self.head(int(self._now()))
-            before = read_private(path)
-            if before is None or read_head(before, self.keeper).number != head.number:
+            before = kept_head(self.path, self.keeper)
+            if before is None or before.number != head.number:
                 replace_private(path, sign_head(self._identity, head))
-
-
-def _accounts_fault(postings: Sequence[Posting]) -> str | None:
-    for account, _ in postings:
-        if not is_account(account):
-            return f"{account!a:.80} is no account"
-    return None

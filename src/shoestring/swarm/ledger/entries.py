@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Kind = Literal["fund", "hold", "capture", "release", "refund", "reward", "resale", "collect"]
+Kind = Literal[
+    "fund", "hold", "capture", "release", "refund", "earn", "reward", "resale", "collect",
+    "correct",
+]  # fmt: skip
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 Posting = tuple[str, int]
 """An account and what it gets, in micro-credits; less than zero: what it gives."""
@@ -78,6 +81,11 @@ def canonical(
         f'{{"at_s":{at_s},"kind":"{kind}","memo":"{memo}","number":{number},'
         f'"postings":[{moved}],"previous":"{previous.hex()}","reference":"{reference}"}}'
     ).encode()
+
+
+def mirrored(postings: Sequence[Posting]) -> tuple[Posting, ...]:
+    """Return the postings that take others back: those who got give, and before those who gave."""
+    return tuple((account, -amount) for account, amount in reversed(postings))
 
 
 def kept_postings(postings: Sequence[Posting]) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shoestring.errors import BadValueError
 from shoestring.swarm.certificates import public_key_of
 from shoestring.swarm.identity import is_signed_by
+from shoestring.swarm.private_files import read_private
 from shoestring.swarm.words import WordError, read_word
 
 if TYPE_CHECKING:
@@ -73,6 +74,26 @@ def read_head(text: bytes, keeper: str) -> Head:
 def head_path(book: Path) -> Path:
     """Return where the head of a book lies."""
     return book.with_suffix(".head")
+
+
+def kept_head(book: Path, keeper: str) -> Head | None:
+    """Return the head that lies beside a book; None: there is none.
+
+    Raises:
+        BadValueError: it is damaged, another keeper's, or open to others.
+    """
+    path = head_path(book)
+    text = read_private(path)
+    if text is None:
+        return None
+    try:
+        return read_head(text, keeper)
+    except BadValueError as error:
+        raise BadValueError(
+            f"{path} is damaged, or not signed by {keeper}: restore a copy; or, if `shoestring "
+            "swarm ledger verify --head` with a head that somebody else keeps finds the book "
+            "whole, remove it, and the next entry signs one anew"
+        ) from error
 
 
 def _canonical(fields: dict[str, Any]) -> bytes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from shoestring.errors import BadValueError
 from shoestring.swarm.ledger.entries import Entry, genesis, read_postings
-from shoestring.swarm.ledger.heads import Head
+from shoestring.swarm.ledger.heads import Head, head_path, kept_head
 from shoestring.swarm.ledger.tables import explained, keeper_of, open_for_reading
 
 if TYPE_CHECKING:
@@ -86,6 +87,24 @@ class Reading:
         number, last = self.end()
         return Head(self.keeper, number, last.hex(), at_s)
 
+    def check_head(self) -> None:
+        """Hold the book to the head that lies beside it: what that shows must not be signed away.
+
+        Raises:
+            BadValueError: the book holds less than the head, or something else; or the head is
+                damaged.
+        """
+        head = kept_head(self.path, self.keeper)
+        if head is None:
+            return
+        found = self.hash_at(head.number)
+        if found is None or found.hex() != head.hash:
+            raise BadValueError(
+                f"{self.path} is not the book that its keeper signed in "
+                f"{head_path(self.path).name}, up to entry {head.number}: restore a copy; "
+                "nothing is written or signed"
+            )
+
     def end(self) -> tuple[int, bytes]:
         """Return the number and hash of the last entry; of an empty book 0 and its beginning."""
         with explained(self.path):
@@ -112,6 +131,25 @@ class Reading:
             ).fetchone()
         return None if found is None else read_postings(found[0])
 
+    def kind_of(self, number: int) -> tuple[Kind, tuple[Posting, ...]] | None:
+        """Return the kind and the postings of an entry; None: there is none of that number."""
+        with explained(self.path):
+            found = self.connection.execute(
+                "SELECT kind, postings FROM entries WHERE number = ?", (number,)
+            ).fetchone()
+        return None if found is None else (found[0], read_postings(found[1]))
+
+    def free_reference(self, kind: Kind, reference: str) -> str:
+        """Return under what something is booked: its reference, or once that was corrected another.
+
+        That is the reference and ``.2``, ``.3`` and so on.
+        """
+        named, times = reference, 1
+        while self._is_corrected(kind, named):
+            times += 1
+            named = f"{reference}.{times}"
+        return named
+
     def entries(
         self, *, account: str | None = None, reference: str | None = None, last: int | None = None
     ) -> Iterator[Entry]:
@@ -119,12 +157,13 @@ class Reading:
 
         Args:
             account: only those in which it stands.
-            reference: only those of this one.
+            reference: only those of this one and of its parts, as refunds are.
             last: only so many, the newest.
         """
         where = (
             "(?1 IS NULL OR instr(' ' || postings, ' ' || ?1 || ' ')) "
-            "AND (?2 IS NULL OR reference = ?2)"
+            "AND (?2 IS NULL OR reference = ?2 "
+            "OR substr(reference, 1, length(?2) + 1) = ?2 || '.')"
         )
         asked = (account, reference, -1 if last is None else last)
         with explained(self.path):
@@ -135,6 +174,15 @@ class Reading:
             )
             for row in rows:
                 yield self._entry(row)
+
+    def _is_corrected(self, kind: Kind, reference: str) -> bool:
+        with explained(self.path):
+            found = self.connection.execute(
+                "SELECT 1 FROM entries WHERE kind = 'correct' AND reference = ("
+                "SELECT CAST(number AS TEXT) FROM entries WHERE kind = ? AND reference = ?)",
+                (kind, reference),
+            ).fetchone()
+        return found is not None
 
     def _entry(self, row: Any) -> Entry:
         number, at_s, kind, postings, reference, memo, _ = row

@@ -1,13 +1,13 @@
 """An owner sells on what he bought: to customers with keys of a gateway, or with vouchers.
 
-Gateway and swarm know nothing of each other. They meet in the gateway's log, which has one line of
-JSON for each request, with its key and the tokens that an engine counted::
+::
 
     shoestring serve 2>> gateway.log
     shoestring swarm ledger resell --key ana --margin 15% ... < gateway.log
 
-A line is booked once, however often the log is read: its reference is a hash of key, request and
-times. Answers from the gateway's memory cost nothing, and are not asked for.
+A line of the log is booked once, however often it is read: its reference is a hash of key, request
+and times. Answers from the gateway's memory cost nothing, and are not asked for. What was booked at
+a wrong price is corrected (``ledger correct``), and booked by the next reading.
 """
 
 from __future__ import annotations
@@ -15,32 +15,29 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from shoestring.errors import BadValueError
 from shoestring.swarm.ledger.accounts import WORLD, customer
 from shoestring.swarm.ledger.amounts import amount
-from shoestring.swarm.ledger.book import RefusedEntryError
-from shoestring.swarm.words import WordError, read_word
+from shoestring.swarm.ledger.book import DoubleClaimError, RefusedEntryError
+from shoestring.swarm.ledger.gateway_logs import REFERENCE_CHARACTERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from shoestring.swarm.ledger.book import Book
-    from shoestring.swarm.ledger.entries import Entry
+    from shoestring.swarm.ledger.entries import Entry, Posting
+    from shoestring.swarm.ledger.gateway_logs import Use
+    from shoestring.swarm.ledger.reading import Reading
 
 PER_WHOLE: Final = 1_000_000
 """Margins are in millionths, so that each per cent of four decimals is exact."""
 PER_CENT: Final = re.compile(r"([0-9]{1,5})(?:\.([0-9]{1,4}))?%")
-MARK: Final = b'"event":"request"'
-LONGEST_LINE: Final = 1 << 20
-MOST_TOKENS: Final = 10**12
-REFERENCE_CHARACTERS: Final = 48
-MADE_BY_ENGINE: Final = frozenset({"miss", "bypass"})
 
 
 @dataclass(frozen=True)
-class Terms:
+class Tariff:
     """For what an owner sells on.
 
     Attributes:
@@ -54,23 +51,23 @@ class Terms:
     margin: int
 
 
-@dataclass(frozen=True)
-class Use:
-    """What one request of a customer used.
+@dataclass
+class Sold:
+    """What the reading of a log came to.
 
     Attributes:
-        reference: of it, for the book.
-        key_id: the customer's key.
-        key_name: for people.
-        tokens_in: None: the engine did not say.
-        tokens_out: likewise.
+        booked: requests; or, where nothing was to be booked, that would be.
+        booked_before: requests.
+        by_charge: of those booked, whose engine did not count all.
+        tokens_unknown: requests that are not asked for.
+        micro: micro-credits of those booked.
     """
 
-    reference: str
-    key_id: str
-    key_name: str
-    tokens_in: int | None
-    tokens_out: int | None
+    booked: int = 0
+    booked_before: int = 0
+    by_charge: int = 0
+    tokens_unknown: int = 0
+    micro: int = 0
 
 
 def read_margin(text: str) -> int:
@@ -85,52 +82,61 @@ def read_margin(text: str) -> int:
     return (int(found[1]) * 10_000) + int((found[2] or "").ljust(4, "0"))
 
 
-def uses(log: Iterable[bytes]) -> Iterator[Use]:
-    """Yield the requests that engines answered, of the lines of a gateway's log.
+def resell(book: Book, owner: str, used: Iterable[Use], tariff: Tariff) -> Sold:
+    """Ask customers for what they used; what was booked before is passed over.
 
-    Raises:
-        BadValueError: a line of a request is none; nothing behind it was yielded.
+    Args:
+        book: the book.
+        owner: who sells.
+        used: of a log.
+        tariff: for what.
     """
-    for number, line in enumerate(log, 1):
-        if MARK not in line:
-            continue  # of the start, of a library, of a refusal
+    sold = Sold()
+    for use in used:
+        if use.tokens_in is None or use.tokens_out is None:
+            sold.tokens_unknown += 1
+            continue
         try:
-            use = _use(read_word(line[:LONGEST_LINE]))
-        except (WordError, KeyError, TypeError) as error:
-            raise BadValueError(
-                f"line {number} of the log is no request's ({error}): give the log as it was "
-                "written, each line whole"
-            ) from error
-        if use is not None:
-            yield use
+            entry = book_use(book, owner, use, tariff)
+        except DoubleClaimError:
+            sold.booked_before += 1
+            continue
+        _add(sold, use, entry.postings)
+    return sold
 
 
-def book_use(book: Book, owner: str, use: Use, terms: Terms) -> Entry:
+def foresee(book: Reading | None, owner: str, used: Iterable[Use], tariff: Tariff) -> Sold:
+    """Return what :func:`resell` would come to; nothing is booked."""
+    sold, seen = Sold(), set[str]()
+    for use in used:
+        if use.tokens_in is None or use.tokens_out is None:
+            sold.tokens_unknown += 1
+        elif use.reference in seen or (book is not None and _is_booked(book, use)):
+            sold.booked_before += 1
+        else:
+            seen.add(use.reference)
+            _add(sold, use, _postings(owner, use, tariff))
+    return sold
+
+
+def book_use(book: Book, owner: str, use: Use, tariff: Tariff) -> Entry:
     """Ask a customer for what a request used, at cost and margin.
 
     Args:
         book: the book.
         owner: who sells.
         use: with both counts of tokens.
-        terms: for what.
+        tariff: for what.
 
     Raises:
         DoubleClaimError: it was booked before.
         RefusedEntryError: its tokens are not known.
     """
-    if use.tokens_in is None or use.tokens_out is None:
-        raise RefusedEntryError(f"resale {use.reference} is not booked: its tokens are not known")
-    cost = amount(
-        use.tokens_in, use.tokens_out, 1, price_in=terms.price_in, price_out=terms.price_out
-    )
-    margin = -(-cost * terms.margin // PER_WHOLE)
-    postings = (
-        (customer(owner, use.key_id), -cost - margin),
-        (f"resold:{owner}", cost),
-        (f"margin:{owner}", margin),
-    )
-    memo = f"{use.tokens_in} in, {use.tokens_out} out"
-    return book.add("resale", postings, reference=use.reference, memo=memo)
+    postings = _postings(owner, use, tariff)
+    memo = f"{use.tokens_in} in, {use.tokens_out} out{', by charge' if use.by_charge else ''}"
+    with book.writing():
+        named = book.free_reference("resale", use.reference)
+        return book.add("resale", postings, reference=named, memo=memo)
 
 
 def book_payment(book: Book, owner: str, name: str, micro: int, *, reference: str) -> Entry:
@@ -172,23 +178,31 @@ def book_voucher(book: Book, owner: str, name: str, *, channel: str, most: int) 
             return None
         added = most - before
         postings = ((f"voucher:{channel}", -added), (customer(owner, name), added))
-        reference = hashlib.sha256(f"voucher {channel} {most}".encode()).hexdigest()
-        return book.add("fund", postings, reference=reference[:REFERENCE_CHARACTERS])
+        sha256 = hashlib.sha256(f"voucher {channel} {most}".encode()).hexdigest()
+        named = book.free_reference("fund", sha256[:REFERENCE_CHARACTERS])
+        return book.add("fund", postings, reference=named)
 
 
-def _use(said: dict[str, Any]) -> Use | None:
-    """Return what a line says; None: no engine worked for it."""
-    if said["event"] != "request" or said["cache"] not in MADE_BY_ENGINE:
-        return None
-    tokens_out = said["output_tokens"]
-    if tokens_out is None and said["operation"] == "embeddings":
-        tokens_out = 0
-    tokens = said["input_tokens"], tokens_out
-    if tokens[0] is None and said["failure"] is not None:
-        return None  # refused before an engine was asked, or failed there
-    for count in tokens:
-        if count is not None and (type(count) is not int or not 0 <= count <= MOST_TOKENS):
-            raise TypeError("a count of tokens that is none")
-    named = [str(said[name]) for name in ("key_id", "request_id", "began_utc", "t_utc")]
-    sha256 = hashlib.sha256("\n".join(named).encode()).hexdigest()
-    return Use(sha256[:REFERENCE_CHARACTERS], named[0], str(said["key_name"]), *tokens)
+def _postings(owner: str, use: Use, tariff: Tariff) -> tuple[Posting, ...]:
+    if use.tokens_in is None or use.tokens_out is None:
+        raise RefusedEntryError(f"resale {use.reference} is not booked: its tokens are not known")
+    cost = amount(
+        use.tokens_in, use.tokens_out, 1, price_in=tariff.price_in, price_out=tariff.price_out
+    )
+    margin = -(-cost * tariff.margin // PER_WHOLE)
+    return (
+        (customer(owner, use.key_id), -cost - margin),
+        (f"resold:{owner}", cost),
+        (f"margin:{owner}", margin),
+    )
+
+
+def _is_booked(book: Reading, use: Use) -> bool:
+    named = book.free_reference("resale", use.reference)
+    return book.postings_of("resale", named) is not None
+
+
+def _add(sold: Sold, use: Use, postings: tuple[Posting, ...]) -> None:
+    sold.booked += 1
+    sold.by_charge += use.by_charge
+    sold.micro -= postings[0][1]

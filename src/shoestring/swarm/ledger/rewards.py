@@ -13,10 +13,11 @@ from shoestring.errors import BadValueError
 from shoestring.swarm.certificates import public_key_of
 from shoestring.swarm.ledger.accounts import MOST, REWARDS, income
 from shoestring.swarm.ledger.book import RefusedEntryError
+from shoestring.swarm.ledger.rules import MOST_POSTINGS
 from shoestring.swarm.words import WordError, read_word
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from shoestring.swarm.ledger.book import Book
     from shoestring.swarm.ledger.entries import Entry
@@ -59,7 +60,9 @@ def read_services(text: bytes) -> dict[str, Service]:
     return services
 
 
-def reward(book: Book, services: Mapping[str, Service], micro: int, *, reference: str) -> Entry:
+def reward(
+    book: Book, services: Mapping[str, Service], micro: int, *, reference: str
+) -> tuple[Entry, ...]:
     """Share out what the pool pays for a period.
 
     Args:
@@ -75,8 +78,33 @@ def reward(book: Book, services: Mapping[str, Service], micro: int, *, reference
     shares = share_out(micro, services)
     if not shares:
         raise RefusedEntryError(f"reward {reference} is not booked: nobody did anything")
-    postings = ((REWARDS, -micro), *((income(peer), part) for peer, part in shares.items()))
-    return book.add("reward", postings, reference=reference)
+    return pay_out(book, shares, reference=reference)
+
+
+def pay_out(book: Book, shares: Mapping[str, int], *, reference: str) -> tuple[Entry, ...]:
+    """Book shares out of the pool, all or none: an entry for each 255 devices.
+
+    Args:
+        book: the book.
+        shares: micro-credits of each device, by peer id; more than zero.
+        reference: of the period; of its entries ``REFERENCE-0``, ``REFERENCE-1`` and so on.
+
+    Raises:
+        DoubleClaimError: the period was paid.
+        RefusedEntryError: the pool has not so much.
+    """
+    with book.writing():
+        return tuple(
+            book.add(
+                "reward",
+                (
+                    (REWARDS, -sum(micro for _, micro in part)),
+                    *((income(peer), micro) for peer, micro in part),
+                ),
+                reference=f"{reference}-{number}",
+            )
+            for number, part in enumerate(_parts(list(shares.items())))
+        )
 
 
 def share_out(micro: int, services: Mapping[str, Service]) -> dict[str, int]:
@@ -96,3 +124,8 @@ def share_out(micro: int, services: Mapping[str, Service]) -> dict[str, int]:
     for peer in by_rest[: micro - sum(shares.values())]:
         shares[peer] += 1
     return {peer: part for peer, part in shares.items() if part}
+
+
+def _parts(shares: list[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
+    most = MOST_POSTINGS - 1
+    return (shares[at : at + most] for at in range(0, len(shares), most))

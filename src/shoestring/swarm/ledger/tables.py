@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VERSION: Final = 1
+LARGEST_BYTES: Final = 1 << 17
+"""Of a row, and of a table's text; an entry of 256 postings has half of it."""
 WAIT_S: Final = 30.0
 """For others who write, each for milliseconds."""
 TABLES: Final = {
@@ -44,10 +46,23 @@ TABLES: Final = {
 """By name, as SQLite keeps them; an account of nothing has no balance."""
 
 
+class OtherTablesError(BadValueError):
+    """A book whose tables are not as it was made with.
+
+    Attributes:
+        what: is wrong, in a few words.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(f"{path} cannot be used ({what}): restore a copy")
+        self.what = what
+
+
 def open_for_writing(path: Path, keeper: str) -> sqlite3.Connection:
     """Open a keeper's book; made, and readable by its owner alone, where there is none.
 
     Raises:
+        OtherTablesError: its tables are not a book's.
         BadValueError: it is another keeper's, open to others, or no book.
     """
     make_once(path, b"")
@@ -55,6 +70,7 @@ def open_for_writing(path: Path, keeper: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)
     with explained(path):
         try:
+            _guard(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             with transaction(connection):
@@ -62,6 +78,7 @@ def open_for_writing(path: Path, keeper: str) -> sqlite3.Connection:
                     for statement in TABLES.values():
                         connection.execute(statement)
                     connection.execute("INSERT INTO book VALUES (?, ?)", (keeper, VERSION))
+            _check_tables(connection, path)
             check_keeper(connection, path, keeper)
         except BaseException:
             connection.close()
@@ -72,7 +89,11 @@ def open_for_writing(path: Path, keeper: str) -> sqlite3.Connection:
 def open_for_reading(path: Path) -> sqlite3.Connection | None:
     """Open a book that nothing is written into; None: there is none yet.
 
+    It may be a stranger's: its tables are seen to be ours before anything is asked of them, for a
+    view in a table's place could keep a reader busy for ever.
+
     Raises:
+        OtherTablesError: its tables are not a book's.
         BadValueError: it is open to others, or no book.
     """
     if not path.exists():
@@ -83,9 +104,11 @@ def open_for_reading(path: Path) -> sqlite3.Connection | None:
             f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=WAIT_S, isolation_level=None
         )
         try:
+            _guard(connection)
             if not _names(connection):  # made, and its maker was killed before it wrote
                 connection.close()
                 return None
+            _check_tables(connection, path)
         except BaseException:
             connection.close()
             raise
@@ -120,13 +143,28 @@ def check_keeper(connection: sqlite3.Connection, path: Path, keeper: str) -> Non
 
 def tables_fault(connection: sqlite3.Connection) -> str | None:
     """Say which table or trigger is not as the book was made with; None: all are."""
-    found = dict(
-        connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
-    )
-    for name in TABLES.keys() | found.keys():
+    rows = connection.execute(
+        "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL LIMIT ?", (len(TABLES) + 1,)
+    ).fetchall()
+    found = dict(rows)
+    for name in sorted(TABLES.keys() | found.keys()):
         if found.get(name) != TABLES.get(name):
-            return f"{name} in its tables is not what the book was made with"
+            return f"{name:.60} in its tables is not what the book was made with"
     return None
+
+
+@contextmanager
+def part_of_transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Do all of the block or nothing of it, within a transaction that may go on without it."""
+    connection.execute("SAVEPOINT part")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:  # a full disk ends one by itself
+            connection.execute("ROLLBACK TO part")
+            connection.execute("RELEASE part")
+        raise
+    connection.execute("RELEASE part")
 
 
 @contextmanager
@@ -164,8 +202,23 @@ def explained(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _guard(connection: sqlite3.Connection) -> None:
+    """Bound what a file can make SQLite do: no functions in its tables' text, no endless rows.
+
+    https://www.sqlite.org/security.html
+    """
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_BYTES)
+
+
+def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
+    fault = tables_fault(connection)
+    if fault is not None:
+        raise OtherTablesError(path, fault)
+
+
 def _names(connection: sqlite3.Connection) -> list[tuple[str]]:
-    return connection.execute("SELECT name FROM sqlite_master").fetchall()
+    return connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
 
 
 def _check_private(path: Path) -> None:

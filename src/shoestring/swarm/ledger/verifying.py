@@ -20,24 +20,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from shoestring.swarm.ledger.accounts import MOST
-from shoestring.swarm.ledger.entries import canonical, genesis, read_postings
-from shoestring.swarm.ledger.reading import COLUMNS, Reading
+from shoestring.swarm.ledger.entries import canonical, genesis, kept_postings, read_postings
+from shoestring.swarm.ledger.reading import COLUMNS, Reading, open_reading
 from shoestring.swarm.ledger.rules import (
     balance_fault,
+    beside_fault,
     form_fault,
     is_account,
     postings_fault,
-    refund_fault,
 )
-from shoestring.swarm.ledger.tables import explained, tables_fault
+from shoestring.swarm.ledger.tables import OtherTablesError, explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from shoestring.swarm.ledger.entries import Posting
     from shoestring.swarm.ledger.heads import Head
 
 SAY_EVERY: Final = 100_000
+NAMING: Final = frozenset({"refund", "correct"})
+"""Kinds of entries that name one before them."""
+ENTRY: Final = "SELECT kind, reference, postings FROM entries NOT INDEXED WHERE number = ?"
 Row = tuple[int, int, str, str, str, str, bytes]
 
 
@@ -67,6 +71,35 @@ class Verified:
     entries: int
     hash: str
     fault: Fault | None
+
+
+def verify_file(
+    path: Path,
+    keeper: str,
+    heads: Sequence[Head] = (),
+    say: Callable[[str], None] = lambda _line: None,
+) -> Verified:
+    """Read a whole book that may be anybody's; where none is, it has no entries.
+
+    Args:
+        path: where it lies.
+        keeper: as :func:`verify` takes it, like the rest.
+        heads: likewise.
+        say: likewise.
+
+    Raises:
+        BadValueError: the file cannot be read.
+    """
+    begin = genesis(keeper).hex()
+    try:
+        book = open_reading(path)
+    except OtherTablesError as error:
+        return Verified(0, begin, Fault(None, error.what))
+    if book is None:
+        most = max((head.number for head in heads), default=0)
+        return Verified(0, begin, Fault(1, _missing(most)) if most else None)
+    with book:
+        return verify(book, keeper, heads, say)
 
 
 def verify(
@@ -113,9 +146,6 @@ class _Walk:
         return Verified(right, last.hex(), fault)
 
     def _book_fault(self) -> Fault | None:
-        changed = tables_fault(self._book.connection)
-        if changed is not None:
-            return Fault(None, changed)
         if self._book.keeper != self._keeper:
             return Fault(None, f"it is kept by {self._book.keeper[:60]}, not by {self._keeper}")
         return None
@@ -137,10 +167,9 @@ class _Walk:
         number, at_s, kind, kept, reference, memo, sha256 = row
         if number != self._number + 1:
             return f"it is missing: {number} comes next"
-        try:
-            postings = read_postings(kept)
-        except ValueError:
-            return "its postings are none"
+        postings = _postings(kept)
+        if postings is None:
+            return "its postings are not written as the book writes them"
         said = canonical(number, at_s, kind, postings, reference, memo, self._hash)
         if hashlib.sha256(said).digest() != sha256:
             return "its hash is not of what it says and of the entry before"
@@ -152,8 +181,10 @@ class _Walk:
         fault = form_fault(at_s, kind, reference, memo)
         if fault is None:
             fault = postings_fault(kind, reference, postings)
-        if fault is None and kind == "refund":
-            fault = refund_fault(postings, self._captured(reference))
+        if fault is None and kind in NAMING:
+            fault = beside_fault(
+                kind, reference, postings, captured=self._captured, entry=self._entry
+            )
         return fault or self._move(postings)
 
     def _move(self, postings: Sequence[Posting]) -> str | None:
@@ -177,10 +208,15 @@ class _Walk:
         if number is None or number[0] > self._number:
             return None
         # The index said where; what stands there was hashed.
-        kind, named, postings = run(
-            "SELECT kind, reference, postings FROM entries NOT INDEXED WHERE number = ?", number
-        ).fetchone()
+        kind, named, postings = run(ENTRY, number).fetchone()
         return read_postings(postings) if (kind, named) == ("capture", reference) else None
+
+    def _entry(self, number: int) -> tuple[str, tuple[Posting, ...]] | None:
+        """Return the kind and the postings of an entry before this one."""
+        if number > self._number:
+            return None
+        kind, _, postings = self._book.connection.execute(ENTRY, (number,)).fetchone()
+        return kind, read_postings(postings)
 
     def _was_booked(self, kind: str, reference: str) -> bool:
         """Tell whether this was booked before, without the index, which may have been deceived.
@@ -202,16 +238,38 @@ class _Walk:
         for head in heads:
             found = self._book.hash_at(head.number)
             if found is None:
-                what = f"it is missing: the keeper signed a head of {head.number} entries"
-                return Fault(self._number + 1, what)
+                return Fault(self._number + 1, _missing(head.number))
             if found.hex() != head.hash:
                 return Fault(head.number, "it is not the one at which the keeper signed a head")
-        kept = self._book.balances()
-        for account in sorted(kept.keys() | self._balances.keys()):
-            if kept.get(account, 0) != self._balances.get(account, 0):
-                return Fault(
-                    None,
-                    f"the balance of {account[:200]} is kept as {kept.get(account, 0)}, "
-                    f"and its entries sum to {self._balances.get(account, 0)}",
-                )
+        return self._balances_fault()
+
+    def _balances_fault(self) -> Fault | None:
+        """Compare row by row: a damaged table may have no end."""
+        expected = dict(self._balances)
+        rows = self._book.connection.execute("SELECT account, amount FROM balances")
+        for account, amount in rows:
+            summed = expected.pop(account, 0)
+            if not summed or amount != summed:
+                return _unequal(account, amount, summed)
+        if expected:
+            account = min(expected)
+            return _unequal(account, 0, expected[account])
         return None
+
+
+def _postings(kept: str) -> tuple[Posting, ...] | None:
+    """Return postings; None: they are none, or of another form, since int reads more than one."""
+    try:
+        postings = read_postings(kept)
+    except ValueError:
+        return None
+    return postings if kept_postings(postings) == kept else None
+
+
+def _missing(entries: int) -> str:
+    return f"it is missing: the keeper signed a head of {entries} entries"
+
+
+def _unequal(account: str, kept: int, summed: int) -> Fault:
+    what = f"the balance of {account[:200]} is kept as {kept}, and its entries sum to {summed}"
+    return Fault(None, what)

@@ -25,6 +25,9 @@ MOST_PRICE: Final = 100_000_000
 """Micro-credits a million tokens and layer: 100 credits."""
 MOST_LAYER_S: Final = 1_000.0
 MOST_RTT_S: Final = 1_000.0
+LONGEST_NS: Final = 1 << 51
+"""26 days: who takes longer for a layer of a prompt, or its way, sells nothing. So the times of
+1,024 layers at as many nodes add up to less than 2^63."""
 COLUMNS: Final = {
     "first": np.int64, "end": np.int64, "most": np.int64, "price_in": np.int64,
     "price_out": np.int64, "layer_ns": np.int64, "prompt_layer_ns": np.float64,
@@ -49,7 +52,7 @@ class Seller:
         trust: 0 to 1.
         until_s: from then on it sells nothing at this price, in seconds since 1970.
         free: sessions that it could begin now.
-        owner: whose it is; None: it does not say.
+        owner: to whom it is linked, by the signatures of both; None: to nobody.
     """
 
     id: str
@@ -78,8 +81,6 @@ class Board:
     def __init__(self, model: str, layers: int) -> None:
         self.model = model
         self.layers = layers
-        self.changes = 0
-        """Rises with each change that can make another route the best."""
         self._slots: dict[str, int] = {}
         self._sellers: list[Seller | None] = []
         self._open: list[int] = []
@@ -113,7 +114,6 @@ class Board:
         }  # fmt: skip
         for name, value in row.items():
             self._columns[name][slot] = value
-        self.changes += 1
         return slot
 
     def remove(self, seller_id: str) -> None:
@@ -123,18 +123,15 @@ class Board:
             self._sellers[slot] = None
             self._columns["free"][slot] = 0
             self._open.append(slot)
-            self.changes += 1
 
     def set_free(self, slot: int, sessions: int) -> None:
-        """Say how many sessions a seller could begin now; the cheapest of all changes."""
+        """Say how many sessions a seller could begin now."""
         self._columns["free"][slot] = sessions
-        self.changes += 1
 
     def set_price(self, slot: int, price_in: int, price_out: int) -> None:
         """Change what a seller asks, in micro-credits a million tokens and layer."""
         self._columns["price_in"][slot] = price_in
         self._columns["price_out"][slot] = price_out
-        self.changes += 1
 
     def slot(self, seller_id: str) -> int | None:
         """Return where a seller is; None: not on the board."""
@@ -154,14 +151,27 @@ class Board:
         """Return a value of all slots; see :data:`COLUMNS`. It is not to be written to."""
         return self._columns[name][: len(self._sellers)]
 
-    def usable(self, request: Request, now_s: float) -> NDArray[np.int64]:
-        """Return the slots that could serve a layer of a request, whatever it costs and takes."""
+    def usable(
+        self, request: Request, now_s: float, rtt_ns: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        """Return the slots that could serve a layer of a request, whatever it costs and takes.
+
+        But for :data:`LONGEST_NS`: of what takes longer, sums could not be told in 64 bits.
+
+        Args:
+            request: what is to be bought.
+            now_s: seconds since 1970.
+            rtt_ns: round trips by slot; None: the board's.
+        """
+        way_ns = self.column("rtt_ns") if rtt_ns is None else rtt_ns
         fits = (
             (self.column("free") > 0)
             & (self.column("until_s") > now_s)
             & (self.column("trust") >= request.least_trust)
             & (self.column("first") < request.end)
             & (self.column("end") > request.first)
+            & (self.column("prompt_layer_ns") * request.prompt_tokens <= LONGEST_NS)
+            & (way_ns * request.trips_to_first <= LONGEST_NS)
         )
         slots = np.flatnonzero(fits)
         if request.owners is not None:

@@ -28,6 +28,10 @@ ROUNDS: Final = 4
 STEPS: Final = 9
 GROWTH: Final = 8.0
 NEAR: Final = 1e-3
+HEAVIER: Final = 4.0
+TINY: Final = 1e-12
+MARGIN: Final = 1e-9
+"""For sums of floats that bound sums of whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,27 @@ class Relaxation:
     def least(self, what: int) -> float:
         """Return the least of one cost alone: 0 the price, 1 a token, 2 the first token."""
         return self._solve(np.eye(3)[what]).score
+
+    def impossible(self, limits: Floats, tries: int) -> bool:
+        """Tell whether it is proven that nothing keeps all limits; else something may.
+
+        Limits are weighed against each other: if the least sum of weighted shares of them is above
+        one, some limit is always broken (Farkas' lemma). Those that are broken weigh more next.
+
+        Args:
+            limits: micro-credits and seconds (3,); infinite: none.
+            tries: so many ways to weigh them.
+        """
+        given = np.isfinite(limits)
+        per_limit = given / np.where(given, np.maximum(limits, TINY), 1.0)
+        weighs = given / max(1, given.sum())
+        for _ in range(tries):
+            relaxed = self._solve(weighs * per_limit)
+            if relaxed.score > 1 + MARGIN:
+                return True
+            weighs *= np.clip(relaxed.used * per_limit, 1 / HEAVIER, HEAVIER)
+            weighs /= max(float(weighs.sum()), TINY)
+        return False
 
     def bounds(self, weights: Floats, limits: Floats, *, aim: float = 1.0) -> Bounds:
         """Return the best bound that was found.

@@ -37,6 +37,8 @@ NODES: Final = 40
 DEAREST: Final = 2.0
 """A layer of a chain is bought for at most so many times what one of a star is."""
 TIGHTER: Final = (0.95, 0.85, 0.7)
+AT_ONCE, WEIGHED = 2, 12
+"""So many ways to weigh limits are tried before anything else, and where no route was found."""
 
 
 class Finder:
@@ -74,7 +76,7 @@ class Finder:
         if any(
             self._relaxation.least(which) > self._limits[which] * NEARLY
             for which in np.flatnonzero(np.isfinite(self._limits)).tolist()
-        ):
+        ) or self._relaxation.impossible(self._limits, AT_ONCE):
             return Found(), np.inf
         return self._star() if self._ways is None else self._chain(self._ways)
 
@@ -90,6 +92,8 @@ class Finder:
         search, left_out = self._search(self.bounds)
         first, _ = search.best(Found(), self._effort.first_labels, greedy=True)
         if not first.steps:
+            if self._relaxation.impossible(self._limits, WEIGHED):
+                return Found(), np.inf
             first = self._with_room()
         found, floor = search.best(first, self._effort.labels)
         return found, min(floor, self.bounds.floor + left_out)
@@ -117,6 +121,8 @@ class Finder:
             rtt_ns=self._rtt_ns, ways=None,
         )  # fmt: skip
         found, _ = star.best()
+        if not found.steps and self._relaxation.impossible(self._limits, WEIGHED):
+            return Found(), np.inf
         guide = star.bounds if found.steps else self.bounds
         found, floor = self._linked(self._shorter(found, ways), guide, ways)
         if self._effort.chain_labels:

@@ -26,10 +26,12 @@ class Greeted:
     Attributes:
         predicted: the planner's times by node, where its device says enough.
         free: sessions that each could begin now, by node; who is not in it did not answer.
+        why_not: why nodes begin none, as their owner pausing, of those that said so.
     """
 
     predicted: dict[str, LayerTimes]
     free: dict[str, int]
+    why_not: dict[str, str]
 
 
 async def greet_sellers(
@@ -52,13 +54,13 @@ async def greet_sellers(
         BadValueError: the file of what was measured cannot be used.
     """
     seen, _ = await survey(identity, peers)
-    predicted: dict[str, LayerTimes] = {}
-    free: dict[str, int] = {}
-    for one in seen:
-        node = one.remote.address.id
-        free[node] = 0 if one.why_not is not None else one.free
-        measured.saw(node, times=[("rtt_s", one.device.link_latency_s)])
-        times = predict_layers(outline, one.device, constants)
-        if times is not None:
-            predicted[node] = times
-    return Greeted(predicted, free)
+    by_node = {one.remote.address.id: one for one in seen}
+    measured.saw_ways({node: one.device.link_latency_s for node, one in by_node.items()})
+    times = {
+        node: predict_layers(outline, one.device, constants) for node, one in by_node.items()
+    }  # fmt: skip
+    return Greeted(
+        predicted={node: one for node, one in times.items() if one is not None},
+        free={node: one.free for node, one in by_node.items()},
+        why_not={node: one.why_not for node, one in by_node.items() if one.why_not is not None},
+    )

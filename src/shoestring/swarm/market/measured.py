@@ -1,17 +1,18 @@
 """What was seen of each node: its round trip, its speed, and whether its answers were good.
 
 Old measurements count less and less: half after :data:`HALF_LIFE_S`. What was never measured is
-taken from the node's own quote, and where that says nothing from the planner, which knows the
-law of speed and the device. Trust is the share of good answers with a prior of :data:`PRIOR_GOOD`
-good ones of :data:`PRIOR_ALL`: who was never seen has half, and all that was seen fades back to
-that (the mean of a beta distribution, with forgetting; A. Josang and R. Ismail, "The beta
-reputation system", 2002).
+claimed by the node and predicted by the planner, of which the worse counts
+(:mod:`shoestring.swarm.market.sellers`). Trust is the share of good answers with a prior of
+:data:`PRIOR_GOOD` good ones of :data:`PRIOR_ALL`: who was never seen has half, and all that was
+seen fades back to that (the mean of a beta distribution, with forgetting; A. Josang and R. Ismail,
+"The beta reputation system", 2002).
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from shoestring.errors import BadValueError
@@ -19,7 +20,7 @@ from shoestring.swarm.certificates import public_key_of
 from shoestring.swarm.private_files import changing, read_records, write_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 What = Literal["rtt_s", "layer_s", "prompt_layer_s"]
@@ -135,25 +136,48 @@ class Measured:
         Raises:
             BadValueError: a value cannot be, or the file cannot be used.
         """
-        public_key_of(node)
-        now_s = self._now()
-        with changing(self._path):
-            records = self.all()
-            record = records.get(node, Record(node))
+        if good < 0 or bad < 0:
+            raise BadValueError(f"good {good}, bad {bad}: give counts")
+        times = tuple(times)
+
+        def seen(record: Record, now_s: float) -> Record:
             for what, value in times:
                 record = _with_time(record, what, model, value, now_s)
-            if good < 0 or bad < 0:
-                raise BadValueError(f"good {good}, bad {bad}: give counts")
             age_s = now_s - record.judged_s
-            records[node] = replace(
+            return replace(
                 record, good=faded(record.good, age_s) + good,
                 bad=faded(record.bad, age_s) + bad, judged_s=now_s,
             )  # fmt: skip
+
+        return self._change({node: seen})[node]
+
+    def saw_ways(self, rtt_s: Mapping[str, float]) -> None:
+        """Add the round trips of many nodes, in one writing of the file.
+
+        Args:
+            rtt_s: seconds by peer id.
+
+        Raises:
+            BadValueError: a value cannot be, or the file cannot be used.
+        """
+        if rtt_s:
+            self._change({node: partial(_with_way, value) for node, value in rtt_s.items()})
+
+    def _change(self, how: Mapping[str, Callable[[Record, float], Record]]) -> dict[str, Record]:
+        """Put other records of some nodes into the file; return all."""
+        for node in how:
+            public_key_of(node)
+        now_s = self._now()
+        with changing(self._path):
+            records = self.all()
+            for node, changed in how.items():
+                records[node] = changed(records.get(node, Record(node)), now_s)
             if len(records) > MOST_NODES:
-                oldest = min(records.values(), key=lambda one: one.judged_s)
-                del records[oldest.node]
+                known = sorted(records.values(), key=lambda one: (one.node in how, one.judged_s))
+                for one in known[: len(records) - MOST_NODES]:
+                    del records[one.node]
             write_records(self._path, (asdict(one) for one in records.values()))
-        return records[node]
+        return records
 
 
 def _with_time(record: Record, what: What, model: str, value: float, now_s: float) -> Record:
@@ -168,6 +192,10 @@ def _with_time(record: Record, what: What, model: str, value: float, now_s: floa
     if what == "layer_s":
         return replace(record, layer_s=held)
     return replace(record, prompt_layer_s=held)
+
+
+def _with_way(rtt_s: float, record: Record, now_s: float) -> Record:
+    return _with_time(record, "rtt_s", "", rtt_s, now_s)
 
 
 def _record(content: dict[str, Any]) -> Record:

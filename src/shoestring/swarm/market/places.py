@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shoestring.swarm.audit.standing import STANDING_FILE, Standing
+from shoestring.swarm.ledger.places import devices_of
+from shoestring.swarm.market.kept_quotes import QUOTES_FILE, Quotes
 from shoestring.swarm.market.measured import MEASURED_FILE, Measured
-from shoestring.swarm.market.quotes import QUOTES_FILE, Quotes
 
 if TYPE_CHECKING:
     from shoestring.swarm.home import Home
@@ -19,6 +21,26 @@ def quotes_of(home: Home) -> Quotes:
 def measured_of(home: Home) -> Measured:
     """Return what a node has measured of others."""
     return Measured(home.folder / MEASURED_FILE)
+
+
+def owners_of(home: Home, now_s: float) -> dict[str, str]:
+    """Return to whom nodes are linked here, by peer id.
+
+    Raises:
+        BadValueError: their file cannot be used.
+    """
+    return {
+        one.device: one.owner for one in devices_of(home).all() if one.fault(now_s) is None
+    }  # fmt: skip
+
+
+def excluded_of(home: Home) -> frozenset[str]:
+    """Return the peer ids of those whom audits here found to cheat.
+
+    Raises:
+        BadValueError: their file cannot be used.
+    """
+    return Standing(home.folder / STANDING_FILE).excluded()
 
 
 def names_of(home: Home) -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,22 +17,17 @@ from shoestring.swarm.certificates import public_key_of
 from shoestring.swarm.identity import is_signed_by
 from shoestring.swarm.market.board import MOST_LAYER_S, MOST_PRICE
 from shoestring.swarm.market.requests import MOST_LAYERS
-from shoestring.swarm.private_files import changing, read_records, write_records
 from shoestring.swarm.words import read_word
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
     from shoestring.swarm.identity import Identity
 
 PURPOSE: Final = "quote"
 VERSION: Final = 1
-QUOTES_FILE: Final = "quotes.json"
 LONGEST_S: Final = 86_400
 CLOCKS_DIFFER_S: Final = 600
 LARGEST_BYTES: Final = 4_096
-MOST_QUOTES: Final = 16_384
+LEAST_LAYER_S: Final = 1e-9
 MOST_NUMBER: Final = 1 << 53
 MOST_MODEL_CHARACTERS: Final = 200
 NUMERICS: Final = re.compile(r"[0-9a-f]{64} [a-z0-9-]{1,40}")
@@ -94,9 +88,11 @@ class Quote:
         _whole("until_s", self.until_s, self.made_s + 1, self.made_s + LONGEST_S)
         for name in ("layer_s", "prompt_layer_s"):
             value = getattr(self, name)
-            if value is not None and not (type(value) is float and 0 < value <= MOST_LAYER_S):
+            if value is not None and not (
+                type(value) is float and LEAST_LAYER_S <= value <= MOST_LAYER_S
+            ):
                 raise BadValueError(
-                    f"{name}: {value!a:.40}: give seconds, above 0, at most {MOST_LAYER_S:g}"
+                    f"{name}: {value!a:.40}: give seconds, {LEAST_LAYER_S:g} to {MOST_LAYER_S:g}"
                 )
         if self.numerics is not None and not NUMERICS.fullmatch(self.numerics):
             raise BadValueError(
@@ -168,86 +164,12 @@ def read_quote(text: bytes, *, now_s: float, node: str | None = None) -> Signed:
     return Signed(quote, text.decode().strip() + "\n")
 
 
-class Quotes:
-    """The newest quote of each node and model: a file of the owner's.
+def stored_quote(text: str) -> Signed:
+    """Return a quote of our own file, which only its owner writes: it was checked on its way in.
 
-    Args:
-        path: the file; it may come later.
-        now: seconds since 1970.
+    Raises:
+        BadValueError: a value cannot be used; or one of Python's own errors, of what is none.
     """
-
-    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
-        self._path = path
-        self._now = now
-
-    def take(self, texts: Sequence[bytes]) -> tuple[list[Quote], dict[int, BadValueError]]:
-        """Believe quotes, each in the place of the one before of the same node and model.
-
-        Args:
-            texts: one quote each.
-
-        Returns:
-            Those that were taken; and by their place those that were not, with what is wrong.
-
-        Raises:
-            BadValueError: the file cannot be used.
-        """
-        now_s = self._now()
-        taken: list[Quote] = []
-        refused: dict[int, BadValueError] = {}
-        with changing(self._path):
-            kept = {_key(one.quote): one for one in self._read() if one.quote.until_s > now_s}
-            for place, text in enumerate(texts):
-                try:
-                    new = read_quote(text, now_s=now_s)
-                    _check_newer(new.quote, kept.get(_key(new.quote)), len(kept))
-                except BadValueError as error:
-                    refused[place] = error
-                    continue
-                kept[_key(new.quote)] = new
-                taken.append(new.quote)
-            write_records(self._path, ({"text": one.text} for one in kept.values()))
-        return taken, refused
-
-    def all(self) -> tuple[Quote, ...]:
-        """Return all that are kept, those that ran out since among them.
-
-        Raises:
-            BadValueError: the file cannot be used.
-        """
-        return tuple(one.quote for one in self._read())
-
-    def next_number(self, node: str) -> int:
-        """Return a number above all that a node's kept quotes have; the time in seconds, usually.
-
-        So a node that lost its file does not begin at 1 again, below what others hold of it.
-        """
-        known = [one.quote.number for one in self._read() if one.quote.node == node]
-        return max([int(self._now()), *(number + 1 for number in known)])
-
-    def _read(self) -> list[Signed]:
-        mend = "remove it and import the quotes anew"
-        return read_records(self._path, _kept, mend=mend)
-
-
-def _check_newer(new: Quote, before: Signed | None, kept: int) -> None:
-    if before is None:
-        if kept >= MOST_QUOTES:
-            raise BadValueError(f"{MOST_QUOTES} quotes are kept: wait until some run out")
-        return
-    number = before.quote.number
-    if number > new.number:
-        raise BadValueError(
-            f"quote {new.number} of {new.node} is older than number {number}, "
-            "which is known here: ask for the newest"
-        )
-    if number == new.number and before.quote != new:
-        raise BadValueError(f"{new.node} signed two quotes of number {number}: ask for a newer one")
-
-
-def _kept(record: dict[str, Any]) -> Signed:
-    """Return a quote of our own file, which only its owner writes: it was checked on its way in."""
-    text = str(record["text"])
     content = dict(read_word(text.encode())["quote"])
     content.pop("v")
     return Signed(_quote(content), text)
@@ -281,10 +203,6 @@ def _check_model(model: Any) -> None:
 def _whole(name: str, value: Any, least: int, most: int) -> None:
     if type(value) is not int or not least <= value <= most:
         raise BadValueError(f"{name}: {value!a:.40}: give a whole number, {least} to {most}")
-
-
-def _key(quote: Quote) -> tuple[str, str]:
-    return quote.node, quote.model
 
 
 def _canonical(content: dict[str, Any]) -> bytes:

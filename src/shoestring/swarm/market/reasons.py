@@ -91,32 +91,48 @@ def no_route_text(found: NoRoute) -> str:
         else "no route within the limits was found"
     )
     if not helps:
-        return f"{begin}: no single limit helps, ease two"
+        if all(need.proven for need in found.needs):
+            return f"{begin}: no single limit helps, ease two"
+        return f"{begin}: none was found with any one limit eased either, ease two"
     return f"{begin}: {'; or '.join(helps)}"
 
 
 def _need_text(need: Need) -> str:
     assert need.least is not None, "it helps"
-    what = {
-        "max_price": f"the cheapest route costs {credits_text(int(need.least))} credits",
-        "max_tpot_s": f"the fastest takes {seconds(need.least)} a token",
-        "max_ttft_s": f"the soonest begins after {seconds(need.least)}",
-    }[need.limit]
+    which = {
+        "max_price": ("the cheapest route", f"costs {credits_text(int(need.least))} credits"),
+        "max_tpot_s": ("the fastest", f"takes {seconds(need.least)} a token"),
+        "max_ttft_s": ("the soonest", f"begins after {seconds(need.least)}"),
+    }
+    best, does = which[need.limit]
+    what = f"{best if need.proven else 'a route'} {does}"
     return f"{what}, raise {OPTIONS[need.limit]} to {limit_text(need.limit, need.least)}"
 
 
 def _unusable(seller: Seller, free: int, request: Request, now_s: float) -> str:
-    if seller.until_s <= now_s:
-        return "expired: its quote holds no more"
-    if seller.end <= request.first:
-        return f"privacy: it serves layers below {seller.end} alone, and those stay here"
-    if seller.first >= request.end:
-        return f"no layers left: it begins at layer {seller.first}"
-    if seller.trust < request.least_trust:
-        return f"no trust: {seller.trust:.2f}, and {request.least_trust:g} is asked for"
-    if free <= 0:
-        return "busy: no session is free"
-    return "wrong owner: nobody whose nodes may serve"
+    slowest_s = max(
+        seller.prompt_layer_s * request.prompt_tokens, seller.rtt_s * request.trips_to_first
+    )
+    owners = request.owners
+    reasons = (
+        (seller.until_s <= now_s, "expired: its quote holds no more"),
+        (
+            seller.end <= request.first,
+            f"privacy: it serves layers below {seller.end} alone, and those stay here",
+        ),
+        (seller.first >= request.end, f"no layers left: it begins at layer {seller.first}"),
+        (
+            seller.trust < request.least_trust,
+            f"no trust: {seller.trust:.2f}, and {request.least_trust:g} is asked for",
+        ),
+        (free <= 0, "busy: no session is free"),
+        (
+            owners is not None and seller.owner not in owners,
+            "wrong owner: it is not linked here to anybody whose nodes may serve",
+        ),
+        (True, f"too slow to begin: {seconds(slowest_s)} for a layer of such a prompt, or its way"),
+    )
+    return next(text for is_so, text in reasons if is_so)
 
 
 def _too_much(market: Market, request: Request) -> dict[int, str]:

@@ -78,11 +78,13 @@ class Need:
 
     Attributes:
         limit: a field of the request.
-        least: micro-credits, or seconds; None: it alone helps nothing.
+        least: micro-credits, or seconds, of a route that was found; None: none was.
+        proven: nothing less would do; without a least: it alone helps nothing, whatever it is.
     """
 
     limit: Limit
     least: float | None
+    proven: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
 """Sellers for a board: what nodes quote, what was measured of them, and what the planner expects.
 
-A time is what was measured; else what the node claims in its quote; else what the planner predicts
-of its device. Who has none of these is left out with the reason, as is whose distance nobody knows.
+A time is what was measured; else the longer of what the node claims in its quote and of what the
+planner predicts of its device, so that nobody is chosen for a claim that its device cannot keep;
+else the one of both that is known. Who has none of these is left out with the reason, as is whose
+distance nobody knows, and who was found to cheat.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from shoestring.swarm.market.board import Seller
 from shoestring.swarm.market.measured import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from shoestring.hardware.devices import Device
     from shoestring.models.outline import Outline
@@ -102,6 +104,9 @@ def sellers_of(
     now_s: float,
     predicted: Mapping[str, LayerTimes] | None = None,
     free: Mapping[str, int] | None = None,
+    why_not: Mapping[str, str] | None = None,
+    owners: Mapping[str, str] | None = None,
+    excluded: Collection[str] = (),
 ) -> tuple[list[Seller], list[Left]]:
     """Return who can be on the board of a model, and who not for which reason.
 
@@ -113,17 +118,25 @@ def sellers_of(
         now_s: seconds since 1970.
         predicted: by node, of devices that the planner knows.
         free: sessions by node, of those that answered; None: nobody was asked.
+        why_not: why nodes begin no session, of those that said so.
+        owners: by node, of those that are linked; what a quote says of it is a claim.
+        excluded: nodes that are chosen no more.
     """
     found, left = [], []
     for quote in quotes:
-        if free is not None and quote.node not in free:
-            left.append(
-                Left(quote.node, "silent: it is no peer that serves us, or does not answer")
-            )
+        why = None
+        if quote.node in excluded:
+            why = "excluded: found to cheat"
+        elif free is not None and quote.node not in free:
+            why = "silent: it is no peer that serves us, or does not answer"
+        elif quote.node in (why_not or {}):
+            why = f"closed: {(why_not or {})[quote.node]}"
+        if why is not None:
+            left.append(Left(quote.node, why))
             continue
         made = _seller(
             quote, model, layers, measured.get(quote.node, Record(quote.node)),
-            (predicted or {}).get(quote.node), now_s,
+            (predicted or {}).get(quote.node), (owners or {}).get(quote.node), now_s,
         )  # fmt: skip
         if isinstance(made, Seller):
             found.append(made if free is None else replace(made, free=free[quote.node]))
@@ -138,6 +151,7 @@ def _seller(
     layers: int,
     record: Record,
     predicted: LayerTimes | None,
+    owner: str | None,
     now_s: float,
 ) -> Seller | str:
     if quote.model != model:
@@ -153,13 +167,11 @@ def _seller(
         )
     times = []
     for what in TIMES:
-        seen = record.mean(what, model, now_s)
-        known = (
-            seen,
-            getattr(quote, what),
-            None if predicted is None else getattr(predicted, what),
-        )
-        time_s = next((one for one in known if one is not None), None)
+        claims = (getattr(quote, what), None if predicted is None else getattr(predicted, what))
+        said = [one for one in claims if one is not None]
+        time_s = record.mean(what, model, now_s)
+        if time_s is None and said:
+            time_s = max(said)
         if time_s is None:
             return "unknown speed: not measured, not claimed, and its device's bandwidth is unknown"
         times.append(time_s)
@@ -167,7 +179,7 @@ def _seller(
         id=quote.node, first=quote.first, end=quote.end, most_layers=quote.most_layers,
         price_in=quote.price_in, price_out=quote.price_out,
         layer_s=times[0], prompt_layer_s=times[1], rtt_s=rtt_s,
-        trust=record.trust(now_s), until_s=float(quote.until_s), owner=quote.owner,
+        trust=record.trust(now_s), until_s=float(quote.until_s), owner=owner,
     )  # fmt: skip
 
 

@@ -31,8 +31,9 @@ AIMS: Final = (1.0, 0.85, 0.7, 0.5)
 class Shortlist:
     """The sellers that matter to one kind of request from one place.
 
-    Prices and times are those of when it was made; who is free is asked of the board each time.
-    Make another when prices changed, or when too often no route is found: it takes milliseconds.
+    Layers, prices and times are those of when it was made; who is free, and who left the board, is
+    asked of it each time. Make another when prices changed, or when too often no route is
+    found: it takes milliseconds.
 
     Args:
         board: sellers of the model.
@@ -62,10 +63,13 @@ class Shortlist:
 
     def route(self) -> Route | NoRoute:
         """Return a route over who is free now, within the limits; a heuristic."""
-        free = self._board.column("free")
+        board, free = self._board, self._board.column("free")
         found: Route | NoRoute = NoRoute("unproven")
         for ranking in self._rankings:
-            steps = self._steps([one for one in ranking if free[one.slot] > 0])
+            # Who left the board may have left its slot to another.
+            steps = self._steps([
+                one for one in ranking if free[one.slot] > 0 and board.slot(one.id) == one.slot
+            ])  # fmt: skip
             if steps:
                 found = self._market.priced(steps, self._limits)
             if isinstance(found, Route):

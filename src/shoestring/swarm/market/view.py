@@ -53,6 +53,7 @@ class Ranked:
 
     Attributes:
         place: among the sellers of the market.
+        id: its peer id.
         slot: on the board.
         first: its first layer, counted from the first that is bought.
         end: the one after its last.
@@ -62,6 +63,7 @@ class Ranked:
     """
 
     place: int
+    id: str
     slot: int
     first: int
     end: int
@@ -94,7 +96,7 @@ class Market:
             )
         self._board, self._request, self._ways = board, request, ways
         self._rtt_ns = board.column("rtt_ns") if rtt_ns is None else rtt_ns
-        slots = board.usable(request, now_s)
+        slots = board.usable(request, now_s, self._rtt_ns)
         self._costs = costs_of(board, request, slots, rtt_ns=self._rtt_ns, ways=ways)
         self._missing = tuple(
             request.first + layer for layer in self._costs.uncovered(request.layers)
@@ -127,11 +129,11 @@ class Market:
         places, _ = pool(self._costs, bounds, self._request.layers, most)
         costs = self._costs.take(places)
         scores = bounds.multipliers
-        columns = (places, costs.slots, costs.first, costs.end, costs.most,
+        ids = [self._board.seller(slot).id for slot in costs.slots.tolist()]
+        columns = (costs.slots, costs.first, costs.end, costs.most,
                    scores @ costs.alpha(), scores @ costs.beta())  # fmt: skip
-        return tuple(
-            Ranked(*row) for row in zip(*(column.tolist() for column in columns), strict=True)
-        )
+        rows = zip(places.tolist(), ids, *(column.tolist() for column in columns), strict=True)
+        return tuple(Ranked(*row) for row in rows)
 
     def least_with_each(self, weights: Floats, limits: Floats | None = None) -> dict[int, float]:
         """Return by slot what no route with that seller scores less than.

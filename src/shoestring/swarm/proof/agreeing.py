@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from shoestring.errors import BadValueError
-from shoestring.swarm.proof.receipts import (
+from shoestring.swarm.proof.terms import (
     HEX,
     LEAST_WINDOW_STEPS,
     MOST_PRICE,
@@ -150,9 +150,17 @@ def read_terms(
         terms = Terms(**said)
     except TypeError as error:
         raise BadValueError("a node's terms have other fields than terms have") from error
-    expected = (told.get("session"), client, node, asked.model, told.get("engine_sha256"))
-    if (terms.session, terms.client, terms.node, terms.model, terms.engine) != expected:
-        raise BadValueError("a node's terms are of another session, party, model or engine")
+    expected = {
+        "session": told.get("session"),
+        "client": client,
+        "node": node,
+        "model": asked.model,
+        "engine": told.get("engine_sha256"),
+        "rpc": RPC_VERSION,
+        "window_steps": min(asked.window_steps, WINDOW_STEPS),
+    }
+    if other := [name for name, value in expected.items() if getattr(terms, name) != value]:
+        raise BadValueError(f"a node's terms have another {', '.join(other)} than was agreed on")
     if terms.price_in > asked.most.price_in or terms.price_out > asked.most.price_out:
         raise BadValueError(
             f"a node takes {Price(terms.price_in, terms.price_out)} after {asked.most} was offered"

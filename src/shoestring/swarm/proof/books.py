@@ -10,7 +10,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from shoestring.errors import BadValueError
-from shoestring.swarm.proof.receipts import amount, check_signatures, read_signed
+from shoestring.swarm.proof.reading import read_signed
+from shoestring.swarm.proof.receipts import amount, check_signatures
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,17 +19,25 @@ if TYPE_CHECKING:
     from shoestring.swarm.proof.receipts import Receipt, Signed
 
 
-def read_receipts(content: bytes) -> list[Signed]:
-    """Return the receipts of a file of one session, which must be whole.
+def read_good(content: bytes) -> tuple[list[Signed], str | None]:
+    """Return the receipts of a session's file up to where it is damaged, and how it is.
 
-    Raises:
-        BadValueError: a line is none, or they are no chain.
+    Returns:
+        The receipts; and what is wrong behind them, None: nothing is.
     """
-    if not content.endswith(b"\n"):
-        raise BadValueError("a file of receipts whose last line is cut: have it sent again")
-    receipts = [read_signed(line) for line in content[:-1].split(b"\n")]
-    check_chain(receipts)
-    return receipts
+    *lines, rest = content.split(b"\n")
+    found: list[Signed] = []
+    for line in lines:
+        try:
+            signed = read_signed(line)
+            if found:
+                _check_next(found[-1].receipt, signed.receipt)
+            else:
+                _check_first(signed.receipt)
+        except BadValueError as error:
+            return found, str(error)
+        found.append(signed)
+    return found, "its last line is cut" if rest or not found else None
 
 
 def check_chain(receipts: Sequence[Signed]) -> None:
@@ -44,9 +53,7 @@ def check_chain(receipts: Sequence[Signed]) -> None:
         raise BadValueError("no receipts: there is nothing to check")
     for signed in receipts:
         check_signatures(signed)
-    first = receipts[0].receipt
-    if first.window != 0 or first.prev != first.terms.digest:
-        raise _broken(first, "is not the first of its session: the ones before are missing")
+    _check_first(receipts[0].receipt)
     for before, after in pairwise(signed.receipt for signed in receipts):
         _check_next(before, after)
 
@@ -54,7 +61,9 @@ def check_chain(receipts: Sequence[Signed]) -> None:
 def check_stages(chains: Sequence[Sequence[Signed]]) -> int:
     """See that what each stage gave out is what the next one was given.
 
-    Windows of neighbours are compared where both begin and end after the same steps.
+    Windows of neighbours are compared where both begin and end after the same steps. Where a
+    window ends is the client's word; that it holds as many steps as it says, both signed. One that
+    does not was closed in mid-step, as at the end of a session, and is compared with nothing.
 
     Args:
         chains: a session's receipts for each stage, in the order of their layers.
@@ -91,10 +100,19 @@ class ReceiptBook:
     """Claims on sessions: of each its last receipt counts, once.
 
     What is claimed is what the session came to beyond the last claim.
+
+    Args:
+        claimed: receipts of sessions that were claimed before, as they are kept; a book that
+            outlives a process begins with them.
+
+    Raises:
+        BadValueError: some of them are no chain.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, claimed: Iterable[Sequence[Signed]] = ()) -> None:
         self._claimed: dict[tuple[str, str], Receipt] = {}
+        for receipts in claimed:
+            self.claim(receipts)
 
     def claim(self, receipts: Sequence[Signed]) -> int:
         """Return what is owed more than was claimed before, in micro-credits.
@@ -116,6 +134,11 @@ class ReceiptBook:
                 raise _broken(before, "was claimed with other figures than it has now")
         self._claimed[key] = last
         return amount(last) - (0 if before is None else amount(before))
+
+
+def _check_first(receipt: Receipt) -> None:
+    if receipt.window != 0 or receipt.prev != receipt.terms.digest:
+        raise _broken(receipt, "is not the first of its session: the ones before are missing")
 
 
 def _check_next(before: Receipt, after: Receipt) -> None:
@@ -141,14 +164,16 @@ def _rising(receipt: Receipt) -> dict[str, int]:
 def _by_steps(chain: Iterable[Signed]) -> dict[tuple[int, int], Receipt]:
     """Return a stage's windows by the steps before their first one and at their end.
 
-    Where a session begins is not told by its first receipt: a recruit was told a journal.
+    Those alone that hold as many steps as lie between. Where a session begins is not told by its
+    first receipt: a recruit was told a journal.
     """
     receipts = [signed.receipt for signed in chain]
-    found = {(one.step, other.step): other for one, other in pairwise(receipts)}
-    first = receipts[0]
-    if first.figures.steps == first.step:
-        found[0, first.step] = first
-    return found
+    ends = [(0, 0), *((one.step, one.figures.steps) for one in receipts)]
+    return {
+        (step, receipt.step): receipt
+        for receipt, (step, steps) in zip(receipts, ends, strict=False)
+        if 0 < receipt.step - step == receipt.figures.steps - steps
+    }
 
 
 def _broken(receipt: Receipt, why: str) -> BadValueError:

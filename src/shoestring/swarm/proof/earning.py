@@ -7,29 +7,35 @@ so the client can name the first frame that is not the same.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from shoestring.errors import BadValueError
+from shoestring.swarm.proof.reading import read_receipt
 from shoestring.swarm.proof.receipts import (
     SIGNATURE_BYTES,
     canonical,
+    check_client,
     countersign,
     next_receipt,
-    read_receipt,
 )
 from shoestring.swarm.proof.steps import COMPUTES
 from shoestring.swarm.proof.tally import Tally
 from shoestring.swarm.wire import U32, WITH_DATA, BadFrameError
 
 if TYPE_CHECKING:
-    from shoestring.swarm.proof.receipts import Hand, Receipt, Terms
+    from collections.abc import Callable
+
+    from shoestring.swarm.proof.receipts import Hand, Receipt
     from shoestring.swarm.proof.tally import Record
+    from shoestring.swarm.proof.terms import Terms
     from shoestring.swarm.wire import Frame
 
 ACCEPTED: Final = b"\1"
 REFUSED: Final = b"\0"
+DAY_S: Final = 86_400
 
 
 class Earner:
@@ -39,10 +45,13 @@ class Earner:
         terms: of it; None: there are none, and nothing is computed. For sessions of a node with a
             price that are there to prepare.
         hand: that signs.
+        now: seconds since 1970.
     """
 
-    def __init__(self, terms: Terms | None, hand: Hand) -> None:
-        self._terms, self._hand = terms, hand
+    def __init__(
+        self, terms: Terms | None, hand: Hand, now: Callable[[], float] = time.time
+    ) -> None:
+        self._terms, self._hand, self._now = terms, hand, now
         self._tally = Tally()
         self._last: Receipt | None = None
         self._heard: Record | None = None
@@ -53,6 +62,7 @@ class Earner:
         """Of the answer that comes."""
         self._whole: list[Record] = []
         """Whose data are here."""
+        self._has_refused = False
 
     def note(self, frame: Frame) -> None:
         """Take the next frame, before anything in it is changed.
@@ -91,20 +101,35 @@ class Earner:
 
         Args:
             claim: a receipt's body, and the client's signature of it.
+
+        Raises:
+            BadFrameError: one was refused before; nothing is signed any more.
         """
+        if self._has_refused:
+            raise BadFrameError("disputed", "SETTLE after one that was refused")
         self.hash()
         try:
-            receipt = read_receipt(claim[:-SIGNATURE_BYTES])
+            receipt = self._signed(claim)
             own, leaves = self._own(receipt)
             if own != receipt:
+                self._has_refused = True
                 return _refusal("differs", "the node has other figures", own, leaves)
             signed = countersign(self._hand.identity, receipt, claim[-SIGNATURE_BYTES:])
         except BadValueError as error:
+            self._has_refused = True
             return _refusal("receipt", str(error))
         self._tally.settle(len(leaves))
         self._last = receipt
         self._hand.keep(signed)
         return ACCEPTED + signed.by_node
+
+    def _signed(self, claim: bytes) -> Receipt:
+        """Return what this session's client signed; before that nothing is compared."""
+        receipt = read_receipt(claim[:-SIGNATURE_BYTES])
+        if receipt.terms != self._terms:
+            raise BadValueError("a receipt of other terms than this session's")
+        check_client(receipt, claim[-SIGNATURE_BYTES:])
+        return receipt
 
     def _check_paid(self) -> None:
         terms = self._terms
@@ -132,6 +157,10 @@ class Earner:
             raise BadValueError("the window has questions that were not answered yet")
         if self._last is not None and receipt.step < self._last.step:
             raise BadValueError(f"step {receipt.step} after step {self._last.step}")
+        if abs(receipt.at_s - self._now()) > DAY_S:
+            raise BadValueError(
+                f"at_s {receipt.at_s}: more than a day from this node's clock; set both clocks"
+            )
         window = self._tally.window(frames)
         own = next_receipt(self._terms, self._last, window, step=receipt.step, at_s=receipt.at_s)
         return own, window.leaves

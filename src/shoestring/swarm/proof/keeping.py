@@ -1,4 +1,8 @@
-"""Receipts on disk: one private file a session, written in a thread, never while a step waits."""
+"""Receipts on disk: one private file a session, written in a thread, never while a step waits.
+
+Each is on the disk before the next is taken. What a crash cut off at a file's end is said, and what
+stands before it counts: later receipts hold all that the lost one said.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from shoestring.errors import BadValueError
+from shoestring.models.downloads import sync
 from shoestring.swarm.private_files import OWNER_ONLY, read_private
-from shoestring.swarm.proof.books import read_receipts
+from shoestring.swarm.proof.books import read_good
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +26,8 @@ FOLDER: Final = "receipts"
 MOST_FILES: Final = 4_096
 MOST_BYTES: Final = 64 << 20
 """Of one session's file: some thirty thousand windows."""
+MOST_TOTAL_BYTES: Final = 1 << 30
+"""Of all files."""
 NAME: Final = re.compile(r"[0-9a-f]{16}-[a-z2-7]{52}\.jsonl")
 
 
@@ -36,6 +43,8 @@ class ReceiptFiles:
         self._folder = folder
         self._say = say
         self._thread: ThreadPoolExecutor | None = None
+        self._total_bytes = 0
+        """As it was when the last session began, and what was written since."""
 
     def keep(self, signed: Signed) -> None:
         """Have a receipt written, after those that were given before."""
@@ -57,43 +66,71 @@ class ReceiptFiles:
         return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
     def read(self, path: Path) -> list[Signed]:
-        """Return a session's receipts.
+        """Return a session's receipts; of a damaged file those before the damage, which is said.
 
         Raises:
-            BadValueError: the file cannot be read, or is not whole.
+            BadValueError: the file cannot be read, or has not one receipt.
         """
         content = read_private(path)
         if content is None:
             raise BadValueError(f"{path} is not there")
-        try:
-            return read_receipts(content)
-        except BadValueError as error:
-            raise BadValueError(f"{path}: {error}") from error
+        found, why = read_good(content)
+        if not found:
+            raise BadValueError(f"{path}: {why}: no receipt of it counts")
+        if why is not None:
+            self._say(f"{path}: {why}; the {len(found)} receipts before that count")
+        return found
 
     def _write(self, signed: Signed) -> None:
-        terms = signed.receipt.terms
-        # A name is the node's choice, so two nodes may choose the same.
+        terms, window = signed.receipt.terms, signed.receipt.window
+        # A name is the node's choice, so two nodes may choose the same; one of them may not.
         path = self._folder / f"{terms.session}-{terms.node}.jsonl"
         line = signed.line + b"\n"
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not signed.receipt.window:
-                self._check_room()
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+            if not window:
+                self._look_around()
+            self._check_total(len(line))
+            how = os.O_CREAT | os.O_EXCL if not window else 0
+            flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | how
             descriptor = os.open(path, flags, OWNER_ONLY)
-            with os.fdopen(descriptor, "ab") as file:
-                _check_length(file.tell() + len(line))
-                file.write(line)
+            try:
+                _append(descriptor, line)
+            finally:
+                os.close(descriptor)
+            if not window:
+                sync(self._folder)
+            self._total_bytes += len(line)
+        except FileExistsError:
+            self._say(f"a receipt is not kept in {path}: {terms.node} had a session of this name")
         except (OSError, BadValueError) as error:
             self._say(f"a receipt is not kept in {path}: {error}")
 
-    def _check_room(self) -> None:
-        if len(self.sessions()) >= MOST_FILES:
+    def _look_around(self) -> None:
+        """See how many files there are, before there is one more; other processes make some."""
+        files = self.sessions()
+        if len(files) >= MOST_FILES:
             raise BadValueError(
                 f"there are {MOST_FILES} files: settle them, or move the oldest away"
             )
+        self._total_bytes = sum(path.stat().st_size for path in files)
+
+    def _check_total(self, more_bytes: int) -> None:
+        if self._total_bytes + more_bytes > MOST_TOTAL_BYTES:
+            raise BadValueError(
+                f"all files have {MOST_TOTAL_BYTES} bytes: settle them, or move the oldest away"
+            )
 
 
-def _check_length(size: int) -> None:
-    if size > MOST_BYTES:
+def _append(descriptor: int, line: bytes) -> None:
+    """Add a line, whole or not at all, and bring it onto the disk."""
+    size = os.fstat(descriptor).st_size
+    if size + len(line) > MOST_BYTES:
         raise BadValueError(f"it has no room for more than {MOST_BYTES} bytes: ask anew")
+    try:
+        while line:  # a full disk takes a part first
+            line = line[os.write(descriptor, line) :]
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise

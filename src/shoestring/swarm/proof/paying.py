@@ -8,31 +8,29 @@ window; the other half is on its way.
 
 from __future__ import annotations
 
-import json
-import struct
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from shoestring.errors import BadValueError
+from shoestring.swarm.proof.disputes import read_refusal
 from shoestring.swarm.proof.earning import ACCEPTED
 from shoestring.swarm.proof.receipts import Signed, check_node, next_receipt, sign
-from shoestring.swarm.proof.tally import Tally
-from shoestring.swarm.remote import printable
-from shoestring.swarm.wire import U32, Command
+from shoestring.swarm.proof.tally import MOST_RECORDS, Tally
+from shoestring.swarm.wire import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from shoestring.swarm.boundaries import Carried
     from shoestring.swarm.journal import Entry, Reply
-    from shoestring.swarm.proof.agreeing import Asked
-    from shoestring.swarm.proof.receipts import Hand, Receipt, Terms
-    from shoestring.swarm.proof.tally import Record, Window
+    from shoestring.swarm.proof.agreeing import Asked, Price
+    from shoestring.swarm.proof.figures import Window
+    from shoestring.swarm.proof.receipts import Hand, Receipt
+    from shoestring.swarm.proof.tally import Record
+    from shoestring.swarm.proof.terms import Terms
     from shoestring.swarm.wire import Frame
-
-LEAF_BYTES: Final = 32
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,16 @@ class Paying:
     Attributes:
         asked: of every node.
         hand: that signs.
+        prices: offered to each node, by its peer id; to others what ``asked`` says.
     """
 
     asked: Asked
     hand: Hand
+    prices: Mapping[str, Price] = field(default_factory=dict)
+
+    def asked_of(self, node: str) -> Asked:
+        """Return what one node is asked for, by its peer id."""
+        return replace(self.asked, most=self.prices.get(node, self.asked.most))
 
 
 class Payer:
@@ -76,13 +80,18 @@ class Payer:
         self._step = 0
         self._unhashed: list[Record] = []
         self._asked: dict[Reply, Record] = {}
+        self._pushed: dict[Record, Carried] = {}
+        """What another node sent in our place, of the frames that are not settled."""
         self._claimed: tuple[Receipt, bytes, Window] | None = None
         self._is_broken = False
+        self._is_spent = False
+        """We sign no more: what was computed last costs more than may be paid."""
 
     @property
     def is_full(self) -> bool:
-        """Whether the node would compute no more before a window is settled."""
-        return not self._is_off and self._tally.open_steps >= self._terms.window_steps
+        """Whether the node would compute no more before a window is settled, or would be unpaid."""
+        is_whole = not self._is_broken and self._tally.open_steps >= self._terms.window_steps
+        return self._is_spent or is_whole
 
     def note(self, frame: Frame, body: bytes | bytearray, entry: Entry) -> None:
         """Take the next frame, as it is sent.
@@ -92,7 +101,9 @@ class Payer:
             body: of it, as it is sent.
             entry: of llama-server's, for which it is.
         """
-        record = None if self._is_off else self._tally.note(frame)
+        record = None if self._is_broken else self._tally.note(frame)
+        if self._tally.is_lost:
+            self.stop(f"{MOST_RECORDS} frames are not signed for: nothing more is counted")
         if record is None:
             return
         self._frames += 1
@@ -102,6 +113,7 @@ class Payer:
             self._asked[entry.reply] = record
         elif frame.command == Command.SET_PUSHED:
             assert entry.carried is not None, "another node's stage gives it"
+            self._pushed[record] = entry.carried
             _fill_when_here(record, entry.carried)
         else:
             record.add(bytes(body))
@@ -129,7 +141,7 @@ class Payer:
         for record in self._unhashed:
             record.end()
         self._unhashed.clear()
-        if self._is_off or self._claimed is not None or not self._cuts:
+        if self._is_broken or self._is_spent or self._claimed is not None or not self._cuts:
             return None
         step, frames = self._cuts[0]
         count = frames - self._settled
@@ -137,6 +149,9 @@ class Payer:
             return None
         window = self._tally.window(count)
         receipt = next_receipt(self._terms, self._last, window, step=step, at_s=int(self._now()))
+        if self._hand.allows is not None and not self._hand.allows(receipt):
+            self._is_spent = True
+            return None
         signature = sign(self._hand.identity, receipt)
         self._claimed = receipt, signature, window
         return receipt.body + signature
@@ -147,15 +162,16 @@ class Payer:
         receipt, signature, window = self._claimed
         self._claimed = None
         if answer[:1] != ACCEPTED:
-            self._break(_explain(answer, receipt, window, self._tally.name))
+            self._hear_refusal(answer, receipt, window)
             return
         signed = Signed(receipt, signature, answer[1:])
         try:
             check_node(signed)
         except BadValueError as error:
-            self._break(str(error))
+            self.stop(str(error))
             return
-        self._tally.settle(len(window.leaves))
+        for record in self._tally.settle(len(window.leaves)):
+            self._pushed.pop(record, None)
         self._cuts.popleft()
         self._last = receipt
         self._hand.keep(signed)
@@ -163,19 +179,34 @@ class Payer:
     @property
     def has_open(self) -> bool:
         """Whether anything is not settled yet that could be."""
-        return not self._is_off and (self._claimed is not None or bool(self._cuts))
+        is_off = self._is_broken or self._is_spent
+        return not is_off and (self._claimed is not None or bool(self._cuts))
 
-    @property
-    def _is_off(self) -> bool:
-        return self._is_broken or self._tally.is_lost
+    def stop(self, why: str) -> None:
+        """Sign nothing more of this session."""
+        if not self._is_broken:
+            self._is_broken = True
+            self._dispute(why)
 
     @property
     def _settled(self) -> int:
         return 0 if self._last is None else self._last.figures.frames
 
-    def _break(self, why: str) -> None:
-        self._is_broken = True
-        self._dispute(why)
+    def _hear_refusal(self, answer: bytes, receipt: Receipt, window: Window) -> None:
+        """Say what differs; of what another node sent here, either of the two may lie."""
+        refusal = read_refusal(answer, receipt, window)
+        record = None if refusal.frame is None else self._tally.record(refusal.frame)
+        if record is None:
+            self.stop(refusal.why)
+            return
+        why = f"{refusal.why}, {record.name}"
+        carried = self._pushed.get(record)
+        if carried is None or carried.route is None:
+            self.stop(why)
+            return
+        source = carried.route.source.name
+        self.stop(f"{why}, which {source} sent: it or {source} lies, nothing is signed for either")
+        carried.route.doubt(why)
 
 
 def _fill_when_here(record: Record, carried: Carried) -> None:
@@ -189,28 +220,3 @@ def _fill_when_here(record: Record, carried: Carried) -> None:
         carried.waiting.append(fill)
     else:
         fill()
-
-
-def _explain(answer: bytes, receipt: Receipt, window: Window, name_of: Callable[[int], str]) -> str:
-    """Say what a node's refusal says, and which frame is the first that differs."""
-    try:
-        end = 1 + U32.size + U32.unpack_from(answer, 1)[0]
-        said = json.loads(answer[1 + U32.size : end])
-        message, own = said["message"], said["receipt"]
-        figures = None if own is None else dict(own["figures"])
-    except (ValueError, KeyError, TypeError, RecursionError, struct.error):
-        return "it refused a receipt and said nothing that can be read"
-    if figures is None:
-        return f"it refused a receipt: {printable(message)}"
-    leaves = answer[end:]
-    for number, ours in enumerate(window.leaves):
-        if leaves[number * LEAF_BYTES :][:LEAF_BYTES] != ours:
-            return f"it refused a receipt: frame {number} of the window differs, {name_of(number)}"
-    differing = [
-        f"{name} {figures.get(name)!a:.40} there, {ours} here"
-        for name, ours in asdict(receipt.figures).items()
-        if figures.get(name) != ours
-    ]
-    return (
-        f"it refused a receipt: every frame is the same, not {', '.join(differing) or 'the rest'}"
-    )

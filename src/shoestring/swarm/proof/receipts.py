@@ -9,89 +9,33 @@ of the first one that of the terms: a receipt taken out, or put elsewhere, break
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from shoestring.errors import BadValueError
-from shoestring.swarm.certificates import public_key_of
 from shoestring.swarm.identity import is_signed_by
 from shoestring.swarm.ledger.amounts import amount as amount_of
-from shoestring.swarm.proof.tally import Figures, Layers
+from shoestring.swarm.proof.figures import Figures
+from shoestring.swarm.proof.terms import HEX, bad_value, check_form, check_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from shoestring.swarm.identity import Identity
-    from shoestring.swarm.proof.tally import Window
+    from shoestring.swarm.proof.figures import Layers, Window
+    from shoestring.swarm.proof.terms import Terms
 
-VERSION: Final = 1
+VERSION: Final = 2
+"""Of the form: 2 counts one token of each step as output, and layers by what is computed, too."""
 BY_CLIENT: Final = "receipt of the client"
 BY_NODE: Final = "receipt of the node"
-RECEIPT_BYTES: Final = 4_096
-LINE_BYTES: Final = RECEIPT_BYTES + 512
 SIGNATURE_BYTES: Final = 64
 MOST: Final = 1 << 53
 """Whole numbers from here on are none of RFC 8785's."""
-MOST_PRICE: Final = 10**12
-"""A credit a token and layer."""
 MOST_LAYER: Final = 9_999
-WINDOW_STEPS: Final = 32
-"""That a node computes at most without a signature."""
-LEAST_WINDOW_STEPS: Final = 2
-HEX: Final = re.compile(r"[0-9a-f]{64}")
-SESSION: Final = re.compile(r"[0-9a-f]{16}")
-RPC: Final = re.compile(r"\d{1,3}\.\d{1,3}")
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What client and node agree on before anything is computed.
-
-    Attributes:
-        session: the node's name for it.
-        client: peer id.
-        node: peer id.
-        model: SHA-256 of its file in hexadecimal; None: it is not told.
-        engine: SHA-256 of the worker's program, likewise.
-        rpc: version of the wire, as ``7.0``.
-        price_in: micro-credits a million tokens and layer, of prompts.
-        price_out: likewise, of answers.
-        window_steps: that the node computes at most without a signature.
-    """
-
-    session: str
-    client: str
-    node: str
-    model: str | None
-    engine: str
-    rpc: str
-    price_in: int
-    price_out: int
-    window_steps: int
-
-    def __post_init__(self) -> None:
-        _check("session", self.session, SESSION)
-        for name, peer in (("client", self.client), ("node", self.node)):
-            if not isinstance(peer, str):
-                raise _bad(name, peer)
-            public_key_of(peer)
-        if self.client == self.node:
-            raise BadValueError(f"node {self.node}: nobody signs for both sides of a receipt")
-        if self.model is not None:
-            _check("model", self.model, HEX)
-        _check("engine", self.engine, HEX)
-        _check("rpc", self.rpc, RPC)
-        _check_number("price_in", self.price_in, MOST_PRICE)
-        _check_number("price_out", self.price_out, MOST_PRICE)
-        _check_number("window_steps", self.window_steps, WINDOW_STEPS, LEAST_WINDOW_STEPS)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the terms, in hexadecimal."""
-        return hashlib.sha256(canonical(asdict(self))).hexdigest()
+MOST_COMPUTED: Final = 1 << 24
+"""Layers that one step may have by what is computed: 64 graphs of 65,536 tensors have fewer."""
 
 
 @dataclass(frozen=True)
@@ -124,19 +68,20 @@ class Receipt:
 
     def __post_init__(self) -> None:
         for name in ("window", "step", "at_s"):
-            _check_number(name, getattr(self, name), MOST - 1)
+            check_number(name, getattr(self, name), MOST - 1)
         for name in ("in_root", "out_root", "wire_root", "prev"):
-            _check(name, getattr(self, name), HEX)
+            check_form(name, getattr(self, name), HEX)
         for field in fields(Figures):
-            _check_number(field.name, getattr(self.figures, field.name), MOST - 1)
+            check_number(field.name, getattr(self.figures, field.name), MOST - 1)
         first, last = self.layers.first, self.layers.last
         if type(self.layers.head) is not bool:
-            raise _bad("head", self.layers.head)
+            raise bad_value("head", self.layers.head)
         if first is not None and last is not None:
-            _check_number("layers", first, MOST_LAYER)
-            _check_number("layers", last, MOST_LAYER, first)
+            check_number("layers", first, MOST_LAYER)
+            check_number("layers", last, MOST_LAYER, first)
         elif first is not last:
-            raise _bad("layers", [first, last])
+            raise bad_value("layers", [first, last])
+        check_number("layers", self.layers.computed, MOST_COMPUTED)
 
     @cached_property
     def body(self) -> bytes:
@@ -182,10 +127,13 @@ class Hand:
     Attributes:
         identity: whose signature.
         keep: given each one that counts.
+        allows: asked of each receipt before the client signs it; None: all are signed. Once it
+            says no, nothing more of that session is signed, and whoever says no tells why.
     """
 
     identity: Identity
     keep: Callable[[Signed], None]
+    allows: Callable[[Receipt], bool] | None = None
 
 
 def next_receipt(
@@ -233,7 +181,7 @@ def countersign(identity: Identity, receipt: Receipt, by_client: bytes) -> Signe
     """
     if identity.id != receipt.terms.node:
         raise BadValueError(f"{identity.id} is not the node of this receipt")
-    _check_hand(receipt, receipt.terms.client, BY_CLIENT, by_client)
+    check_client(receipt, by_client)
     return Signed(receipt, by_client, identity.sign(BY_NODE, receipt.body))
 
 
@@ -243,9 +191,17 @@ def check_signatures(signed: Signed) -> None:
     Raises:
         BadValueError: one of them did not.
     """
-    receipt = signed.receipt
-    _check_hand(receipt, receipt.terms.client, BY_CLIENT, signed.by_client)
+    check_client(signed.receipt, signed.by_client)
     check_node(signed)
+
+
+def check_client(receipt: Receipt, by_client: bytes) -> None:
+    """See that the client signed.
+
+    Raises:
+        BadValueError: it did not.
+    """
+    _check_hand(receipt, receipt.terms.client, BY_CLIENT, by_client)
 
 
 def check_node(signed: Signed) -> None:
@@ -255,42 +211,6 @@ def check_node(signed: Signed) -> None:
         BadValueError: it did not.
     """
     _check_hand(signed.receipt, signed.receipt.terms.node, BY_NODE, signed.by_node)
-
-
-def read_receipt(body: bytes) -> Receipt:
-    """Return a receipt of the bytes that were signed: these and no others.
-
-    Raises:
-        BadValueError: they are not exactly what a receipt is worded as.
-    """
-    said = _load(body, RECEIPT_BYTES)
-    receipt = _receipt(said)
-    if receipt.body != body:
-        raise BadValueError("a receipt that is not in the form of RFC 8785: nobody signed it so")
-    return receipt
-
-
-def read_signed(line: bytes) -> Signed:
-    """Return a receipt of a line of a file, both of its signatures checked.
-
-    Raises:
-        BadValueError: it is none, or somebody did not sign it.
-    """
-    said = _load(line, LINE_BYTES)
-    match said:
-        case {"receipt": dict(receipt), "by_client": str(client), "by_node": str(node), **more}:
-            if more:
-                raise BadValueError(f"a receipt with {min(more)!a:.40} beside it: remove it")
-        case _:
-            raise BadValueError("a receipt without itself, by_client or by_node")
-    try:
-        signed = Signed(_receipt(receipt), bytes.fromhex(client), bytes.fromhex(node))
-    except ValueError as error:
-        raise BadValueError("a receipt with a signature that is not hexadecimal") from error
-    if signed.line != line:
-        raise BadValueError("a receipt that is not in the form of RFC 8785: it was changed")
-    check_signatures(signed)
-    return signed
 
 
 def amount(receipt: Receipt) -> int:
@@ -309,49 +229,6 @@ def canonical(said: Mapping[str, Any]) -> bytes:
     import rfc8785
 
     return rfc8785.dumps(dict(said))
-
-
-def _receipt(said: Mapping[str, Any]) -> Receipt:
-    given = dict(said)
-    version = given.pop("version", None)
-    if type(version) is not int or version != VERSION:
-        raise BadValueError(f"a receipt of version {version!a:.20}; this reads version {VERSION}")
-    try:
-        given["terms"] = Terms(**given["terms"])
-        given["layers"] = Layers(**given["layers"])
-        given["figures"] = Figures(**given["figures"])
-        return Receipt(**given)
-    except (KeyError, TypeError) as error:
-        raise BadValueError(
-            "a receipt with fields missing, too many, or of another kind: "
-            "have it sent again by who keeps the other copy"
-        ) from error
-
-
-def _load(text: bytes, most_bytes: int) -> dict[str, Any]:
-    if len(text) > most_bytes:
-        raise BadValueError(f"a receipt of {len(text)} bytes; the longest has {most_bytes}")
-    try:
-        said = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadValueError("a receipt that is no JSON: it was cut or changed") from error
-    if not isinstance(said, dict):
-        raise BadValueError("a receipt that is no JSON object")
-    return said
-
-
-def _check(name: str, value: Any, form: re.Pattern[str]) -> None:
-    if not isinstance(value, str) or form.fullmatch(value) is None:
-        raise _bad(name, value)
-
-
-def _check_number(name: str, value: Any, most: int, least: int = 0) -> None:
-    if type(value) is not int or not least <= value <= most:
-        raise _bad(name, value)
-
-
-def _bad(name: str, value: Any) -> BadValueError:
-    return BadValueError(f"a receipt whose {name} is {value!a:.80}: no such can be signed")
 
 
 def _check_hand(receipt: Receipt, peer: str, purpose: str, signature: bytes) -> None:

@@ -1,7 +1,12 @@
-"""Where a step of llama-server begins, and how many positions it computes, as frames declare it.
+"""Where a step of llama-server begins, how many positions it computes, and through which layers.
 
 A step begins where ``inp_pos`` is set, which has one number a position. Where a session never sets
-it (a stage without attention) each graph is a step, and the rows of its activations count.
+it (a stage without attention) each graph is a step, and the rows of its activations count. A step
+begins also, whatever is set, where a graph is computed again, or uses weights or caches that a
+graph of the same step has used: names are a client's to choose, work is not.
+
+How many positions a step has, its graphs show (:mod:`~shoestring.swarm.proof.graphs`); what is
+declared counts where they show none.
 """
 
 from __future__ import annotations
@@ -9,6 +14,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from shoestring.swarm.proof.figures import Layers
+from shoestring.swarm.proof.graphs import Seen, see_graph
 from shoestring.swarm.tensors import NUMBER_OF_TYPE
 from shoestring.swarm.wire import NAME_AT, NAME_BYTES, U32, Command, tensor_name
 
@@ -19,6 +26,8 @@ COMPUTES: Final = frozenset({int(Command.GRAPH_COMPUTE), int(Command.GRAPH_RECOM
 SETS: Final = frozenset({int(Command.SET_TENSOR), int(Command.SET_PACKED), int(Command.SET_PUSHED)})
 MOST_PARTS: Final = 64
 """Graphs that one step may have at one stage; those beyond it count as steps."""
+MOST_PLACES: Final = 65_536
+"""Weights and caches that one step may use, likewise."""
 MOST_NAMES: Final = 4_096
 F32: Final = U32.pack(NUMBER_OF_TYPE["F32"])
 TYPE_AT: Final = 8
@@ -44,21 +53,43 @@ class Kind(NamedTuple):
     is_activation: bool
 
 
+class Computed(NamedTuple):
+    """What a graph adds to a session's figures.
+
+    Attributes:
+        steps: 1 where it begins one, else 0.
+        tokens_in: positions beyond the first of its step.
+        tokens_out: the first of its step.
+    """
+
+    steps: int
+    tokens_in: int
+    tokens_out: int
+
+
 class Steps:
     """Counts the steps of one session, or of one connection of llama-server.
 
     Attributes:
         count: of steps that were computed.
+        layers: that were computed.
     """
 
     def __init__(self) -> None:
         self.count = 0
+        self.layers = Layers()
         self._kinds: dict[bytes, Kind] = {}
         self._positions = self._rows = 0
         """That were declared since the last graph."""
         self._has_positions = False
         self._parts = 0
         """Graphs since the last step began."""
+        self._graphs: dict[int, Seen] = {}
+        """What the last graph of each device does."""
+        self._step = Seen()
+        """What the graphs of this step do together."""
+        self._counted = 0
+        """Positions of this step that were counted."""
 
     def kind(self, head: bytearray) -> Kind:
         """Return what the tensor is that a head begins with."""
@@ -77,16 +108,43 @@ class Steps:
         elif kind.is_activation:
             self._rows = max(self._rows, U32.unpack_from(head, ROWS_AT)[0])
 
-    def compute(self) -> int:
-        """Note a graph; return the positions of the step that it begins, 0 if it begins none."""
+    def compute(self, frame: Frame) -> Computed:
+        """Note a graph, or one that is computed again; return what it adds.
+
+        Raises:
+            BadFrameError: it is a graph that is none.
+        """
+        seen = self._see(frame)
         declared = self._positions if self._has_positions else max(self._rows, 1)
         self._positions = self._rows = 0
         self._parts += 1
-        if not declared and self._parts <= MOST_PARTS:
-            return 0
-        self._parts = 0
-        self.count += 1
-        return max(declared, 1)
+        is_again = frame.command == Command.GRAPH_RECOMPUTE
+        is_again |= not self._step.places.isdisjoint(seen.places)
+        is_again |= self._parts > MOST_PARTS or len(self._step.places) > MOST_PLACES
+        if declared or is_again:
+            self._step, self._parts, self._counted = seen, 0, max(seen.positions or declared, 1)
+            added = Computed(1, self._counted - 1, 1)
+            self.count += 1
+        else:
+            shown = seen.positions if seen.multiplications else 0  # else it only moves caches
+            added = Computed(0, max(0, shown - self._counted), 0)
+            self._step, self._counted = self._step.plus(seen), max(shown, self._counted)
+        self._include(self._step)
+        return added
+
+    def _see(self, frame: Frame) -> Seen:
+        """Return what is computed now, by the device that does it."""
+        device = U32.unpack_from(frame.head)[0]
+        if frame.command == Command.GRAPH_COMPUTE:
+            self._graphs[device] = see_graph(frame.head)
+        return self._graphs.get(device, Seen())
+
+    def _include(self, step: Seen) -> None:
+        known = self.layers
+        numbers = {*step.blocks, known.first, known.last}
+        found = sorted(number for number in numbers if number is not None)
+        first, last = (found[0], found[-1]) if found else (None, None)
+        self.layers = Layers(first, last, known.head or step.head, max(known.computed, step.depth))
 
 
 def kind_of(head: bytearray) -> Kind:

@@ -10,26 +10,23 @@ as sent, the data of its answer, or what another node pushed. An activation (F32
 ``name-<layer>`` or ``result_...``) is also a leaf of the in- or the out-root, by the BLAKE3 of its
 data alone: which is the same where it leaves one stage and where it enters the next.
 
-Tokens are positions, as :mod:`~shoestring.swarm.proof.steps` counts them. What a graph rotates
-(ROPE) is believed before what is declared: names are a client's to choose, shapes are checked. A
-step of one position is output, of more is input. Layers are those of which a graph uses weights
-(``blk.<layer>.``); the output head counts as one.
+Tokens are positions: of each step one is output, the others are input. So whatever is put beside a
+position costs something, and a prompt's step gives out the answer's first token. Where steps begin,
+and how many positions and layers they have, is in :mod:`~shoestring.swarm.proof.steps`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import deque
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 
+from shoestring.swarm.proof.figures import Figures, Layers, Window
 from shoestring.swarm.proof.merkle import root_of
 from shoestring.swarm.proof.steps import COMPUTES, SETS, Steps
-from shoestring.swarm.tensors import NUMBER_OF_OP, read_graph
 from shoestring.swarm.wire import (
     HEADER,
     OFFSET_AT,
@@ -45,89 +42,8 @@ MOST_RECORDS: Final = 16_384
 """Frames that are not settled; a window of 32 steps has some hundreds."""
 HELD_BYTES: Final = 1 << 20
 """Of an answer that is being passed on, before it is hashed."""
-ROPE: Final = NUMBER_OF_OP["ROPE"]
 STEPS: Final = 1
 """Where steps are among the figures."""
-BLOCK: Final = re.compile(rb"blk\.(\d{1,4})\.")
-HEADS: Final = (b"output.weight", b"token_embd.weight")
-"""Of a model whose output has weights of its own, and of one that uses its embeddings again."""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What a run of frames comes to.
-
-    Attributes:
-        frames: that were metered.
-        steps: of llama-server's, each of one or more positions.
-        tokens_in: positions of steps of more than one.
-        tokens_out: positions of steps of one.
-        bytes_in: of the frames, and of what other nodes pushed in their place.
-        bytes_out: of the answers.
-    """
-
-    frames: int = 0
-    steps: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-
-    def plus(self, other: Figures) -> Figures:
-        """Return both together."""
-        return Figures(
-            self.frames + other.frames,
-            self.steps + other.steps,
-            self.tokens_in + other.tokens_in,
-            self.tokens_out + other.tokens_out,
-            self.bytes_in + other.bytes_in,
-            self.bytes_out + other.bytes_out,
-        )
-
-
-@dataclass(frozen=True)
-class Layers:
-    """Which layers graphs used.
-
-    Attributes:
-        first: number of a block; None: of none.
-        last: likewise.
-        head: the output head was among them.
-    """
-
-    first: int | None = None
-    last: int | None = None
-    head: bool = False
-
-    @property
-    def count(self) -> int:
-        """How many there are, the head counted as one."""
-        blocks = 0 if self.first is None or self.last is None else self.last - self.first + 1
-        return blocks + self.head
-
-
-@dataclass(frozen=True)
-class Window:
-    """What a run of frames comes to, and its roots.
-
-    Attributes:
-        figures: of the run.
-        layers: of the session so far.
-        in_root: over the activations that were set, by the BLAKE3 of their data.
-        out_root: over those that were read.
-        leaves: of all its frames.
-    """
-
-    figures: Figures
-    layers: Layers
-    in_root: bytes
-    out_root: bytes
-    leaves: tuple[bytes, ...]
-
-    @property
-    def wire_root(self) -> bytes:
-        """The root over all frames."""
-        return root_of(self.leaves)
 
 
 class Record:
@@ -229,9 +145,6 @@ class Tally:
         self.is_lost = False
         self._records: deque[Record] = deque()
         self._steps = Steps()
-        self._layers = Layers()
-        self._rotated = 0
-        """Positions that the last graph rotates."""
 
     def note(self, frame: Frame) -> Record | None:
         """Take the next frame as it is on the link; return its record if it is metered.
@@ -277,38 +190,21 @@ class Tally:
             tuple(record.leaf for record in records if record.leaf),
         )
 
-    def name(self, number: int) -> str:
-        """Return what one of the open frames is, for people."""
-        return self._records[number].name
+    def record(self, number: int) -> Record | None:
+        """Return one of the open frames; None: it is lost."""
+        return self._records[number] if number < len(self._records) else None
 
-    def settle(self, frames: int) -> None:
-        """Forget so many of the open frames: both ends have signed for them."""
-        for _ in range(frames):
-            record = self._records.popleft()
-            self.open_frames -= 1
-            self.open_steps -= record.adds[STEPS]
+    def settle(self, frames: int) -> list[Record]:
+        """Forget so many of the open frames, and return them: both ends have signed for them."""
+        settled = [self._records.popleft() for _ in range(min(frames, len(self._records)))]
+        self.open_frames -= len(settled)
+        self.open_steps -= sum(record.adds[STEPS] for record in settled)
+        return settled
 
     def _compute(self, frame: Frame) -> Record:
-        if frame.command == Command.GRAPH_COMPUTE:
-            self._see_graph(frame)
-        declared = self._steps.compute()
-        positions = declared and (self._rotated or declared)
-        is_one = positions == 1
-        adds = (1, positions > 0, 0 if is_one else positions, is_one, HEADER.size + frame.size, 0)
-        return Record(frame, "", adds, self._layers, data_bytes=0, is_activation=False)
-
-    def _see_graph(self, frame: Frame) -> None:
-        tensors = read_graph(frame.head).tensors
-        numbers = set() if self._layers.first is None else {self._layers.first, self._layers.last}
-        head = self._layers.head
-        for name in set(tensors["name"].tolist()):
-            if (block := BLOCK.match(name)) is not None:
-                numbers.add(int(block[1]))
-            head |= name in HEADS
-        known = sorted(number for number in numbers if number is not None)
-        self._layers = Layers(known[0], known[-1], head) if known else Layers(None, None, head)
-        rotated = tensors["ne"][tensors["op"] == ROPE, 2]
-        self._rotated = int(rotated.max()) if len(rotated) else 0
+        adds = (1, *self._steps.compute(frame), HEADER.size + frame.size, 0)
+        layers = self._steps.layers
+        return Record(frame, "", adds, layers, data_bytes=0, is_activation=False)
 
     def _set_or_read(self, frame: Frame) -> Record | None:
         head, reads = frame.head, frame.command in WITH_DATA
@@ -327,5 +223,5 @@ class Tally:
         # What was packed is not what the stage before gave out.
         is_one = kind.is_activation and frame.command != Command.SET_PACKED
         return Record(
-            frame, kind.name, adds, self._layers, data_bytes=data_bytes, is_activation=is_one
+            frame, kind.name, adds, self._steps.layers, data_bytes=data_bytes, is_activation=is_one
         )

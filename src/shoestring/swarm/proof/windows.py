@@ -11,10 +11,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
-from shoestring.swarm.proof.receipts import WINDOW_STEPS
+from shoestring.swarm.journal import Entry
+from shoestring.swarm.proof.steps import COMPUTES, SETS, Steps
+from shoestring.swarm.proof.terms import WINDOW_STEPS
+from shoestring.swarm.wire import U64, Command, Frame
 
 if TYPE_CHECKING:
-    from shoestring.swarm.audit.windows import Auditing
+    from shoestring.swarm.audit.recorder import Auditing
     from shoestring.swarm.proof.paying import Paying
 
 OLD_S: Final = 5.0
@@ -37,21 +40,68 @@ class Closing(Protocol):
         """Close the window if it holds a step."""
 
 
+class Counting:
+    """Counts the steps of one connection, and says where its windows end.
+
+    Args:
+        every: so many steps make a window; None: there are none, and nothing is counted.
+    """
+
+    def __init__(self, every: int | None) -> None:
+        self._every = every
+        self._steps = Steps()
+        self._closed_step = 0
+        """The last one of the window before."""
+
+    @property
+    def steps(self) -> int:
+        """That were told."""
+        return self._steps.count
+
+    @property
+    def holds_step(self) -> bool:
+        """Whether one was told since the last window ended."""
+        return self._steps.count > self._closed_step
+
+    def ends_before(self, frame: Frame, *, in_step: bool) -> bool:
+        """Count a frame; return whether a window ends before it.
+
+        Args:
+            frame: the next one.
+            in_step: something was set for the next step.
+        """
+        if self._every is None:
+            return False
+        if frame.command in COMPUTES:
+            self._steps.compute(frame)
+        elif frame.command in SETS and (kind := self._steps.kind(frame.head)).is_copy:
+            self._steps.set(kind, frame.head)
+            return not in_step and self._steps.count >= self._closed_step + self._every
+        return False
+
+    def end(self) -> Entry:
+        """Return what ends a window here, for the journal."""
+        self._closed_step = self._steps.count
+        head = bytearray(U64.pack(self._closed_step))
+        return Entry(Frame(int(Command.SETTLE), len(head), head))
+
+
 class Windows:
     """Of all connections of one chain.
 
     Args:
         paying: what the client wants; None: no receipts.
-        auditing: who has some of them run again; None: nobody.
+        auditing: who has some of them run again; None: nobody. Without receipts there is none:
+            nothing would end a window, nor show whose answers it holds.
 
     Attributes:
         every: so many steps make a window; None: there are none.
         paying: as given.
-        auditing: as given.
+        auditing: as given, or None.
     """
 
     def __init__(self, paying: Paying | None, auditing: Auditing | None = None) -> None:
-        self.paying, self.auditing = paying, auditing
+        self.paying, self.auditing = paying, None if paying is None else auditing
         self.every = None if paying is None else min(paying.asked.window_steps, WINDOW_STEPS) // 2
         self._all: set[Closing] = set()
         self._moved_s = self._closed_s = 0.0
@@ -86,6 +136,8 @@ class Windows:
             self._timer = loop.call_later(left_s, self._look)
         elif all(one.is_between_steps for one in self._all):
             self._close_all(loop.time())
+        else:  # an answer takes longer than that; what it cost is signed for after it
+            self._timer = loop.call_later(QUIET_S, self._look)
 
     def _is_aligned(self) -> bool:
         steps = {one.steps for one in self._all if one.steps}

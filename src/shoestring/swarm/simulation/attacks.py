@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from shoestring.swarm.simulation.devices import MODELS
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from shoestring.swarm.simulation.scenario import Attack, Scenario
+    from shoestring.swarm.simulation.scenario import Scenario
     from shoestring.swarm.simulation.world import World
 
     Floats = NDArray[np.float64]
@@ -32,7 +34,7 @@ MONOPOLY: Final = 6.0
 BACK_AFTER_S: Final = 600.0
 """A sybil that was excluded comes back so much later."""
 PINNED: Final = 20
-"""Owners near to them that users under an eclipse know."""
+"""Owners near to them that users under an eclipse know, drawn from all of these."""
 CLAIMED: Final = 1.0
 """Of what its device could compute at most, what a colluding node claims."""
 
@@ -50,16 +52,15 @@ def attacked_margins(scenario: Scenario, world: World, margin: Floats, at_s: flo
     return found
 
 
-def shown_owners(
-    attack: Attack | None, world: World, place: int, model: int
-) -> frozenset[str] | None:
+def shown_owners(scenario: Scenario, world: World, place: int, model: int) -> frozenset[str] | None:
     """Return whose quotes a user sees who is eclipsed; None: everybody's."""
-    if attack not in ("eclipse", "eclipse-pinned"):
+    if scenario.attack not in ("eclipse", "eclipse-pinned"):
         return None
     group = world.groups["eclipse"]
     shown = {world.owners[owner] for owner in np.unique(world.owner[group]).tolist()}
-    if attack == "eclipse-pinned":
+    if scenario.attack == "eclipse-pinned":
         near = (world.region == place) & (world.model == model) & ~group
-        known = np.unique(world.owner[near])[:PINNED]
+        draws = scenario.draws("pinned", place * len(MODELS) + model)
+        known = draws.permutation(np.unique(world.owner[near]))[:PINNED]
         shown |= {world.owners[owner] for owner in known.tolist()}
     return frozenset(shown)

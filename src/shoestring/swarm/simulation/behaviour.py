@@ -14,7 +14,7 @@ import numpy as np
 
 from shoestring.swarm.market.board import MOST_PRICE
 from shoestring.swarm.simulation.scenario import HOUR_S
-from shoestring.swarm.simulation.world import STRATEGIES
+from shoestring.swarm.simulation.world import FIXED, LOAD, UNDERCUT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,6 @@ LIST_MARGIN: Final = 1.6
 BELOW: Final = 0.97
 BUSY, IDLE = 0.3, 0.05
 DEARER, CHEAPER = 1.15, 0.93
-FIXED, _, UNDERCUT, LOAD = range(len(STRATEGIES))
 
 
 def sessions_of(scenario: Scenario, node: int, *, pooled: bool) -> list[float]:
@@ -67,19 +66,20 @@ def first_margins(world: World) -> Floats:
     return np.minimum(margin, MOST_MARGIN)
 
 
-def next_margins(world: World, margin: Floats, busy: Floats) -> Floats:
+def next_margins(world: World, margin: Floats, asked: Floats, busy: Floats) -> Floats:
     """Return prices over costs after a while.
 
     Args:
         world: whose.
-        margin: until now.
+        margin: until now, by each one's strategy.
+        asked: until now, as attackers changed theirs: who undercuts goes by these.
         busy: share of the time since then that each was serving.
     """
     found = margin.copy()
     load = world.strategy == LOAD
     found[load & (busy > BUSY)] *= DEARER
     found[load & (busy < IDLE)] *= CHEAPER
-    price = margin * world.cost_out
+    price = asked * world.cost_out
     for near in _neighbourhoods(world):
         under = near[world.strategy[near] == UNDERCUT]
         low = float(np.quantile(price[near], 0.25)) * BELOW

@@ -107,7 +107,7 @@ def _attack_lines(attack: str) -> tuple[Line, ...]:
         lines += (
             ("cheats that served", "", lambda one: _cheats(one, "cheats")),
             ("of them found", "", lambda one: _cheats(one, "found")),
-            ("honest nodes excluded", "", _figure("audits", "honest_excluded")),
+            ("honest nodes excluded by false alarms", "", _figure("audits", "honest_excluded")),
             ("taken back", "credits", _figure("ledger", "refunded_micro", scale=CREDITS)),
             ("names taken on again", "", _figure("identities_again")),
         )

@@ -125,10 +125,14 @@ class Market:
         self.set_free(node)
 
     def rename(self, node: int, now_s: float) -> None:
-        """Put a node on its board under its new identity, at the slot of the old one."""
-        board, slot = self.boards[int(self._world.model[node])], int(self._slot[node])
+        """Put a node on its board under its new identity, at the slot of the old one.
+
+        All users see it at once: their lists of that model are forgotten.
+        """
+        model, slot = int(self._world.model[node]), int(self._slot[node])
+        board = self.boards[model]
         before = board.seller(slot)
-        price_in, price_out = self.price(int(self._world.model[node]), slot)
+        price_in, price_out = self.price(model, slot)
         board.remove(before.id)
         trust = self._judge.trust(node, now_s)
         again = board.put(
@@ -137,6 +141,7 @@ class Market:
         )  # fmt: skip
         assert again == slot, "the slot that was just left"
         self.set_free(node)
+        self._lists = {key: one for key, one in self._lists.items() if key[1] != model}
 
     def route(
         self, place: int, model: int, profile: int, size: int, *, victim: bool, now_s: float
@@ -176,7 +181,7 @@ class Market:
             owner = int(self._world.pool_owner[place - len(REGIONS)])
             owners = frozenset({self._world.owners[owner]})
         elif victim:
-            owners = shown_owners(self._scenario.attack, self._world, place, model)
+            owners = shown_owners(self._scenario, self._world, place, model)
         request = request_of(model, profile, size, owners=owners)
         rtt_ns = self.rtt_ns(place, model)
         made = Shortlist(self.boards[model], request, rtt_ns=rtt_ns, sellers=KEPT)

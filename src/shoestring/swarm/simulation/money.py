@@ -15,10 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from shoestring.swarm.identity import load_identity
 from shoestring.swarm.ledger import answers
-from shoestring.swarm.ledger.accounts import REWARDS, income
 from shoestring.swarm.ledger.book import Book
-from shoestring.swarm.ledger.rewards import share_out
-from shoestring.swarm.ledger.rules import MOST_POSTINGS
+from shoestring.swarm.ledger.rewards import pay_out, share_out
 from shoestring.swarm.ledger.verifying import verify
 from shoestring.swarm.private_files import make_once
 from shoestring.swarm.simulation.scenario import BEGUN_S
@@ -118,18 +116,11 @@ class Money:
     def reward(self, services: Mapping[str, Service], over_s: float, reference: str) -> None:
         """Share out what the pool pays for a time; in as many entries as it takes."""
         micro = int(self._scenario.rewards_micro * over_s / self._scenario.lasts_s)
-        shares = list(share_out(micro, services).items())
-        most = MOST_POSTINGS - 1
-        for number, at in enumerate(range(0, len(shares), most)):
-            part = shares[at : at + most]
-            postings = (
-                (REWARDS, -sum(micro for _, micro in part)),
-                *((income(peer), micro) for peer, micro in part),
-            )
-            self._book.add("reward", postings, reference=f"{reference}-{number}")
-        for peer, micro in shares:
-            self.rewards[peer] = self.rewards.get(peer, 0) + micro
-            self.sums["rewarded"] += micro
+        shares = share_out(micro, services)
+        pay_out(self._book, shares, reference=reference)
+        for peer, part in shares.items():
+            self.rewards[peer] = self.rewards.get(peer, 0) + part
+            self.sums["rewarded"] += part
 
     def verified(self) -> dict[str, int | str | bool]:
         """Read the whole book as ``swarm ledger verify`` does, and say what it holds."""

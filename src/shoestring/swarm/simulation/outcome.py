@@ -155,9 +155,11 @@ def _audits(scenario: Scenario, judge: Judge, money: Money) -> dict[str, Any]:
         }
     return {
         "audit_share": scenario.audit_share,
+        "false_alarms": scenario.false_alarms,
         "window_tokens": WINDOW_TOKENS,
         "windows": judge.windows,
-        "sessions_audited": judge.audits,
+        "windows_audited": judge.audits,
+        "sessions_audited": judge.sessions_audited,
         "audited_layer_tokens": judge.audited_layer_tokens,
         "excluded_now": int(judge.excluded.sum()),
         "honest_excluded": judge.honest_excluded,

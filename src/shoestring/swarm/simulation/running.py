@@ -13,7 +13,13 @@ import numpy as np
 
 from shoestring.swarm.ledger.amounts import amount
 from shoestring.swarm.ledger.rewards import Service
-from shoestring.swarm.simulation.attacks import BACK_AFTER_S, CLAIMED, attacked_margins
+from shoestring.swarm.simulation.attacks import (
+    BACK_AFTER_S,
+    CLAIMED,
+    WAR_BEGINS,
+    WAR_TURNS,
+    attacked_margins,
+)
 from shoestring.swarm.simulation.behaviour import (
     REPRICED_S,
     first_margins,
@@ -86,8 +92,8 @@ class _Run:
         self._turns = [0] * len(self._world)
         self._goes_s = [0.0] * len(self._world)
         self._up_s = np.zeros(len(self._world))
-        self._counted_s = 0.0
-        self._margin = first_margins(self._world)
+        self._counted_s = np.zeros(len(self._world))
+        self._asked = self._margin = first_margins(self._world)
         self._numbers = count()
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
 
@@ -106,6 +112,9 @@ class _Run:
         for node, times in enumerate(self._sessions):
             self._at(times[0], self._turn, node)
         self._at(0.0, self._reprice)
+        if self._scenario.attack == "price-war":
+            for share in (WAR_BEGINS, WAR_TURNS):
+                self._at(share * self._scenario.lasts_s, self._quote)
         self._at(REWARDED_S, self._reward)
 
     def _loop(self) -> bool:
@@ -167,6 +176,9 @@ class _Run:
                 self._at(now_s + BACK_AFTER_S, self._back, one.node)
 
     def _back(self, now_s: float, node: int) -> None:
+        # What it did under the name before is no merit of the new one.
+        self._serving.layer_tokens[node] = 0
+        self._up_s[node], self._counted_s[node] = 0.0, now_s
         self._judge.forget(node, now_s)
         self._market.rename(node, now_s)
         self._tally.identities += 1
@@ -180,7 +192,7 @@ class _Run:
         if comes:
             self._goes_s[node] = times[turn] if turn < len(times) else math.inf
         elif not self._judge.excluded[node]:
-            self._up_s[node] += now_s - max(self._counted_s, times[turn - 2])
+            self._up_s[node] += now_s - max(float(self._counted_s[node]), times[turn - 2])
         if turn < len(times) and now_s < self._scenario.lasts_s:
             self._at(times[turn], self._turn, node)
         self._market.set_free(node)
@@ -189,18 +201,23 @@ class _Run:
     def _reprice(self, now_s: float) -> None:
         if now_s:
             busy = self._market.served_s / (REPRICED_S * self._world.sessions)
-            self._margin = next_margins(self._world, self._margin, busy)
+            self._margin = next_margins(self._world, self._margin, self._asked, busy)
         self._market.served_s[:] = 0.0
-        self._market.set_prices(attacked_margins(self._scenario, self._world, self._margin, now_s))
+        self._quote(now_s)
         if now_s + REPRICED_S < self._scenario.lasts_s:
             self._at(now_s + REPRICED_S, self._reprice)
+
+    def _quote(self, now_s: float) -> None:
+        """Let all ask what their strategy says, and attackers what they would."""
+        self._asked = attacked_margins(self._scenario, self._world, self._margin, now_s)
+        self._market.set_prices(self._asked)
 
     def _reward(self, now_s: float) -> None:
         """Share out what an hour of uptime and work is worth."""
         self._collude(now_s)
         for node in np.flatnonzero(self._market.up & ~self._judge.excluded).tolist():
             began_s = self._sessions[node][self._turns[node] - 1]
-            self._up_s[node] += now_s - max(self._counted_s, began_s)
+            self._up_s[node] += now_s - max(float(self._counted_s[node]), began_s)
         services = {
             peer: Service(int(up_s), work)
             for peer, up_s, work, excluded in zip(
@@ -211,7 +228,7 @@ class _Run:
         }  # fmt: skip
         self._tally.uptime += self._up_s
         self._money.reward(services, REWARDED_S, f"hour-{round(now_s / REWARDED_S)}")
-        self._counted_s = now_s
+        self._counted_s[:] = now_s
         self._up_s[:] = 0.0
         self._serving.layer_tokens = [0] * len(self._world)
         if now_s + REWARDED_S <= self._scenario.lasts_s:

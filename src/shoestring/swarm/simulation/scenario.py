@@ -38,6 +38,7 @@ class Scenario:
         hours: from midnight UTC.
         attack: None: nobody attacks.
         audit_share: probability with which a window is run again elsewhere.
+        false_alarms: probability with which an audit of a right window calls it wrong.
         cheats: share of the nodes that answer wrongly now and then, without any attack.
         reward_micro: micro-credits for each request that the pool shares out for uptime and work,
             evenly over the time.
@@ -53,6 +54,7 @@ class Scenario:
     hours: int = 24
     attack: Attack | None = None
     audit_share: float = 0.02
+    false_alarms: float = 0.0003
     cheats: float = 0.01
     reward_micro: int = 500
     bin_s: int = 60
@@ -63,6 +65,7 @@ class Scenario:
         _check("seed", self.seed, 0, (1 << 63) - 1)
         _check("hours", self.hours, 1, MOST_HOURS)
         _check("audit_share", self.audit_share, 0, 1)
+        _check("false_alarms", self.false_alarms, 0, 1)
         _check("cheats", self.cheats, 0, 1)
         _check("reward_micro", self.reward_micro, 0, 1_000_000)
         _check("bin_s", self.bin_s, 1, LONGEST_BIN_S)

@@ -206,12 +206,14 @@ class Serving:
             of = shares[one.reference]
             of[one.peer] = of.get(one.peer, 0) + owed
             positions = one.tokens_in + computed
-            self.layer_tokens[one.node] += one.layers * positions
+            its_own = one.peer == self._world.ids[one.node]  # else it gave that name up
+            if its_own:
+                self.layer_tokens[one.node] += one.layers * positions
             bad, looked, found = self._judge.serve(one.node, one.peer, positions, one.layers, now_s)
             wrong = wrong or bad
             if found:
                 cheated.setdefault(one.reference, {})[one.peer] = of[one.peer]
-            if looked and one.peer == self._world.ids[one.node]:
+            if looked and its_own:
                 self._market.judged(one.node, now_s)
             self._market.served_s[one.node] += one.token_s * computed
         paid = sum(

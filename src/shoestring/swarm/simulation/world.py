@@ -36,6 +36,7 @@ WHOLE_FILE: Final = 0.5
 """Of the nodes, those that hold all layers; the others hold half of them, one after another."""
 STRATEGIES: Final = ("fixed", "cost-plus", "undercut", "load")
 STRATEGY_SHARES: Final = (0.25, 0.35, 0.2, 0.2)
+FIXED, COST_PLUS, UNDERCUT, LOAD = range(len(STRATEGIES))
 WRONG_SHARES: Final = (1.0, 0.25, 0.05)
 """How often cheats answer wrongly, a third of them each: shares of their windows."""
 NEWCOMERS: Final = 0.1
@@ -106,11 +107,6 @@ class World:
 
     def __len__(self) -> int:
         return len(self.region)
-
-    @property
-    def places(self) -> int:
-        """From how many places is asked: regions first, then local networks."""
-        return len(REGIONS) + len(self.pool_region)
 
     def region_of(self, place: int) -> int:
         """Return the region of a place that is asked from."""
@@ -227,7 +223,7 @@ def _sybils(scenario: Scenario, count: int, owner: int) -> dict[str, np.ndarray]
         "model": np.array([one.model for one in REGIONS])[region],
         "owner": np.full(count, owner), "given": draws.random(count),
         "access_s": draws.uniform(*HOME_ACCESS_S, count), "lan_s": np.full(count, LAN_S[1]),
-        "strategy": np.zeros(count, np.int64), "margin": np.full(count, 1.05),
+        "strategy": np.full(count, COST_PLUS), "margin": np.full(count, 1.05),
         "wrong_share": np.full(count, SYBIL_WRONG), "newcomer": np.ones(count, bool),
     }  # fmt: skip
 

@@ -7,85 +7,29 @@ how much lies in a channel is asked of the chain by the node's owner, never of t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-from x402.mechanisms.evm.batch_settlement import SCHEME_BATCH_SETTLEMENT, VoucherClaim
-from x402.mechanisms.evm.batch_settlement.errors import (
-    ERR_RECEIVER_AUTHORIZER_MISMATCH,
-    ERR_RECEIVER_MISMATCH,
-    ERR_TOKEN_MISMATCH,
-)
+from x402.mechanisms.evm.batch_settlement import VoucherClaim
 from x402.mechanisms.evm.batch_settlement.facilitator.utils import (
-    validate_channel_config,
     verify_batch_settlement_voucher_typed_data,
 )
 from x402.mechanisms.evm.utils import get_evm_chain_id
-from x402.schemas import PaymentRequirements
 
-from shoestring.errors import BadValueError
 from shoestring.swarm.vouchers.channels import Channel, name_channel, read_channel
-from shoestring.swarm.vouchers.forms import (
-    check_amount,
-    check_fields,
-    read_address,
-    read_network,
-    read_signature,
-)
+from shoestring.swarm.vouchers.forms import check_amount, check_fields, read_signature
 from shoestring.swarm.vouchers.keeping import Kept
+from shoestring.swarm.vouchers.payouts import RefusedVoucherError, check_payout
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from x402.mechanisms.evm.batch_settlement import ChannelConfig, VoucherPayload
 
+    from shoestring.swarm.vouchers.payouts import Payout
+
 TILL_FOLDER: Final = "vouchers-held"
 MEND: Final = "restore a copy, or ask each payer for its last voucher again"
 FIELDS: Final = ("channel", "amount", "owed", "signature")
-TIMEOUT_S: Final = 60
-"""x402's field for its requests over HTTP, of which there are none here."""
-Reason = Literal["channel", "payee", "token", "deposit", "lower", "owed", "signature"]
-FOREIGN: Final[dict[str, tuple[Reason, str]]] = {
-    ERR_RECEIVER_MISMATCH: ("payee", "it pays {receiver}, not {payee}"),
-    ERR_RECEIVER_AUTHORIZER_MISMATCH: (
-        "payee", "{receiver_authorizer} may claim and refund it, not {payee}"
-    ),
-    ERR_TOKEN_MISMATCH: ("token", "it pays in token {token}, not in {asked}"),
-}  # fmt: skip
-
-
-class RefusedVoucherError(BadValueError):
-    """A voucher that is not taken.
-
-    Attributes:
-        reason: in one word.
-    """
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-@dataclass(frozen=True)
-class Terms:
-    """In what a node is paid.
-
-    Attributes:
-        payee: its address.
-        token: address of a token with six decimals, whose unit is a micro-credit.
-        network: the chain.
-
-    Raises:
-        BadValueError: a value cannot be used.
-    """
-
-    payee: str
-    token: str
-    network: str
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "payee", read_address(self.payee, "payee"))
-        object.__setattr__(self, "token", read_address(self.token, "token"))
-        read_network(self.network)
 
 
 @dataclass(frozen=True)
@@ -95,7 +39,7 @@ class Held:
     Attributes:
         channel: and what lies in it.
         amount: of its highest voucher, in micro-credits.
-        owed: of that, what receipts say.
+        owed: what receipts say; may be more than can be claimed.
         signature: of that voucher; None: there is none yet.
     """
 
@@ -104,15 +48,28 @@ class Held:
     owed: int = 0
     signature: str | None = None
 
+    @property
+    def claimable(self) -> int:
+        """Micro-credits that x402's contract pays out.
+
+        It reverts a claim over more than was signed, or than lies in the channel, as a whole.
+        """
+        return min(self.owed, self.amount, self.channel.deposit)
+
+    @property
+    def short(self) -> int:
+        """Micro-credits that are owed and cannot be claimed."""
+        return self.owed - self.claimable
+
     def claim(self) -> VoucherClaim | None:
-        """Return what x402's contract pays out, which is what is owed; None: there is nothing."""
-        if self.signature is None or self.owed == 0:
+        """Return what x402's contract takes; None: there is nothing to claim."""
+        if self.signature is None or not self.claimable:
             return None
         return VoucherClaim(
             channel=self.channel.config,
             max_claimable_amount=str(self.amount),
             signature=self.signature,
-            total_claimed=str(self.owed),
+            total_claimed=str(self.claimable),
         )
 
     def word(self) -> dict[str, Any]:
@@ -143,34 +100,38 @@ class Till:
         """
         return self._kept.all()
 
-    def admit(self, config: ChannelConfig, deposit: int, terms: Terms) -> Held:
+    def admit(self, config: ChannelConfig, deposit: int, payout: Payout) -> Held:
         """Know a channel from now on, or how much lies in it now.
 
         Args:
             config: what it is made of.
             deposit: its ``balance`` in the contract on the chain, in micro-credits.
-            terms: in what this node is paid.
+            payout: how this node is paid.
 
         Raises:
-            RefusedVoucherError: it pays somebody else, or in something else.
+            RefusedVoucherError: it pays somebody else, in something else, or gives the rest back
+                too soon.
             BadValueError: the file cannot be used.
         """
-        channel = name_channel(config, terms.network, deposit)
-        _check_terms(channel, terms)
+        channel = name_channel(config, payout.network, deposit)
+        check_payout(channel, payout)
         with self._kept.changing(channel.id):
             now = replace(self._kept.one(channel.id) or Held(channel), channel=channel)
             self._kept.keep(now)
         return now
 
     def take(self, payload: VoucherPayload, owed: int) -> Held:
-        """Keep a voucher in the place of the one before it, if it is good for all that is owed.
+        """Keep a voucher in the place of the one before it.
+
+        One that is good for less than is owed is kept, too: it is more than the one before.
 
         Args:
             payload: of :func:`~shoestring.swarm.vouchers.forms.read_payload`.
             owed: micro-credits that receipts say its payer owes on this channel, cumulative.
 
         Raises:
-            RefusedVoucherError: it is not taken; what is held stays.
+            RefusedVoucherError: it is not taken, and what is held stays; or it is kept, and more
+                is owed (reason ``owed``).
             BadValueError: the file cannot be used.
         """
         check_amount(owed, "owed")
@@ -180,12 +141,18 @@ class Till:
         with self._kept.changing(voucher.channel_id):
             held = self._admitted(payload)
             amount = int(voucher.max_claimable_amount)
-            _check_amounts(held, amount, owed)
+            _check_amount(held, amount)
             check_signature(held.channel, amount, voucher.signature)
             taken = replace(
                 held, amount=amount, owed=max(owed, held.owed), signature=voucher.signature
             )
             self._kept.keep(taken)
+        if taken.amount < taken.owed:
+            raise RefusedVoucherError(
+                "owed",
+                f"a voucher over {amount}: it is kept, and receipts say that {taken.owed} "
+                "micro-credits are owed; the payer must sign that at least",
+            )
         return taken
 
     def _admitted(self, payload: VoucherPayload) -> Held:
@@ -201,25 +168,7 @@ class Till:
         return held
 
 
-def _check_terms(channel: Channel, terms: Terms) -> None:
-    asked = PaymentRequirements(
-        scheme=SCHEME_BATCH_SETTLEMENT,
-        network=terms.network,
-        asset=terms.token,
-        amount="0",
-        pay_to=terms.payee,
-        max_timeout_seconds=TIMEOUT_S,
-        extra={"receiverAuthorizer": terms.payee},
-    )
-    code = validate_channel_config(channel.config, channel.id, asked)
-    if code is None:
-        return
-    reason, text = FOREIGN.get(code, ("channel", code))
-    said = text.format(**vars(channel.config), payee=terms.payee, asked=terms.token)
-    raise RefusedVoucherError(reason, f"channel {channel.id}: {said}")
-
-
-def _check_amounts(held: Held, amount: int, owed: int) -> None:
+def _check_amount(held: Held, amount: int) -> None:
     if amount > held.channel.deposit:
         raise RefusedVoucherError(
             "deposit",
@@ -231,12 +180,6 @@ def _check_amounts(held: Held, amount: int, owed: int) -> None:
             "lower",
             f"a voucher over {amount}: one over {held.amount} micro-credits is held, and amounts "
             "are of all answers so far",
-        )
-    if amount < max(owed, held.owed):
-        raise RefusedVoucherError(
-            "owed",
-            f"a voucher over {amount}: receipts say that {max(owed, held.owed)} micro-credits are "
-            "owed; the payer must sign that at least",
         )
 
 

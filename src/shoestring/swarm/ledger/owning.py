@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shoestring.errors import BadValueError
 from shoestring.swarm.certificates import public_key_of
 from shoestring.swarm.identity import is_signed_by
+from shoestring.swarm.ledger.rules import LAST_S
 from shoestring.swarm.words import read_word
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ SIGNATURE_CHARACTERS: Final = 128
 
 
 @dataclass(frozen=True)
-class Attestation:
+class Ownership:
     """That a device is an owner's.
 
     Attributes:
@@ -59,16 +60,18 @@ class Attestation:
         if self.owner == self.device:
             raise BadValueError(f"{self.owner} is a wallet and a device: each has a key of its own")
         times = (self.made_s, self.until_s)
-        if not all(type(time_s) is int for time_s in times) or self.made_s < 0:
-            raise BadValueError("an attestation's times are no whole seconds: have it made anew")
+        if not all(type(time_s) is int and 0 <= time_s <= LAST_S for time_s in times):
+            raise BadValueError(
+                "times of an ownership are whole seconds of this era: have it made anew"
+            )
         if not 0 < self.until_s - self.made_s <= LONGEST_S:
-            raise BadValueError("an attestation holds for ten years at most: give fewer days")
+            raise BadValueError("an ownership holds for ten years at most: give fewer days")
 
-    def signed_by_owner(self, identity: Identity) -> Attestation:
+    def signed_by_owner(self, identity: Identity) -> Ownership:
         """Return it with the owner's signature."""
         return replace(self, by_owner=identity.sign(OWNERS, self._said()).hex())
 
-    def signed_by_device(self, identity: Identity) -> Attestation:
+    def signed_by_device(self, identity: Identity) -> Ownership:
         """Return it with the device's signature."""
         return replace(self, by_device=identity.sign(DEVICES, self._said()).hex())
 
@@ -89,7 +92,7 @@ class Attestation:
         return self.owner_fault()
 
     def text(self) -> str:
-        """Return what :func:`read_attestation` reads."""
+        """Return what :func:`read_ownership` reads."""
         content = json.dumps(asdict(self), separators=(",", ":")).encode()
         return PREFIX + base64.urlsafe_b64encode(content).decode().rstrip("=")
 
@@ -102,32 +105,32 @@ class Attestation:
         )
 
 
-def read_attestation(text: str) -> Attestation:
-    """Read an attestation as it was pasted; its signatures are not looked at.
+def read_ownership(text: str) -> Ownership:
+    """Read an ownership as it was pasted; its signatures are not looked at.
 
     Raises:
         BadValueError: it is none.
     """
     packed = text.strip().removeprefix(PREFIX)
     if len(packed) > LONGEST_TEXT or packed == text.strip():
-        raise BadValueError(f"this is no attestation: it begins with {PREFIX}; copy it whole")
+        raise BadValueError(f"this is no ownership: it begins with {PREFIX}; copy it whole")
     try:
         raw = base64.b64decode(packed + "=" * (-len(packed) % 4), altchars=b"-_", validate=True)
-        return attestation_of(read_word(raw))
+        return ownership_of(read_word(raw))
     except (ValueError, TypeError) as error:
-        raise BadValueError("this attestation was cut or changed: copy it whole") from error
+        raise BadValueError("this ownership was cut or changed: copy it whole") from error
 
 
-def attestation_of(record: dict[str, Any]) -> Attestation:
-    """Return the attestation that a word or a file holds.
+def ownership_of(record: dict[str, Any]) -> Ownership:
+    """Return the ownership that a word or a file holds.
 
     Raises:
         BadValueError: a value cannot be used.
-        TypeError: it has not an attestation's fields.
+        TypeError: it has not an ownership's fields.
     """
     if not all(type(record.get(name)) is str for name in ("owner", "device")):
-        raise TypeError("an attestation without owner or device")
-    return Attestation(**record)
+        raise TypeError("an ownership without owner or device")
+    return Ownership(**record)
 
 
 def _is_signed(key: str, purpose: str, said: bytes, signature: str) -> bool:

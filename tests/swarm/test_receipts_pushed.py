@@ -1,0 +1,189 @@
+"""Receipts of what goes from node to node, and of windows that close late."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from shoestring.swarm.boundaries import Carried
+from shoestring.swarm.firewall import Rules
+from shoestring.swarm.journal import Entry, Reply
+from shoestring.swarm.proof.agreeing import FREE, Asked
+from shoestring.swarm.proof.earning import Earner
+from shoestring.swarm.proof.paying import Paying
+from shoestring.swarm.proof.receipts import Hand
+from shoestring.swarm.proof.windows import QUIET_S, Windows
+from shoestring.swarm.replica import Replica
+from shoestring.swarm.routes import Route, Routes
+from shoestring.swarm.session import Session
+from shoestring.swarm.spares import Need
+from shoestring.swarm.stage import Stage
+from shoestring.swarm.wire import HEADER, OFFSET_AT, TWO_U64, U64, Command, Frame
+from tests.swarm.receipts import (
+    AGAIN,
+    WIDTH,
+    Link,
+    activation,
+    frame_of,
+    graph,
+    parties_in,
+    positions,
+    read,
+)
+
+SIZE = 4 * WIDTH
+
+
+@pytest.fixture(scope="module")
+def parties(tmp_path_factory):
+    """Client, node, and another."""
+    return parties_in(tmp_path_factory.mktemp("parties"))
+
+
+def replica_named(name, payer=None):
+    """Return a session at a node."""
+    seat = SimpleNamespace(remote=SimpleNamespace(name=name), session="")
+    heard = SimpleNamespace(settle=lambda _replica: None)
+    return Replica(seat, heard, stores=False, payer=payer)
+
+
+def carried_over(route):
+    """Return an activation on its way."""
+    reply = Reply(frame_of(read("l_out-2", SIZE))[0], 0.0)
+    reply.kept = bytearray()
+    return Carried((0, "l_out-2", b""), reply, 1, SIZE, 1, route=route)
+
+
+def came(carried, data):
+    """Have its bytes come to us."""
+    carried.reply.payload, carried.reply.kept = b"", bytearray(data)
+    carried.reply.had_bytes, carried.reply.digest = SIZE, b"\7" * 32
+    carried.came()
+
+
+def test_a_window_is_claimed_once_what_was_pushed_is_here_too(parties):
+    """It was closed before, and nothing more is said to this node or by it."""
+    claims = []
+
+    async def scenario():
+        payer = Link(*parties[:2]).payer
+        target = replica_named("target", payer)
+        transport = SimpleNamespace(
+            write=claims.append, is_closing=lambda: False, set_write_buffer_limits=lambda **_: None
+        )
+        target.connection_made(transport)
+        carried = carried_over(Route(None, replica_named("source"), target))
+        said = [frame_of(one) for one in (positions(1), graph([3]), activation(2, 1, 0))]
+        entries = [Entry(frame, body) for frame, body in said[:2]]
+        entries.append(Entry(said[2][0], b"", carried=carried))
+        end = Entry(Frame(int(Command.SETTLE), U64.size, bytearray(U64.pack(1))))
+        target.tell([*entries, end])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        claims.clear()
+        came(carried, bytes(SIZE))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    asyncio.run(scenario())
+    (claim,) = claims
+    assert HEADER.unpack_from(claim)[0] == Command.SETTLE
+
+
+def test_of_what_was_pushed_either_of_two_nodes_may_lie(parties):
+    """So neither is signed for, and nothing goes that way any more."""
+    first, second = Link(*parties[:2]), Link(*parties[::2])
+    source = replica_named("source", first.payer)
+    target = replica_named("target", second.payer)
+
+    async def scenario():
+        routes = Routes(None, lambda number: (source, target)[number], lambda *_: None)
+        route = routes._routes[0, 1] = Route(None, source, target)
+        route.is_open = route.was_open = True
+        assert routes.find(0, 1) is route
+        second.tell(graph([3]))
+        set_frame, _ = frame_of(activation(2, 1, 0))
+        head = set_frame.head[:OFFSET_AT] + TWO_U64.pack(0, SIZE) + U64.pack(1)
+        carried = carried_over(route)
+        came(carried, bytes(SIZE))
+        said = HEADER.pack(Command.SET_PUSHED, len(head)) + head
+        second.tell(said, carried=carried)
+        second.earner.hear(b"\1" * SIZE)
+        second.settle(1)
+        return routes.find(0, 1)
+
+    assert asyncio.run(scenario()) is None
+    (accused,) = second.disputes
+    assert "SET_PUSHED l_out-2, which source sent: it or source lies" in accused
+    (other,) = first.disputes
+    assert other.startswith("target says otherwise than it:")
+    first.payer.cut(1)
+    assert first.payer.claim() is None
+
+
+def test_what_a_window_holds_is_signed_though_an_answer_took_long(monkeypatch):
+    """The last token of a large model takes longer than the quiet that closes a window."""
+    timers, now = [], [0.0]
+    loop = SimpleNamespace(
+        time=lambda: now[0],
+        call_later=lambda after_s, call: timers.append((now[0] + after_s, call)) or timers[-1],
+    )
+    monkeypatch.setattr("shoestring.swarm.proof.windows.asyncio.get_running_loop", lambda: loop)
+    closed = []
+
+    class Connection:
+        steps, is_between_steps = 1, False
+
+        def close_window(self):
+            closed.append(now[0])
+
+    one = Connection()
+    windows = Windows(Paying(Asked(), None))
+    windows.open(one)
+    windows.move(0.0)
+    for _ in range(5):
+        now[0], call = timers.pop()
+        call()
+        assert timers, "it looks again"
+    assert closed == []
+    one.is_between_steps = True
+    now[0], call = timers.pop()
+    call()
+    assert len(closed) == 1
+    assert closed[0] <= 7 * QUIET_S
+    assert timers == []
+
+
+def test_who_agrees_to_no_terms_is_told_of(parties):
+    """Its session has no receipts, and whoever pays hears it."""
+    told = []
+
+    async def scenario():
+        windows = Windows(Paying(Asked(), Hand(parties[0], [].append)))
+        stage = Stage(
+            parties[0], [], None, None, None, None, windows, None,
+            number=0, need=Need(0), tell=told.append,
+        )  # fmt: skip
+        return stage._payer(SimpleNamespace(name="node"), SimpleNamespace(terms=None))
+
+    assert asyncio.run(scenario()) is None
+    ((what, who),) = [(event.what, event.who) for event in told]
+    assert (what, who) == ("disputes", "node")
+
+
+def test_the_firewall_sees_a_frame_before_it_is_metered(parties):
+    """What is refused is not even read as a graph."""
+    metered = []
+
+    class Meter(Earner):
+        def note(self, frame):
+            metered.append(frame)
+
+    async def scenario():
+        terms = Link(*parties[:2], price=FREE).terms
+        session = Session(Rules(1 << 20, 1 << 20), None, Meter(terms, Hand(parties[1], print)))
+        session.take_requests(AGAIN)
+        return session.refused
+
+    assert asyncio.run(scenario()).reason == "hello"
+    assert metered == []
