@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from swarm_hosts import Swarm
 
-    from shoestring.swarm.boundaries import Carried
+    from shoestring.swarm.routes import Route
     from shoestring.swarm.stage import Stage
     from shoestring.testing.live_server import LiveServer
 
@@ -85,13 +85,14 @@ class Ways:
         self._counts: Counter[str] = Counter()
         self._told = told
         routes = stages[0].routes
-        came = routes.came
+        find = routes.find
 
-        def count(carried: Carried) -> None:
-            self._counts[THROUGH if carried.route is None else PUSHED] += 1
-            came(carried)
+        def count(source_stage: int, target_stage: int) -> Route | None:
+            route = find(source_stage, target_stage)
+            self._counts[THROUGH if route is None else PUSHED] += 1
+            return route
 
-        routes.came = count  # type: ignore[method-assign]
+        routes.find = count  # type: ignore[method-assign]
 
     def now(self) -> Counter[str]:
         """Return how many there were so far, and what went wrong."""

@@ -85,7 +85,7 @@ def test_a_stop_string_across_the_join_stops(small_model):
 @pytest.mark.engine
 def test_what_is_more_than_its_text_is_asked_again_and_said_once(small_model):
     """A schema binds the whole answer: it cannot begin in the middle."""
-    schema = {"type": "object", "properties": {"sea": {"type": "string", "maxLength": 40}},
+    schema = {"type": "object", "properties": {"sea": {"type": "string", "maxLength": 16}},
               "required": ["sea"]}  # fmt: skip
     shape = {"type": "json_schema", "json_schema": {"schema": schema}}
     asked = {**ASKED[CHAT], **SURE, "stream": True, "response_format": shape}

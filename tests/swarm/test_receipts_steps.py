@@ -104,6 +104,13 @@ def test_a_graph_that_is_computed_again_is_a_step_whatever_was_set():
     assert (figures.tokens_in, figures.tokens_out) == (65 * (PROMPT - 1), 65)
 
 
+def test_also_what_shows_no_weights_is_a_step_when_it_is_computed_again():
+    """It has those positions that it rotates."""
+    again = [quietly(PROMPT), AGAIN] * 3
+    figures, _ = counted(positions(1), graph([0], rotates=PROMPT), *again)
+    assert (figures.steps, figures.tokens_in) == (4, 4 * (PROMPT - 1))
+
+
 @pytest.mark.parametrize("name", ["blk.{}", "w"])
 def test_weights_that_are_used_again_make_a_step_whatever_was_set(name):
     """As a new graph instead of the same one again."""

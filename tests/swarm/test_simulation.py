@@ -201,6 +201,14 @@ def test_a_run_that_is_stopped_says_so_and_its_book_is_right():
     assert 0 < outcome["all"]["asked"] < SMALL.requests
 
 
+def test_who_signs_for_nothing_takes_rewards_from_all_others(outcome):
+    """The design does not hold this off; the pool bounds it."""
+    attacked = simulate(replace(SMALL, attack="collusion"))
+    before, after = outcome["groups"]["collusion"], attacked["groups"]["collusion"]
+    assert after["rewards_micro"] > 2 * before["rewards_micro"]
+    assert attacked["ledger"]["rewarded_micro"] <= SMALL.rewards_micro
+
+
 def test_a_world_is_one_that_can_be():
     """Nodes compute what they hold, and local networks are near."""
     world = make_world(replace(SMALL, nodes=400))

@@ -85,12 +85,16 @@ def serving(owner, port, *more):
 
 
 def text_alone(model, folder):
-    """Return what llama-server says without anybody's help."""
+    """Return what llama-server says without anybody's help, by the kernels that a worker has.
+
+    It lays weights out anew for some processors, which a worker does not: sums are rounded in
+    another order then, and the text may be another.
+    """
 
     def command(port):
         return (
             str(need_program("llama-server")), "-m", str(model), "--host", "127.0.0.1", "--port",
-            str(port), "-c", "512", "-np", "1", "-t", "1", "--no-warmup",
+            str(port), "-c", "512", "-np", "1", "-t", "1", "--no-warmup", "--no-repack",
         )  # fmt: skip
 
     with live_server(command, log_path=folder / "alone.log") as server:

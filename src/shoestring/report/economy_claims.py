@@ -16,7 +16,7 @@ ECONOMY_CLAIMS: Final = (
         "A device earns into an account of its own key, and an attestation that both keys sign "
         "says whose it is; one owner at a time.",
         (
-            "swarm/test_wallet.py::test_an_attestation_needs_both_keys",
+            "swarm/test_wallet.py::test_an_ownership_needs_both_keys",
             "swarm/test_wallet.py::test_a_device_elsewhere_is_linked_in_three_steps",
         ),
     ),
@@ -38,7 +38,7 @@ ECONOMY_CLAIMS: Final = (
         "And by the layers that each went through at each node. Tokens are positions that both "
         "ends count on the wire, so a prompt that is called one token is paid as a prompt.",
         (
-            "swarm/test_receipts.py::test_positions_are_tokens",
+            "swarm/test_receipts_steps.py::test_one_position_of_a_step_is_output_and_the_others_are_input",
             "swarm/test_bill.py::test_what_it_did_cost_is_never_more_than_what_it_may",
         ),
     ),

@@ -124,7 +124,8 @@ def found_table(figures: Figures | None) -> Table:
     if figures is not None:
         title += (
             f": a share of {audits['audit_share']:g} of windows is audited, "
-            f"{number(audits['honest_excluded'])} honest nodes excluded"
+            f"{number(audits['honest_excluded'])} honest nodes excluded by false alarms "
+            f"(assumed: {audits['false_alarms']:g} an audit)"
         )
     return sourced(SIMULATION, "economy_found", title, columns, rows, figures)
 
@@ -140,7 +141,7 @@ def attacks_table(figures: Figures | None) -> Table:
         Column("million_micro", "A million tokens (credits)", CREDIT),
         Column("ttft_s", "First token, median (s)"),
         Column("victims_micro", "A million, of those attacked (credits)", CREDIT),
-        Column("honest_excluded", "Honest nodes excluded"),
+        Column("honest_excluded", "Honest nodes excluded (assumed false alarms)"),
     )
     rows: list[tuple[Value, ...]] = []
     gains = figures["gains_credits"] if figures else {}

@@ -230,7 +230,8 @@ async def _settle(session: Watched, judge: Judge) -> None:
         while judge.answers:
             session.worker.data_received(judge.answers.popleft())
         work = session.work
-        if work is None or session.inbox.wanted is not None:
+        # One that is done and still there has ended the session.
+        if work is None or work.done() or session.inbox.wanted is not None:
             return
         done, _ = await asyncio.wait({work}, timeout=WORK_S)
         if not done:
