@@ -43,6 +43,9 @@ BLOCKS: Final = 18
 MEMORY_BYTES: Final = 1 << 30
 OWN_TOKENS: Final = 2
 """Positions that llama-server computes once it has loaded, before anybody asks."""
+BATCHES: Final = 3
+"""Of one prompt, at most: llama-server computes its end apart, to come back to it; each batch gives
+out a position."""
 EXAMPLE: Final = 2
 """Of a session's receipts; those before are of llama-server's start and the prompt."""
 Chain = list["Signed"]
@@ -127,7 +130,9 @@ async def ask(
                     for key, layers, one in zip(sold.nodes, layers_of_each(), PRICES,
                                                 strict=True)]  # fmt: skip
             sold.before = bill_before(
-                legs, most_in=OWN_TOKENS + answers * prompt_tokens, most_out=answers * tokens
+                legs,
+                most_in=OWN_TOKENS + answers * prompt_tokens,
+                most_out=OWN_TOKENS + answers * (tokens + BATCHES),
             )
             for _ in range(answers):
                 said = await asyncio.to_thread(server.complete, asked)

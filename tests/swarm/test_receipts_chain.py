@@ -169,7 +169,8 @@ def test_a_lost_nodes_place_is_taken_by_one_with_receipts_of_its_own(
     assert ([first], [spare]) == (swarm.receipts("owner0"), swarm.receipts("owner2"))
     assert swarm.receipts("owner1") == [second]
     assert 0 < check_stages([first, second]) <= len(second)
-    assert 0 < check_stages([first, spare]) < len(first)
+    # How many windows of the two hold the same steps depends on pauses; none contradicts another.
+    assert check_stages([first, spare]) < len(first)
     assert spare[-1].receipt.step == first[-1].receipt.step
 
 
