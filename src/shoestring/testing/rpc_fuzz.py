@@ -10,7 +10,7 @@ or is no frame for a stock worker, is a fault; so is whatever ends the session b
 from __future__ import annotations
 
 import asyncio
-import pickle
+import pickle  # nosec B403
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
@@ -287,7 +287,7 @@ def _state(firewall: Firewall) -> bytes:
 
 def _firewall(state: bytes, rules: Rules) -> Firewall:
     made = Firewall(rules)
-    vars(made).update(pickle.loads(state))  # noqa: S301 - of our own making, in this process
+    vars(made).update(pickle.loads(state))  # noqa: S301 # nosec B301
     return made
 
 

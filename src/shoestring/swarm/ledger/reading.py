@@ -168,7 +168,7 @@ class Reading:
         asked = (account, reference, -1 if last is None else last)
         with explained(self.path):
             rows = self.connection.execute(
-                f"SELECT * FROM (SELECT {COLUMNS} FROM entries WHERE {where} "  # noqa: S608 - ours
+                f"SELECT * FROM (SELECT {COLUMNS} FROM entries WHERE {where} "  # noqa: S608 # nosec B608 - ours
                 "ORDER BY number DESC LIMIT ?3) ORDER BY number",
                 asked,
             )

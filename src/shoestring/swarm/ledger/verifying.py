@@ -152,7 +152,7 @@ class _Walk:
 
     def _walk(self) -> Fault | None:
         rows = self._book.connection.execute(
-            f"SELECT {COLUMNS} FROM entries ORDER BY number"  # noqa: S608 - ours
+            f"SELECT {COLUMNS} FROM entries ORDER BY number"  # noqa: S608 # nosec B608 - ours
         )
         for row in rows:
             fault = self._row_fault(row)
