@@ -9,7 +9,6 @@ invitation: who is on a list gets no right by it, and a place on it is good for 
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,12 +21,11 @@ from shoestring.swarm.certificates import (
 )
 from shoestring.swarm.identity import is_signed_by
 from shoestring.swarm.peers import check_addresses
-from shoestring.swarm.private_files import changing, read_records, write_records
+from shoestring.swarm.private_files import OwnersFile, changing, read_records, write_records
 from shoestring.swarm.words import read_word
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
-    from pathlib import Path
+    from collections.abc import Collection, Sequence
 
     from shoestring.swarm.identity import Identity
 
@@ -148,17 +146,13 @@ def read_list(text: bytes, *, signer: str, now_s: float) -> NodeList:
     return found
 
 
-class Lists:
+class Lists(OwnersFile):
     """The lists in use, one of each signer: a file of the owner's.
 
     Args:
         path: the file; it may come later.
         now: seconds since 1970.
     """
-
-    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
-        self._path = path
-        self._now = now
 
     def use(self, text: bytes, signer: str) -> NodeList:
         """Believe a list, in the place of the one that was of the same signer.

@@ -165,9 +165,7 @@ class Conversation(asyncio.Protocol):
     def close_window(self) -> None:
         """Close the window of receipts here, if it holds a step."""
         if self._counting.holds_step:
-            entry = self._end_window()
-            for replica in tuple(self.replicas):
-                replica.tell([entry])
+            self._tell([self._end_window()])
 
     def join(self, replica: Replica) -> None:
         """Have one more session answer: it is told the journal first."""

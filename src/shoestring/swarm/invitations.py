@@ -14,18 +14,17 @@ import hmac
 import json
 import re
 import secrets
-import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from shoestring.errors import BadValueError, ShoestringError
 from shoestring.swarm.certificates import public_key_of
 from shoestring.swarm.peers import Right, check_addresses, check_name, check_rights
-from shoestring.swarm.private_files import changing, read_records, write_records
+from shoestring.swarm.private_files import OwnersFile, changing, read_records, write_records
 from shoestring.swarm.words import read_word
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 PREFIX: Final = "shoe-invite:"
@@ -169,17 +168,13 @@ class Kept:
         return "expired" if self.expires_s <= now_s else None
 
 
-class Invitations:
+class Invitations(OwnersFile):
     """The inviter's file of them; every call reads it anew, as each is rare.
 
     Args:
         path: the file; it may come later.
         now: seconds since 1970.
     """
-
-    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
-        self._path = path
-        self._now = now
 
     def make(
         self,

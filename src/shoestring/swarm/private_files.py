@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,6 +22,19 @@ T = TypeVar("T")
 OTHERS: Final = 0o077  # what the group and everybody else may do
 OWNER_ONLY: Final = 0o600
 VERSION: Final = 1
+
+
+class OwnersFile:
+    """A file of records that its owner alone may read; each call reads it anew, as each is rare.
+
+    Args:
+        path: the file; it may come later.
+        now: seconds since 1970.
+    """
+
+    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._now = now
 
 
 def swarm_dir() -> Path:

@@ -6,18 +6,16 @@ the owner takes that back (``shoestring swarm audit forgive``).
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from shoestring.errors import BadValueError
 from shoestring.swarm.certificates import public_key_of
-from shoestring.swarm.private_files import changing, read_records, write_records
+from shoestring.swarm.private_files import OwnersFile, changing, read_records, write_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from shoestring.swarm.audit.judging import Outcome
 
@@ -63,17 +61,13 @@ class Stood:
         return min(1.0, audited / self.windows) if self.windows else None
 
 
-class Standing:
+class Standing(OwnersFile):
     """The file of them.
 
     Args:
         path: the file; it may come later.
         now: seconds since 1970.
     """
-
-    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
-        self._path = path
-        self._now = now
 
     def all(self) -> dict[str, Stood]:
         """Return how nodes stood, by peer id.

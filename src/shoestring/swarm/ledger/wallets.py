@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -10,10 +9,9 @@ from shoestring.errors import BadValueError
 from shoestring.swarm.identity import load_identity
 from shoestring.swarm.ledger.accounts import client, held, income, wallet
 from shoestring.swarm.ledger.owning import Ownership, ownership_of
-from shoestring.swarm.private_files import changing, read_records, write_records
+from shoestring.swarm.private_files import OwnersFile, changing, read_records, write_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from shoestring.swarm.identity import Identity
@@ -41,17 +39,13 @@ def load_wallet(folder: Path) -> Identity:
     return load_identity(path)
 
 
-class Devices:
+class Devices(OwnersFile):
     """The file of ownerships; every call reads it anew, as each is rare.
 
     Args:
         path: the file; it may come later.
         now: seconds since 1970.
     """
-
-    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
-        self._path = path
-        self._now = now
 
     def all(self) -> list[Ownership]:
         """Return all that are kept, those that have expired included.

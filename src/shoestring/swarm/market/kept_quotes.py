@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import heapq
-import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from shoestring.errors import BadValueError
 from shoestring.swarm.market.quotes import CLOCKS_DIFFER_S, LONGEST_S, read_quote, stored_quote
-from shoestring.swarm.private_files import changing, read_records, write_records
+from shoestring.swarm.private_files import OwnersFile, changing, read_records, write_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
-    from pathlib import Path
+    from collections.abc import Collection, Sequence
 
     from shoestring.swarm.market.quotes import Quote, Signed
 
@@ -27,7 +25,7 @@ OWN: Final = 2
 """Rank of this node's own quotes; peers' have 1, strangers' 0."""
 
 
-class Quotes:
+class Quotes(OwnersFile):
     """The newest quote of each node and model: a file of the owner's.
 
     One that ran out is kept until nothing older can hold, so that an older and cheaper one is not
@@ -37,10 +35,6 @@ class Quotes:
         path: the file; it may come later.
         now: seconds since 1970.
     """
-
-    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
-        self._path = path
-        self._now = now
 
     def take(
         self, texts: Sequence[bytes], *, own: str = "", peers: Collection[str] = ()

@@ -10,18 +10,16 @@ seen fades back to that (the mean of a beta distribution, with forgetting; A. Jo
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from shoestring.errors import BadValueError
 from shoestring.swarm.certificates import public_key_of
-from shoestring.swarm.private_files import changing, read_records, write_records
+from shoestring.swarm.private_files import OwnersFile, changing, read_records, write_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
 
 What = Literal["rtt_s", "layer_s", "prompt_layer_s"]
 
@@ -99,17 +97,13 @@ def faded(weight: float, age_s: float) -> float:
     return float(weight * 0.5 ** (max(0.0, age_s) / HALF_LIFE_S))
 
 
-class Measured:
+class Measured(OwnersFile):
     """The file of them.
 
     Args:
         path: the file; it may come later.
         now: seconds since 1970.
     """
-
-    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
-        self._path = path
-        self._now = now
 
     def all(self) -> dict[str, Record]:
         """Return what was seen, by node.
