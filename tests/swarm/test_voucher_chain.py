@@ -1,5 +1,7 @@
 """Vouchers paid out on a chain in this process; the contract on it is ours, and for tests."""
 
+import json
+
 import pytest
 from eth_account import Account
 from eth_tester.exceptions import TransactionFailed
@@ -185,3 +187,10 @@ def test_a_wallet_can_pay_while_another_key_signs(chain):
     chain.refund(channel.config, DEPOSIT, PAYEE.address)
 
     assert chain.tokens(PAYER.address) == PURSE - 1
+
+
+def test_the_chain_leaves_this_process_its_stack(chain):
+    """What parses strangers' JSON still meets an error, not the end of the stack."""
+    assert chain.token
+    with pytest.raises(RecursionError):
+        json.loads("[" * 100_000)

@@ -9,6 +9,7 @@ ABI of its own, through which ours is called here, and no code of it. Tokens, of
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
     from web3.contract.contract import Contract, ContractFunction
     from x402.mechanisms.evm.batch_settlement import ChannelConfig, VoucherClaim
+
+# py-evm raises it twelvefold, for the whole process, so that contracts can call each other deeply.
+# Ours do not, and strangers' nested JSON must still meet an error instead of the end of the stack.
+sys.setrecursionlimit(1000)
 
 FOLDER: Final = Path(__file__).parent
 TOKEN: Final = to_checksum_address("0x" + "70" * 20)
