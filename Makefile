@@ -34,8 +34,8 @@ help: ## Show this list
 reproduce: $(STAMP) ## Measure MODEL with SUITE on ENGINE, print the path of the HTML report (last line)
 	@$(BIN)/shoestring notebook 01_measure -p suite '$(SUITE)' -p model '$(MODEL)' -p engine '$(ENGINE)' -p out '$(OUT)'
 
-test: $(STAMP) ## Run all tests, with the real engine and the small real model
-	@$(BIN)/python -m pytest
+test: $(STAMP) ## Run all tests in two processes, with the real engine and the small real model
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 engines: $(STAMP) ## Install Ollama and llama.cpp into the cache, pinned by version and hash (once, minutes)
 	@$(BIN)/shoestring engines install

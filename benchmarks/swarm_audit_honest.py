@@ -15,8 +15,8 @@ from shoestring.swarm.audit.comparing import first_difference
 from shoestring.swarm.audit.running import Here, Rerun
 from shoestring.swarm.audit.windows import Recording
 from shoestring.swarm.journal import Entry, Reply
-from shoestring.swarm.proof.steps import COMPUTES, POSITIONS, kind_of
-from shoestring.swarm.wire import Command, Frame
+from shoestring.swarm.proof.steps import POSITIONS, kind_of
+from shoestring.swarm.wire import COMPUTES, Command, Frame
 from shoestring.swarm.worker_pool import WorkerPool
 from shoestring.testing.audit_lab import (
     ask_all,

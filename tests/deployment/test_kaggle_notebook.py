@@ -5,6 +5,7 @@ Ollama and Open WebUI are the real ones; they come from the cache, where the mac
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_the_notebook_runs_to_its_end(session, executed):
     for run in runs:
         assert run.manifest["status"] == "complete"
         failed = [row for row in run.measured if row["status"] != "ok"]
-        assert all(_is_ollamas_own_cut(row) for row in failed)
+        assert [row for row in failed if not _is_ollamas_own_cut(row)] == []
         (contributed,) = run.environment["sessions"]
         assert contributed["machine"]["platform"] == "kaggle"
     report = session.working / "report" / f"{NOTEBOOK}.html"
@@ -111,7 +112,8 @@ def test_the_notebook_runs_to_its_end(session, executed):
 
 def _is_ollamas_own_cut(row):
     """Ollama ends an answer after 30 equal tokens without its last event; random weights may."""
-    return row["failure"]["reason"] == "no_final_event" and len(set(row["answer"][-30:])) == 1
+    repeats = re.search(r"(.+?)\1{29}\Z", row["answer"], re.DOTALL) is not None
+    return row["failure"]["reason"] == "no_final_event" and repeats
 
 
 def test_what_the_report_shows_is_shown_in_the_notebook(session, executed):

@@ -73,7 +73,7 @@ def test_prompts_are_left_out_unless_asked_for(written):
     assert len(lines()) == 2
     lines = written(prompts=True)
     log_request(OUTCOME, prompt=[{"role": "user", "content": "my diary"}])
-    assert lines()[0]["prompt"] == [{"role": "user", "content": "my diary"}]
+    assert json.loads(lines()[0]["prompt"]) == [{"role": "user", "content": "my diary"}]
 
 
 @given(st.text(), st.text())

@@ -5,6 +5,7 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -132,15 +133,18 @@ def test_a_page_without_an_origin_reaches_nobody():
 
 
 @needs_chromium
-def test_the_profile_is_removed(monkeypatch, tmp_path):
+def test_the_profile_is_removed(monkeypatch):
     """Nothing of the browser stays in the temporary folder."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with opened_browser() as browser:
-        browser.open_page(None, limit_s=60.0)
-        while_open = list(tmp_path.iterdir())
+    with TemporaryDirectory() as short:  # Chromium's socket lies in it
+        folder = Path(short)
+        monkeypatch.setenv("TMPDIR", short)
+        with opened_browser() as browser:
+            browser.open_page(None, limit_s=60.0)
+            while_open = list(folder.iterdir())
+        left = list(folder.iterdir())
 
     assert while_open
-    assert list(tmp_path.iterdir()) == []
+    assert left == []
 
 
 @needs_chromium

@@ -263,7 +263,7 @@ def test_evidence_is_read_as_it_was_written_or_not_at_all(tmp_path, node):
     """A changed byte is seen; without a receipt the node signed nothing."""
     digest = sha256(b"x").hexdigest()
     written = Evidence(node, (digest,), ("l_out-1",), (0,), (digest,),
-                       {node: (digest,), "here": (None,)}, 0, 0.5, ())  # fmt: skip
+                       {node: (digest,), "here": ("ab" * 32,)}, 0, 0.5, ())  # fmt: skip
     path = keep(tmp_path / "evidence", written, 1_795_000_000.0)
     assert read(path) == written
     assert not read(path).signed_by_node()

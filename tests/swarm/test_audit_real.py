@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from shoestring.swarm import conversation
+from shoestring.swarm import copying
 from shoestring.swarm import node as nodes
 from shoestring.swarm.audit.attesting import challenge
 from shoestring.swarm.audit.evidence import read
@@ -95,9 +95,9 @@ def test_a_cheat_is_found_replaced_and_not_paid(tiny, tmp_path, how):
 @pytest.fixture
 def copied(monkeypatch):
     """Copy the caches at every step."""
-    monkeypatch.setattr(conversation, "COPY_AFTER_S", 0.0)
-    monkeypatch.setattr(conversation, "COPY_SELDOM_S", 0.0)
-    monkeypatch.setattr(conversation, "COPY_SHARE", 0)
+    monkeypatch.setattr(copying, "COPY_AFTER_S", 0.0)
+    monkeypatch.setattr(copying, "COPY_SELDOM_S", 0.0)
+    monkeypatch.setattr(copying, "COPY_SHARE", 0)
 
 
 @pytest.mark.usefixtures("copied")

@@ -18,7 +18,7 @@ from shoestring.swarm.audit import running
 from shoestring.swarm.audit.auditor import Auditor
 from shoestring.swarm.audit.evidence import Evidence, keep, read
 from shoestring.swarm.audit.places import Places
-from shoestring.swarm.audit.proofs import Proofs
+from shoestring.swarm.audit.proofs import MOST_RECEIPTS, Proofs
 from shoestring.swarm.audit.running import NotRunError
 from shoestring.swarm.audit.sampling import Chance
 from shoestring.swarm.audit.standing import Standing
@@ -141,7 +141,7 @@ def test_members_that_differ_are_audited_whatever_was_drawn(tmp_path):
 
 
 class Stands:
-    """A place that answers as it is told, or never."""
+    """A place that answers as it is told, or never; at the end its last receipt comes."""
 
     kind = "one"
 
@@ -155,7 +155,11 @@ class Stands:
         """Of places: a replica of which nothing is heard."""
         self.asked += 1
         self.begun.set()
-        yield SimpleNamespace(tell=list)
+        try:
+            yield SimpleNamespace(tell=list)
+        finally:
+            await asyncio.sleep(0)
+            keep("the last receipt")
 
     def pay(self, receipts):
         """Of places."""
@@ -208,6 +212,28 @@ def test_a_spare_that_is_taken_runs_no_window_any_more(tmp_path):
     assert aside == []
 
 
+def test_who_ran_a_window_when_the_chain_ended_is_paid(tmp_path):
+    """What it computed until then, by the receipt that comes as it is left."""
+    slow = Stands("ben", "p")
+    auditor = Auditor(
+        Chance(1.0), Standing(tmp_path / "audits.json"), tmp_path, lambda *_: None,
+        places=[slow], kinds={},
+    )  # fmt: skip
+
+    async def scenario():
+        async with auditor:
+            seat = seat_of(tmp_path, "ana")
+            recording = auditor.record(0, list, [seat], is_first=True)
+            entry = read_of()
+            recording.add(entry)
+            recording.close()
+            recording.answered(seat, entry.reply, b"d")
+            await slow.begun.wait()
+
+    asyncio.run(scenario())
+    assert slow.paid == ["the last receipt"]
+
+
 @pytest.mark.parametrize("change", [
     lambda said: said | {"first": 5}, lambda said: said | {"first": -1},
     lambda said: said | {"first": "0"}, lambda said: said | {"names": "l"},
@@ -219,7 +245,8 @@ def test_a_spare_that_is_taken_runs_no_window_any_more(tmp_path):
 def test_crafted_evidence_is_refused_in_one_line(tmp_path, node, change):
     """Whatever it says of itself."""
     digest = sha256(b"x").hexdigest()
-    written = Evidence(node, (digest,), ("l_out-1",), (0,), (), {node: (digest,)}, 0, None, ())
+    written = Evidence(node, (digest,), ("l_out-1",), (0,), (),
+                       {node: (digest,), "x": ("ab" * 32,)}, 0, None, ())  # fmt: skip
     path = keep(tmp_path / "evidence", written, 1_795_000_000.0)
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(BadValueError, match="is no evidence"):
@@ -241,29 +268,57 @@ def test_what_no_root_covers_is_not_said_to_be_signed(tmp_path):
     receipt, told, given = settled(tmp_path)
     made = Evidence(
         receipt.receipt.terms.node, (), ("l_out-3", "cache_k_l0"), (0,), (told.hex(),),
-        {receipt.receipt.terms.node: (given.hex(), given.hex())}, 0, None,
-        (receipt.line.decode(),),
+        {receipt.receipt.terms.node: (given.hex(), given.hex()), "x": ("ab" * 32, "cd" * 32)},
+        0, None, (receipt.line.decode(),),
     )  # fmt: skip
     assert made.signed_by_node()
+    path = keep(tmp_path / "evidence", made, 1_795_000_000.0)
+    said = CliRunner().invoke(audit, ["evidence", str(path)])
+    assert (said.exit_code, said.output.splitlines()) == (0, [
+        "answer 0, l_out-3:", f"  {made.node} gave {given.hex()}", f"  x gave {'ab' * 32}",
+    ])  # fmt: skip
+    for other in ({}, {"x": (given.hex(), "cd" * 32)}, {"x": (None, "cd" * 32)}):
+        with pytest.raises(BadValueError, match="nobody gave another answer"):
+            replace(made, digests={made.node: made.digests[made.node], **other})
     assert not replace(made, first=1).signed_by_node()
     assert not replace(made, inputs=(given.hex(),)).signed_by_node()
 
 
+def answered(folder):
+    """Return who answered a window as :func:`settled` says, and the window."""
+    its = parties_in(folder)[1]
+    remote = Remote("ana", PeerAddress(its.id, "127.0.0.1", 1), its.certificate)
+    seat = Seat(remote, "0123456789abcdef")
+    recording = Recording(0, (), lambda _: None, members=[seat])
+    frame, body = frame_of(activation(2, 1, 0))
+    recording.add(Entry(frame, body))
+    frame, _ = frame_of(read_words("l_out-3", 4 * WIDTH))
+    asked = Entry(frame, reply=Reply(frame, 0.0))
+    recording.add(asked)
+    recording.answered(seat, asked.reply, blake3(b"\1" * 4 * WIDTH).digest())
+    return seat, recording
+
+
 def test_a_receipt_that_is_on_its_way_is_waited_for(tmp_path):
-    """One of other roots is not it, and what nobody knows the roots of has none."""
+    """One of other roots or sessions is not it, and where not all is known there is none."""
     (signed, _, _), (other, _, _) = settled(tmp_path), settled(tmp_path, fill=7)
-    its = signed.receipt
-    wanted = its.terms.node, its.terms.session, its.in_root, its.out_root
+    seat, recording = answered(tmp_path)
+    (asked,) = [one.entry.reply for one in recording.questions()]
+    other_seat = replace(seat, session="f" * 16)
+    recording.answered(other_seat, asked, recording.digests(seat)[0])
 
     async def scenario():
         proofs = Proofs()
         proofs.keep(other)
-        finding = asyncio.create_task(proofs.find(*wanted))
-        await asyncio.sleep(0)
+        finding = asyncio.create_task(proofs.find(recording, seat))
+        elsewhere = asyncio.create_task(proofs.find(recording, other_seat))
+        await asyncio.sleep(0.01)
         proofs.keep(signed)
         assert await finding is signed
-        assert await proofs.find(*wanted[:2], its.in_root, None) is None
-        assert await proofs.find(*wanted[:2], its.in_root, its.in_root, 0.01) is None
+        recording.add(read_of())
+        assert await proofs.find(recording, seat) is None
+        assert not elsewhere.done()
+        elsewhere.cancel()
 
     asyncio.run(scenario())
 
@@ -271,16 +326,18 @@ def test_a_receipt_that_is_on_its_way_is_waited_for(tmp_path):
 class Recites(Stands):
     """A place that answers each question with the same byte."""
 
-    def __init__(self, name, byte, *, peer=None):
+    def __init__(self, name, byte, *, peer=None, meanwhile=None):
         """Begin."""
         super().__init__(name, peer)
-        self.byte = byte
+        self.byte, self.meanwhile = byte, meanwhile
 
     @asynccontextmanager
     async def open(self, listening, keep=None):  # noqa: ARG002 - of the protocol
         """Of places."""
 
         def tell(entries):
+            if self.meanwhile is not None:
+                self.meanwhile()
             for entry in entries:
                 if entry.frame.command == Command.PING:
                     listening.start(None, entry.reply, Answer(Command.PING, 0, b""))
@@ -292,7 +349,7 @@ class Recites(Stands):
         yield SimpleNamespace(tell=tell)
 
 
-def audited(tmp_path, receipts, *, told=0, route=None):
+def audited(tmp_path, receipts, *, told=0, route=None, meanwhile=()):
     """Audit a window that a node answered with ones where two others say twos."""
     client, its, _ = parties_in(tmp_path)
     seat = Seat(
@@ -301,7 +358,9 @@ def audited(tmp_path, receipts, *, told=0, route=None):
     said, expelled = [], []
     auditor = Auditor(
         Chance(1.0), Standing(tmp_path / "audits.json"), tmp_path / "evidence",
-        lambda *one: said.append(one), places=[Recites("ben", 2, peer=client.id)],
+        lambda *one: said.append(one), places=[
+            Recites("ben", 2, peer=client.id, meanwhile=lambda: [*map(auditor.keep, meanwhile)])
+        ],
         here=Recites("this machine", 2), kinds={its.id: "one"},
     )  # fmt: skip
     auditor.stages = [
@@ -345,9 +404,17 @@ def test_who_signed_for_the_very_window_is_excluded(tmp_path):
     assert Standing(tmp_path / "audits.json").all()[node].evidence == (file.name,)
 
 
+def test_receipts_that_come_while_a_window_is_run_again_push_none_out(tmp_path):
+    """A chain of many stages signs more in that time than are kept."""
+    (signed, _, _), (other, _, _) = settled(tmp_path), settled(tmp_path, fill=7)
+    said, expelled, _ = audited(tmp_path, [signed], meanwhile=[other] * 2 * MOST_RECEIPTS)
+    assert [what for what, _, _ in said] == ["cheats"]
+    assert len(expelled) == 1
+
+
 def test_nobody_is_excluded_for_what_a_neighbour_pushed_to_it(tmp_path, monkeypatch):
     """The node signed for other inputs than we know of: either of the two is wrong, and named."""
-    monkeypatch.setattr(Proofs.find, "__defaults__", (0.01,))
+    monkeypatch.setattr("shoestring.swarm.audit.auditor.WAIT_S", 0.01)
     signed, _, _ = settled(tmp_path)
     said, expelled, excluded = audited(tmp_path, [signed], told=9, route="zoe")
     assert [what for what, _, _ in said] == ["undecided"]

@@ -1,13 +1,17 @@
 """A budget: held before, paid by receipts, never exceeded, and the rest given back."""
 
+import fcntl
 import json
 import re
 import sys
+import threading
+import time
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,14 +19,17 @@ from shoestring.engines.launch import free_port
 from shoestring.errors import BadValueError
 from shoestring.hardware.devices import Device
 from shoestring.swarm.addresses import PeerAddress
-from shoestring.swarm.billing import Billing, settle_left
+from shoestring.swarm.audit.standing import STANDING_FILE
+from shoestring.swarm.billing import Billing
 from shoestring.swarm.booking import Booking
+from shoestring.swarm.cli_wallet import wallet as wallet_command
 from shoestring.swarm.home import Home
 from shoestring.swarm.identity import load_identity
 from shoestring.swarm.ledger import answers
 from shoestring.swarm.ledger.accounts import held, income, wallet
 from shoestring.swarm.ledger.bills import Leg
 from shoestring.swarm.ledger.book import RefusedEntryError
+from shoestring.swarm.ledger.heads import head_path
 from shoestring.swarm.ledger.places import book_of, book_path, reading_of
 from shoestring.swarm.ledger.verifying import verify
 from shoestring.swarm.ledger.wallets import WALLET_FILE
@@ -40,6 +47,7 @@ from shoestring.swarm.proof.receipts import (
 )
 from shoestring.swarm.proof.terms import Terms
 from shoestring.swarm.remote import Remote
+from shoestring.swarm.settling import LOCK_FILE, settle_left
 from shoestring.swarm.survey import Seen
 from shoestring.testing.engines import need_program
 from tests.swarm.test_receipts import Link, graph
@@ -58,7 +66,7 @@ CREDIT = 1_000_000
 @pytest.fixture
 def home(tmp_path):
     """Of a client whose wallet has 1,000 micro-credits."""
-    found = Home(tmp_path / "client")
+    found = Home(tmp_path / "swarm")
     owner = load_identity(found.folder / WALLET_FILE)
     with book_of(found) as book:
         answers.fund(book, owner.id, 1_000, reference="f1")
@@ -76,9 +84,9 @@ def owner_of(home):
     return load_identity(home.folder / WALLET_FILE).id
 
 
-def receipts_of(home, node, tokens, *, session=SESSION, price=PRICE):
+def receipts_of(home, node, tokens, *, session=SESSION, price=PRICE, client=None):
     """Return a session's receipts, by both hands: so many tokens of an answer in each window."""
-    client, before, found = home.identity(), None, []
+    client, before, found = client or home.identity(), None, []
     terms = Terms(session=session, client=client.id, node=node.id, model=None, engine="0" * 64,
                   rpc="7.0", price_in=price.price_in, price_out=price.price_out,
                   window_steps=32)  # fmt: skip
@@ -143,6 +151,22 @@ def test_no_answer_costs_more_than_the_bill_before(legs, context, max_tokens, da
     assert spent <= lines.micro
 
 
+def earn(book, receipt, fresh):
+    """Book what a node earned."""
+    terms, reference = receipt.terms, f"{receipt.terms.session}.{receipt.window}"
+    answers.earn(book, terms.client, terms.node, fresh, reference=reference)
+
+
+def earned(book, receipt):
+    """Return what it earned in a session."""
+    return book.parts_of("earn", receipt.terms.session)
+
+
+def booking_of(home, say=print):
+    """Return what books a node's sessions."""
+    return Booking(partial(book_of, home), earn, earned, say)
+
+
 @CALM
 @given(
     st.lists(st.lists(st.integers(0, 20), min_size=1, max_size=5), min_size=1, max_size=3),
@@ -157,17 +181,12 @@ def test_sessions_are_booked_once_whatever_is_tried_again(tmp_path_factory, node
     ]
     owed = sum(amount(chain[-1].receipt) for chain in chains)
     said = []
-
-    def earn(book, receipt, fresh):
-        reference = f"{receipt.terms.session}.{receipt.window}"
-        answers.earn(book, receipt.terms.client, node.id, fresh, reference=reference)
-
     with closing(ReceiptFiles(tmp_path_factory.mktemp("receipts"), said.append)) as files:
         for chain in chains:
             for signed in chain:
                 files.keep(signed)
     for count in (data.draw(st.integers(0, 5)), 0, 0):
-        with closing(Booking(partial(book_of, home), earn, said.append)) as booking:
+        with closing(booking_of(home, said.append)) as booking:
             for chain in chains:
                 for signed in chain[:count]:
                     booking.keep(signed)
@@ -176,6 +195,70 @@ def test_sessions_are_booked_once_whatever_is_tried_again(tmp_path_factory, node
     with book_of(home) as book:
         assert book.balance(income(node.id)) == owed
     assert said == []
+
+
+class Watched(ReceiptFiles):
+    """Notes which files are read from their first receipt on; then does what it is told."""
+
+    def __init__(self, folder, then=lambda: None):
+        super().__init__(folder, print)
+        self.read_whole = []
+        self.then = then
+
+    def read(self, path):
+        """Note it first."""
+        self.read_whole.append(path)
+        self.then()
+        return super().read(path)
+
+
+def keep_two(files, home, node, tokens):
+    """Keep receipts of two sessions that another asked this home's node for; return the files."""
+    for session in ("a" * 16, "b" * 16):
+        for one in receipts_of(home, home.identity(), tokens, session=session, client=node):
+            files.keep(one)
+    files.close()
+    return files.sessions()
+
+
+def test_what_is_booked_is_not_proved_again(home, node, tmp_path):
+    """A node that starts reads the files whole of which something is missing in its book."""
+    files = Watched(tmp_path / "receipts")
+    first, second = keep_two(files, home, node, [10, 5])
+    whole = second.read_bytes()
+    second.write_bytes(whole.splitlines(keepends=True)[0])
+    for expected in ([first, second], []):
+        with closing(booking_of(home)) as booking:
+            assert booking.make_up(files).result() == 0
+        assert files.read_whole == expected
+        files.read_whole.clear()
+    second.write_bytes(whole)
+    with closing(booking_of(home)) as booking:
+        booking.make_up(files).result()
+    assert files.read_whole == [second]
+    assert state_of(home)[income(home.identity().id)] == 2 * 30
+    book_path(home).unlink()
+    head_path(book_path(home)).unlink()
+    with closing(booking_of(home)) as booking:
+        booking.make_up(files).result()
+    assert state_of(home)[income(home.identity().id)] == 2 * 30, "of a new book, too"
+
+
+def test_a_node_that_ends_waits_for_one_file_at_most(home, node, tmp_path):
+    """The rest is made up for by the next start."""
+    booking = booking_of(home)
+    ending = threading.Thread(target=booking.close)
+
+    def end():
+        ending.start()
+        while not booking._is_closing:
+            pass
+
+    files = Watched(tmp_path / "receipts", end)
+    first, _ = keep_two(files, home, node, [10])
+    assert booking.make_up(files).result() == 0
+    ending.join()
+    assert files.read_whole == [first]
 
 
 def test_a_budget_is_held_then_paid_by_receipts_and_the_rest_is_free_again(home, node):
@@ -225,6 +308,22 @@ def test_a_node_that_names_two_sessions_alike_gets_no_more_than_the_budget(home,
         assert billing.left == 29 - 20 - 8
 
 
+def test_sessions_of_one_name_that_are_open_at_once_get_no_more_than_the_budget(home, node):
+    """Receipts that come in turns are each measured against the one before in their own chain."""
+    first, other = (receipts_of(home, node, tokens) for tokens in ([1, 4, 15], [1, 19, 19]))
+    said = []
+    with Billing(home, 100, lambda _: None, said.append) as billing:
+        turns = [(first, 0), (other, 0), (other, 1), (first, 1), (other, 2), (first, 2)]
+        allowed = [billing.allows(chain[window].receipt) for chain, window in turns]
+        assert allowed == [True, True, True, True, True, False], "10 and 78 are signed"
+        assert billing.left == 100 - 10 - 78
+        for chain, window in turns[:-1]:
+            billing.keep(chain[window])
+        assert (billing.bill().micro, len(billing.bill().lines)) == (10 + 78, 2)
+        assert "39 out: 0.000088 credits, 1 node; 0.000012 left" in billing.line()
+    assert state_of(home)[income(node.id)] <= 10 + 78
+
+
 def test_a_window_that_is_not_allowed_is_not_signed_and_no_step_follows(home, node):
     """Nothing is computed that nobody would pay; it is no dispute with the node."""
     link = Link(home.identity(), node)
@@ -268,6 +367,70 @@ def test_a_later_start_settles_what_a_dead_one_signed_and_leaves_a_living_one_al
     assert state_of(home) == {
         wallet(owner): 1_000 - 30 - 7, held(owner, "a1"): 7, income(node.id): 30, "world": -1_000,
     }  # fmt: skip
+
+
+def kept_for(home, node, tokens, *, reference="budget.dead"):
+    """Hold 100 for a run that died, and return the file of its one session's receipts."""
+    with book_of(home) as book:
+        answers.hold(book, owner_of(home), 100, reference=reference)
+    with closing(ReceiptFiles(home.folder / FOLDER / reference, print)) as files:
+        for one in receipts_of(home, node, tokens):
+            files.keep(one)
+    (path,) = files.sessions()
+    return path
+
+
+def test_what_cannot_be_booked_stays_held_and_is_tried_again(home, node):
+    """Neither the run itself nor a later start gives back what receipts say is owed."""
+    owner, said = owner_of(home), []
+    standing = home.folder / STANDING_FILE
+    with Billing(home, 50, print, said.append) as billing:
+        standing.write_text("{")
+        standing.chmod(0o600)
+        for signed in receipts_of(home, node, [10, 5]):
+            assert billing.allows(signed.receipt)
+            billing.keep(signed)
+    assert state_of(home)[wallet(owner)] == 1_000 - 50
+    assert "2 receipts are not booked" in said[-2]
+    assert "stays held" in said[-1]
+    assert not any("paid" in line.split() for line in said)
+    settle_left(home, said.append)
+    assert state_of(home)[wallet(owner)] == 1_000 - 50
+    assert "stays held" in said[-1]
+    standing.unlink()
+    settle_left(home, said.append)
+    assert state_of(home) == {wallet(owner): 970, income(node.id): 30, "world": -1_000}
+    assert "is paid, 0.00002 are free" in said[-1]
+
+
+def test_a_run_that_cannot_be_settled_keeps_no_other_from_it(home, node):
+    """A file of which nothing can be read is told; the money is held for it alone."""
+    owner, said = owner_of(home), []
+    kept_for(home, node, [10], reference="budget.a").write_bytes(b"x")
+    kept_for(home, node, [10], reference="budget.b")
+    settle_left(home, said.append)
+    assert state_of(home) == {
+        wallet(owner): 880, held(owner, "budget.a"): 100, income(node.id): 20, "world": -1_000,
+    }  # fmt: skip
+    assert "no receipt of it counts" in said[0]
+
+
+def test_a_release_by_hand_pays_what_the_receipts_prove(home, node, monkeypatch):
+    """Not before the run has ended; and once."""
+    monkeypatch.setenv("SHOESTRING_STATE", str(home.folder.parent))
+    path = kept_for(home, node, [10, 5])
+    release = ["release", "budget.dead"]
+    with (path.parent / LOCK_FILE).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = state_of(home)
+        refused = CliRunner().invoke(wallet_command, release).exception
+        assert isinstance(refused, BadValueError)
+        assert "has not ended" in str(refused)
+        assert state_of(home) == before
+    assert "0.00007 credits are free again" in CliRunner().invoke(wallet_command, release).output
+    assert state_of(home) == {wallet(owner_of(home)): 970, income(node.id): 30, "world": -1_000}
+    again = CliRunner().invoke(wallet_command, ["release", "budget.dead"]).exception
+    assert "nothing is held" in str(again)
 
 
 def test_a_part_is_captured_under_its_answer_alone(home, node):
@@ -346,5 +509,11 @@ def test_two_answers_are_paid_by_receipts_and_a_budget_runs_out(tmp_path):
     assert amounts_of(tmp_path / "one" / "swarm" / FOLDER) == paid
     assert (list(earned["income_micro"].values()), earned["free_micro"]) == ([paid], None)
     assert list(earned["owed_micro"].values()) == [paid]
+    for name in ("ledger.db", "ledger.head"):
+        (tmp_path / "one" / "swarm" / name).unlink()
+    with serving(Person(tmp_path / "one"), free_port(), "--memory", "1GiB"):  # for nothing, now
+        deadline = time.monotonic() + 60
+        while money_of(Person(tmp_path / "one"))["owed_micro"] != earned["owed_micro"]:
+            assert time.monotonic() < deadline, "what was earned before is booked by a free node"
     for person in (friend, Person(tmp_path / "one")):
         assert person.type("swarm", "ledger", "verify")[2] == 0

@@ -168,9 +168,9 @@ class Pipe:
         self.aborted = True
 
 
-def incoming(inbox):
+def incoming(inbox, by="a node"):
     """Return a link that pushes, and its transport."""
-    link = Incoming(inbox)
+    link = Incoming(inbox, by)
     pipe = Pipe()
     link.connection_made(pipe)
     return link, pipe
@@ -253,29 +253,52 @@ def test_data_of_another_size_are_passed_over(comes_first):
     """A neighbour's, before or after they were asked for; the session's owner sends the true."""
     inbox, got = Inbox(), []
     if comes_first:
-        inbox.put(1, b"wrong")
+        inbox.put(1, "a node", b"wrong")
     inbox.want(1, 8, got.append)
     if not comes_first:
-        inbox.put(1, b"wrong")
+        inbox.put(1, "a node", b"wrong")
     assert got == []
-    inbox.put(1, b"the data")
+    inbox.put(1, "the owner", b"the data")
     assert got == [b"the data"]
 
 
-def test_links_of_a_session_are_few():
-    """Each may hold a ticket that has not come whole; one that ended leaves its place."""
-    inbox = Inbox()
-    links = [incoming(inbox) for _ in range(MOST_LINKS + 1)]
-    assert [pipe.aborted for _, pipe in links] == [False] * MOST_LINKS + [True]
-    links[0][0].connection_lost(None)
+def test_links_of_a_key_are_few_and_take_no_others_place():
+    """Each may hold a ticket that has not come whole; the oldest ends, it was left."""
+    inbox, got = Inbox(), []
+    _, owners = incoming(inbox, "the owner")
+    links = [incoming(inbox) for _ in range(2 * MOST_LINKS)]
+    assert [pipe.aborted for _, pipe in links] == [True] * MOST_LINKS + [False] * MOST_LINKS
+    links[-1][0].connection_lost(None)
     assert not incoming(inbox)[1].aborted
+    assert [pipe.aborted for _, pipe in links].count(False) == MOST_LINKS
+    inbox.want(1, 8, got.append)
+    incoming(inbox, "the owner")[0].data_received(TWO_U64.pack(1, 8) + b"the data")
+    assert (got, owners.aborted) == ([b"the data"], False)
+
+
+def test_of_who_may_push_no_more_nothing_is_left(monkeypatch):
+    """What it pushed ahead would pass for another's; nor does it take the room of others."""
+    monkeypatch.setattr("shoestring.swarm.pushing.HELD_BYTES", 4 * (8 + NOTE_BYTES))
+    inbox, got = Inbox(), []
+    (lost, pipe), (right, rights) = incoming(inbox, "lost"), incoming(inbox, "right")
+    right.data_received(TWO_U64.pack(4, 8) + b"theright")
+    for ticket in range(5, 10):
+        lost.data_received(TWO_U64.pack(ticket, 8) + b"garbage!")
+    assert not rights.reads
+    inbox.forget("lost")
+    assert (pipe.aborted, rights.aborted, rights.reads) == (True, False, True)
+    lost.data_received(TWO_U64.pack(5, 8) + b"garbage!")
+    for ticket in (4, 5):
+        inbox.want(ticket, 8, got.append)
+        right.data_received(TWO_U64.pack(ticket, 8) + b"theright")
+    assert got == [b"theright"] * 2
 
 
 def test_tickets_rise():
     """One that was had cannot be asked for again."""
     inbox = Inbox()
     inbox.want(5, 0, lambda _data: None)
-    inbox.put(5, b"")
+    inbox.put(5, "a node", b"")
     with pytest.raises(BadFrameError, match="ticket 5 after 5"):
         inbox.want(5, 0, lambda _data: None)
 

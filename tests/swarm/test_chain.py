@@ -171,7 +171,7 @@ def test_states_of_a_prompt_are_read_from_the_copy(small_model, tmp_path, monkey
     assert not [name for command, name in heard if name.startswith("cache_")]
     assert Command.GET_ALLOC_SIZE not in dict(heard)
 
-    monkeypatch.setattr(Conversation, "_reads_cache", lambda _self, _entry: False)
+    monkeypatch.setattr("shoestring.swarm.copying.Copying.takes", lambda _self, _entry: False)
     truly_said, truly_kept, truly_heard = go_on(tmp_path / "read", small_model.path)
     assert (truly_said, truly_kept) == (said, kept)
     assert [name for _, name in truly_heard if name.startswith("cache_")]
@@ -242,8 +242,8 @@ def test_a_copy_and_what_came_after_it_are_the_whole_state(
     star, small_model, tmp_path, monkeypatch
 ):
     """A node is lost in mid-answer, when what led to the copy is long forgotten."""
-    monkeypatch.setattr("shoestring.swarm.conversation.COPY_AFTER_S", 0.0)
-    monkeypatch.setattr("shoestring.swarm.conversation.COPY_SHARE", 0)
+    monkeypatch.setattr("shoestring.swarm.copying.COPY_AFTER_S", 0.0)
+    monkeypatch.setattr("shoestring.swarm.copying.COPY_SHARE", 0)
     finish, lost = Conversation.finish, []
 
     def finish_and_lose(self, replica, reply, digest):

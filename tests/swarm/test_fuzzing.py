@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from shoestring.swarm.firewall import TO_WORKER, Firewall
 from shoestring.swarm.own_commands import HELD, Shelf
 from shoestring.swarm.proof.earning import ACCEPTED, Earner
-from shoestring.swarm.proof.steps import COMPUTES
 from shoestring.swarm.session import Session
-from shoestring.swarm.wire import ALLOC, TWO_U64, U64, Command
+from shoestring.swarm.wire import ALLOC, COMPUTES, TWO_U64, U64, Command
 from shoestring.testing import rpc_frames, rpc_fuzz
 from shoestring.testing.rpc_frames import (
     BASE,

@@ -323,6 +323,37 @@ def test_a_full_disk_is_told_and_nothing_half_is_booked(book, identity):
     assert is_whole(book, identity)
 
 
+def test_what_fails_half_way_takes_back_the_transaction_that_it_is_part_of(book, identity):
+    """Whoever goes on as if nothing had happened cannot book half of an entry."""
+    before = book.end()
+
+    def no_balance(action, table, *_rest):
+        denied = action == sqlite3.SQLITE_INSERT and table == "balances"
+        return sqlite3.SQLITE_DENY if denied else sqlite3.SQLITE_OK
+
+    with pytest.raises(BadValueError, match="no transaction"), book.writing():  # noqa: PT012 - it goes on
+        answers.fund(book, ANA, 1, reference="whole")
+        book.connection.set_authorizer(no_balance)
+        with pytest.raises(BadValueError, match="not authorized"):
+            answers.fund(book, ANA, 1, reference="half")
+    book.connection.set_authorizer(None)
+    assert book.end() == before
+    assert book.balance(wallet(ANA)) == 600
+    assert is_whole(book, identity)
+
+
+def test_what_is_refused_leaves_the_transaction_that_it_is_part_of(book, identity):
+    """And says that it was booked before, even if there would not be enough for it now."""
+    with book.writing():
+        answers.hold(book, ANA, 600, reference="all")
+        with pytest.raises(DoubleClaimError):
+            answers.hold(book, ANA, 600, reference="all")
+        with pytest.raises(RefusedEntryError, match="would hold -1"):
+            answers.hold(book, ANA, 1, reference="more")
+    assert book.balance(wallet(ANA)) == 0
+    assert is_whole(book, identity)
+
+
 def _fund_often(folder, begin):
     with a_book(folder, load_identity(folder / "identity.key")) as book:
         for number in range(begin, begin + 25):

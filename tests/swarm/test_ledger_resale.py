@@ -5,6 +5,7 @@ import json
 import logging
 import multiprocessing
 from dataclasses import fields
+from typing import Final
 
 import pytest
 import structlog
@@ -43,15 +44,15 @@ def outcome(**changes):
     })  # fmt: skip
 
 
-def log_of(*outcomes):
-    """Return what the gateway itself writes of requests that ended."""
+def log_of(*outcomes, prompt=None):
+    """Return what the gateway writes of requests that ended; with prompts if one is given."""
     stream = io.StringIO()
     loggers = [logging.getLogger(name) for name in ("", *UVICORN)]
     before = [(lg, lg.handlers[:], lg.level, lg.propagate) for lg in loggers]
-    configure(stream=stream)
+    configure(stream=stream, prompts=prompt is not None)
     try:
         for one in outcomes:
-            log_request(one)
+            log_request(one, prompt=prompt)
     finally:  # logging belongs to the whole process
         logging.captureWarnings(capture=False)
         structlog.reset_defaults()
@@ -194,6 +195,22 @@ def test_a_voucher_whose_booking_was_corrected_is_booked_again(tmp_path):
         assert verify(book, identity.id).fault is None
 
 
+MANY: Final = 1 << 20
+"""Characters of the longest prompt, and more than that once some of them are written as JSON."""
+
+
+@pytest.mark.parametrize("prompt", [
+    "a" * MANY, "\N{ROCKET}" * MANY, '"\\' * MANY, "\0" * MANY, "\ud800" * MANY,
+    [{"role": "user", "content": "\N{ROCKET}" * MANY}] * 3, ["x" * MANY] * 3,
+    [10**28], {"event": "request"}, [{"event":"request"}], [[[[[[["deep"]]]]]]],
+], ids=range(11))  # fmt: skip
+def test_no_prompt_that_is_logged_stops_the_bill(prompt):
+    """A customer writes it, and all lines behind it would never be asked for."""
+    log = log_of(outcome(), outcome(request_id="r2"), prompt=prompt)
+    assert all(b'"prompt":' in line for line in log.splitlines())
+    assert [use.tokens_out for use in uses(log.splitlines())] == [120, 120]
+
+
 def test_every_field_that_is_read_is_one_that_the_gateway_writes():
     """The meeting point is the log; its names are held together here."""
     [said] = map(json.loads, log_of(outcome()).splitlines())
@@ -244,6 +261,19 @@ def test_a_use_without_tokens_is_not_asked_for(tmp_path):
         pytest.raises(RefusedEntryError, match="not known"),
     ):
         book_use(book, ANA, Use("u", KEY, "ana", 5, None), TARIFF)
+
+
+def test_a_voucher_is_booked_again_up_to_its_amount_whichever_part_was_corrected(tmp_path):
+    """What its channel has, and not a name of its own, says what it adds."""
+    identity = load_identity(tmp_path / "k")
+    with a_book(tmp_path, identity) as book:
+        parts = [book_voucher(book, ANA, "p", channel="0xab", most=most) for most in (50, 100, 150)]
+        for part in (parts[0], parts[2], parts[1]):
+            correct(book, part.number)
+            again = book_voucher(book, ANA, "p", channel="0xab", most=150)
+            assert again.postings[1][1] == 50
+            assert book.balance(customer(ANA, "p")) == 150
+        assert verify(book, identity.id).fault is None
 
 
 def test_vouchers_are_booked_by_what_they_add(tmp_path):

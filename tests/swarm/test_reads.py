@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from shoestring.swarm import conversation
 from shoestring.swarm.boundaries import Boundaries
 from shoestring.swarm.conversation import Conversation
+from shoestring.swarm.journal import Journal
+from shoestring.swarm.kept_bytes import KEPT_BYTES, KeptBytes
 from shoestring.swarm.proof.windows import Windows
 from shoestring.swarm.wire import U32, Answer, Command, get_tensor, graph_compute, request
 from tests.swarm.test_journal import (
@@ -194,10 +195,8 @@ def test_a_read_of_nothing_is_answered():
 
 def test_what_was_given_of_a_copy_stays_as_it_was():
     """A recording keeps where it began while the copy goes on; nothing is copied for it."""
-    kept = conversation.Journal().caches
+    kept = Journal().caches
     assert list(kept.frames()) == []
-    from shoestring.swarm.kept_bytes import KEPT_BYTES, KeptBytes
-
     copy = KeptBytes()
     copy.put(0, b"a" * (KEPT_BYTES + 10))
     parts = list(copy.parts())

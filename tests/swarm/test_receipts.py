@@ -280,6 +280,19 @@ def test_who_does_not_sign_is_stopped_after_one_window(link):
     assert refused.value.reason == "unpaid"
 
 
+def test_what_is_not_signed_for_is_known_until_it_is(parties, link):
+    """In steps; without a price nothing is owed."""
+    for _ in range(3):
+        link.step()
+    assert link.earner.unsigned_steps == 4
+    link.settle(4)
+    assert link.earner.unsigned_steps == 0
+    free = Link(*parties[:2], price=FREE)
+    free.tell(graph([3]))
+    assert free.earner.unsigned_steps == 0
+    assert Earner(None, Hand(parties[1], [].append)).unsigned_steps == 0
+
+
 def test_a_signature_opens_the_next_window(link):
     """Also one for steps before those that were told since."""
     for _ in range(4):

@@ -120,6 +120,21 @@ def test_files_have_bounds(receipts, tmp_path, said, monkeypatch, what):
         assert files.read(path) == receipts[: len(files.read(path))]
 
 
+@pytest.mark.parametrize(
+    ("what", "most", "why"),
+    [("MOST_FILES", 1, "there are 1 files"), ("MOST_TOTAL_BYTES", 1 << 26, "have 67108864 bytes")],
+)
+def test_who_has_no_room_for_one_more_session_knows_it_before(kept, monkeypatch, what, most, why):
+    """For its whole file; once the oldest are moved away there is room again."""
+    files, path = kept
+    assert files.why_not() is None
+    monkeypatch.setattr(f"shoestring.swarm.proof.keeping.{what}", most)
+    assert why in files.why_not()
+    assert "move the oldest away" in files.why_not()
+    path.rename(path.with_suffix(".old"))
+    assert files.why_not() is None
+
+
 def test_a_full_disk_leaves_no_half_line(receipts, kept, said, monkeypatch):
     """What was written of a line is taken back."""
     files, path = kept

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from shoestring.swarm.boundaries import Carried
+from shoestring.swarm.boundaries import LEAST_BYTES, Boundaries, Carried
+from shoestring.swarm.conversation import Conversation
 from shoestring.swarm.firewall import Rules
 from shoestring.swarm.journal import Entry, Reply
 from shoestring.swarm.proof.agreeing import FREE, Asked
@@ -17,6 +18,7 @@ from shoestring.swarm.replica import Replica
 from shoestring.swarm.routes import Route, Routes
 from shoestring.swarm.session import Session
 from shoestring.swarm.spares import Need
+from shoestring.swarm.splitting import Splitter
 from shoestring.swarm.stage import Stage
 from shoestring.swarm.wire import HEADER, OFFSET_AT, TWO_U64, U64, Command, Frame
 from tests.swarm.receipts import (
@@ -29,7 +31,10 @@ from tests.swarm.receipts import (
     parties_in,
     positions,
     read,
+    set_copy,
 )
+from tests.swarm.test_journal import NoWeights
+from tests.swarm.test_reads import Wire as SilentWire
 
 SIZE = 4 * WIDTH
 
@@ -88,6 +93,112 @@ def test_a_window_is_claimed_once_what_was_pushed_is_here_too(parties):
     asyncio.run(scenario())
     (claim,) = claims
     assert HEADER.unpack_from(claim)[0] == Command.SETTLE
+
+
+class Wire(SilentWire):
+    """An end of a connection, which may be ended."""
+
+    is_over = False
+
+    def is_closing(self):
+        """Of transports."""
+        return self.is_over
+
+    def abort(self):
+        """Of transports."""
+        self.is_over = True
+
+
+def stage_of(number, boundaries, route, payer):
+    """Return a connection of llama-server's to a stage of one node, and the node's session."""
+
+    def nothing(*_how):
+        """Of hosts."""
+
+    host = SimpleNamespace(
+        number=number, on_cpu=True, opened=nothing, recruit=nothing, closed=nothing,
+        computes=nothing, has_spare=lambda: False, tell=nothing,
+    )  # fmt: skip
+    routes = SimpleNamespace(find=lambda *_stages: route(), came=nothing)
+    conversation = Conversation(host, NoWeights(), boundaries, routes, Windows(None))
+    conversation.connection_made(Wire())
+    seat = SimpleNamespace(remote=SimpleNamespace(name=f"node {number}"), session="")
+    replica = Replica(seat, conversation, stores=False, payer=payer)
+    replica.connection_made(Wire())
+    conversation.join(replica)
+    return conversation, replica
+
+
+async def sign_all(replica, earner, pushed):
+    """Let a node hear what it was sent, and sign what is claimed until nothing is."""
+    splitter, heard = Splitter(), 0
+    given = replica._transport.given
+    while heard < len(given):
+        pieces, heard = splitter.feed(bytes(given[heard:])), len(given)
+        for piece in pieces:
+            if not isinstance(piece, Frame):
+                earner.hear(piece)
+            elif piece.command == Command.SETTLE:
+                answer = earner.judge(bytes(piece.head))
+                replica.data_received(U64.pack(len(answer)) + answer)
+            else:
+                earner.note(piece)
+                earner.hear(pushed if piece.command == Command.SET_PUSHED else b"")
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("came_before", [0, 9])
+def test_what_was_pushed_is_signed_for_though_its_bytes_come_after_the_end(parties, came_before):
+    """llama-server has gone; the source's answer comes a moment later, all of it or the rest."""
+    links = Link(*parties[:2]), Link(*parties[::2])
+    rows = LEAST_BYTES // (4 * WIDTH)
+    size = 4 * WIDTH * rows
+
+    async def scenario():
+        boundaries, nodes = Boundaries(), []
+        first, source = stage_of(0, boundaries, lambda: Route(None, *nodes), links[0].payer)
+        second, target = stage_of(1, boundaries, lambda: None, links[1].payer)
+        nodes += source, target
+
+        def step(graph, answer):
+            """Let what the first stage gives be set at the second."""
+            first.data_received(positions(rows) + graph + read("l_out-2", size))
+            source.data_received(answer)
+            set_it = set_copy("l_out-2", first._transport.given[-size:], ne=(WIDTH, rows, 1, 1))
+            second.data_received(positions(rows) + set_it + graph)
+
+        answer = U64.pack(size) + bytes(range(64)) * (size // 64)
+        step(graph([2]), answer)
+        step(AGAIN, answer[:came_before])
+        first.end()
+        source.data_received(answer[came_before:])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await sign_all(target, links[1].earner, answer[U64.size :])
+
+    asyncio.run(scenario())
+    assert links[1].disputes == []
+    assert links[1].here[-1].receipt.figures.steps == 2
+
+
+def test_what_was_finished_is_signed_though_the_last_step_never_will_be(parties):
+    """Its stage before is lost: what it was to push comes to nobody."""
+    link = Link(*parties[:2])
+    link.tell(graph([3]))
+    link.step(1)
+    link.payer.cut(2)
+    link.tell(positions(1))
+    link.tell(AGAIN)
+    carried = carried_over(Route(None, replica_named("source"), replica_named("target")))
+    set_frame, _ = frame_of(activation(2, 1, 0))
+    head = set_frame.head[:OFFSET_AT] + TWO_U64.pack(0, SIZE) + U64.pack(1)
+    link.tell(HEADER.pack(Command.SET_PUSHED, len(head)) + head, carried=carried)
+    link.tell(AGAIN)
+    link.payer.cut_last(4)
+    while (claim := link.payer.claim()) is not None:
+        link.payer.hear(link.earner.judge(claim))
+    assert link.disputes == []
+    assert [(one.receipt.step, one.receipt.figures.steps) for one in link.here] == [(2, 2), (2, 3)]
 
 
 def test_of_what_was_pushed_either_of_two_nodes_may_lie(parties):

@@ -142,9 +142,31 @@ def test_caches_that_are_moved_are_no_step():
     """What shifts the positions of a cache turns it in place and multiplies nothing."""
     shift = Drawing()
     shift.store("cache_k_l0", 1_010)
+    shift.add("floats", op="CPY")
     shift.add("turned", op="ROPE", ne=(8, 4, 4096, 1))
     step = positions(1), layers_of(0, 1)
     assert tokens(*step, shift.said(), *step) == (0, 2)
+
+
+@pytest.mark.parametrize("ops", [("MUL", "SUM_ROWS"), ("MUL", "ADD"), ("SSM_SCAN",)])
+def test_a_pass_without_one_multiplication_of_matrices_is_a_step_too(ops):
+    """Products can be worded as rows that are multiplied and summed; caches are written anew."""
+    drawn = Drawing()
+    for op in ops:
+        drawn.add("worked", op=op, ne=(32, 32, 1, 1))
+    drawn.add("turned", op="ROPE", ne=(8, 4, 9, 1))
+    drawn.store("cache_k_l0", 1_010)
+    figures, _ = counted(positions(1), layers_of(0, 1), *[drawn.said()] * 8)
+    assert figures.steps == 9
+    assert figures.tokens_in == 8 * (9 - 1)
+
+
+def test_a_later_graph_without_matrices_has_its_positions_counted():
+    """It writes nothing that was written: the step is the same, and what it has more is paid."""
+    drawn = Drawing()
+    drawn.add("worked", op="MUL")
+    drawn.add("turned", op="ROPE", ne=(8, 4, PROMPT, 1))
+    assert tokens(positions(1), layers_of(0, 1), drawn.said()) == (PROMPT - 1, 1)
 
 
 def test_what_a_graph_does_is_believed_before_its_names(parties):
@@ -243,7 +265,7 @@ def test_what_is_written_is_no_weight():
     drawn.add("stored", op="SET_ROWS", view=cache)
     keys = drawn.add("keys", op="PERMUTE", ne=(32, 64, 1, 1), view=cache)
     drawn.add("scores", op="MUL_MAT", ne=(64, 9, 8, 1), src=(keys,))
-    assert seen(drawn) == Seen(caches=frozenset({5}), multiplications=1)
+    assert seen(drawn) == Seen(caches=frozenset({5}), computes=True, multiplications=1)
 
 
 @given(st.binary(max_size=900))

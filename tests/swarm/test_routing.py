@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoestring.errors import BadValueError
+from shoestring.swarm.market.beginnings import UNITS
 from shoestring.swarm.market.board import MOST_PRICE, Board, Seller
+from shoestring.swarm.market.bounds import Relaxation
 from shoestring.swarm.market.chains import least_score
 from shoestring.swarm.market.costs import costs_of
 from shoestring.swarm.market.reasons import no_route_text
@@ -19,7 +21,7 @@ from shoestring.swarm.market.requests import Request
 from shoestring.swarm.market.routes import EXHAUSTIVE, Effort, Need, NoRoute, Route
 from shoestring.swarm.market.routing import find_route, front
 from shoestring.swarm.market.shortlist import Shortlist
-from shoestring.swarm.market.view import weights_of
+from shoestring.swarm.market.view import limits_of, weights_of
 from shoestring.swarm.market.ways import Ways
 from tests.swarm.markets import (
     MODEL,
@@ -137,6 +139,22 @@ def test_no_chain_scores_less_than_its_bound(data, found, request, dearest):
         slots = board.usable(free, 0)
         costs_there = costs_of(board, free, slots, ways=ways_of(board, known))
         assert least_score(costs_there, free.layers, weights_of(free), dearest) <= best + 1e-6
+
+
+@given(sellers(), requests())
+@settings(max_examples=200, deadline=None)
+def test_no_route_within_the_limits_scores_below_their_bounds(found, request):
+    """Nor takes it less of all limits together than is said, nor more than the whole."""
+    best, limits = best_score(found, request), limits_of(request) / UNITS
+    if best is None or not np.isfinite(limits).any():
+        return
+    board = board_of(found)
+    relaxation = Relaxation(costs_of(board, request, board.usable(request, 0)), request.layers)
+    assert not relaxation.hopeless(limits)
+    assert relaxation.strain(limits).floor <= 1 + 1e-9
+    for aim in (1.0, 0.5):
+        bounds = relaxation.bounds(weights_of(request), limits, aim=aim)
+        assert bounds.floor <= best + 1e-6 * max(1.0, best)
 
 
 def test_far_nodes_near_to_each_other_make_a_chain():

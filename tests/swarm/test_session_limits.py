@@ -5,7 +5,7 @@ Sessions stand between ends that are not there; words go over real links.
 
 import asyncio
 import base64
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from shoestring.digests import file_sha256
 from shoestring.swarm.addresses import PeerAddress
 from shoestring.swarm.crossing import MOST_EXPECTED, Crossings, Sitting, take_push
-from shoestring.swarm.link import LinkError
+from shoestring.swarm.link import Link, LinkError
 from shoestring.swarm.node import Node as Agent
 from shoestring.swarm.node import Offer, Stock
 from shoestring.swarm.packing import PACKER, PART_BYTES
@@ -192,20 +192,118 @@ async def told(asker, owner, port, word):
     return answer.get("reason")
 
 
-def test_a_key_may_be_expected_again_and_others_up_to_a_bound(parties, tmp_path):
-    """Stages change places; what is said twice counts once."""
+def expecting(node, stage=0):
+    """Word that a node may push, as a stage's."""
+    return {"do": "expect", "certificate": certificate(node), "stage": stage}
+
+
+def test_a_key_may_be_expected_again_and_of_other_stages_up_to_a_bound(parties):
+    """What is said twice counts once."""
     owner, friend, other = parties
 
     async def scenario():
         async with crossings(owner) as (port, _, _):
-            words = [{"do": "expect", "certificate": certificate(other)}] * 3
-            for number in range(MOST_EXPECTED):
-                more = Node(tmp_path / f"more-{number}")
-                words.append({"do": "expect", "certificate": certificate(more)})
-            words.append(words[0])
-            return [await told(friend, owner, port, word) for word in words]
+            stages = [0, 0, *range(MOST_EXPECTED + 1), 0]
+            return [await told(friend, owner, port, expecting(other, one)) for one in stages]
 
-    assert asyncio.run(scenario()) == [None] * (3 + MOST_EXPECTED - 1) + ["busy", None]
+    assert asyncio.run(scenario()) == [None] * (2 + MOST_EXPECTED) + ["busy", None]
+
+
+@pytest.mark.parametrize("stage", [None, "0", 0.5, True])
+def test_a_key_is_expected_as_the_node_of_a_stage(parties, stage):
+    """Without, nobody would know whose place it takes."""
+    owner, friend, other = parties
+
+    async def scenario():
+        async with crossings(owner) as (port, sitting, _):
+            return await told(friend, owner, port, expecting(other, stage)), sitting.expected
+
+    assert asyncio.run(scenario()) == ("word", {})
+
+
+@asynccontextmanager
+async def pushing(node, owner, port):
+    """Yield what a node pushes to the session by."""
+    link = await node.link_to(owner, port)
+    await link.say({"do": "push"})
+    assert (await link.hear(HEAR_S))["ok"] is True
+    outgoing = Outgoing()
+    link.hand_over(outgoing)
+    try:
+        yield outgoing
+    finally:
+        outgoing.abort()
+
+
+def push(outgoing, ticket, data):
+    """Send a ticket's data."""
+    outgoing.begin(ticket, len(data))
+    outgoing.add(data)
+
+
+@pytest.mark.parametrize("is_peer", [False, True])
+def test_who_lost_its_place_pushes_nothing_in_anothers_name(parties, tmp_path, is_peer):
+    """Neither what it sent ahead nor what it sends now; another stage's node goes on."""
+    owner, friend, lost = parties
+    recruit, third = Node(tmp_path / "recruit"), Node(tmp_path / "third")
+    if is_peer:
+        owner.knows(lost)
+
+    async def scenario():
+        got, news = [], asyncio.Event()
+        async with crossings(owner) as (port, sitting, _):
+            inbox = sitting.session.inbox
+
+            async def wanted(ticket):
+                inbox.want(ticket, 8, lambda data: got.append(data) or news.set())
+                await until(lambda: inbox.wanted is None, news)
+                news.clear()
+
+            for word in (expecting(lost), expecting(third, stage=1)):
+                assert await told(friend, owner, port, word) is None
+            async with pushing(lost, owner, port) as late, pushing(third, owner, port) as other:
+                for ticket in (1, 3, 4):
+                    push(late, ticket, b"garbage!")
+                await wanted(1)
+                assert await told(friend, owner, port, expecting(recruit)) is None
+                async with pushing(recruit, owner, port) as right:
+                    for ticket in (3, 4):
+                        push(right, ticket, b"theright")
+                    await wanted(3)
+                    push(late, 5, b"garbage!")
+                    push(right, 5, b"theright")
+                    for ticket in (4, 5):
+                        await wanted(ticket)
+                    push(other, 6, b"another!")
+                    await wanted(6)
+                    with pytest.raises(LinkError) if not is_peer else nullcontext():
+                        assert await told(lost, owner, port, {"do": "push"}) == "session"
+        return got
+
+    got = asyncio.run(asyncio.wait_for(scenario(), HEAR_S))
+    assert got == [b"garbage!", *[b"theright"] * 3, b"another!"]
+
+
+def test_who_loses_its_place_while_it_comes_in_pushes_nothing(parties, monkeypatch):
+    """It was let in a moment before."""
+    owner, friend, lost = parties
+    say = Link.say
+
+    async def scenario():
+        async with crossings(owner) as (port, sitting, ways):
+
+            async def say_slowly(link, word):
+                await say(link, word)
+                if sitting.expected == {0: lost.identity.id} and link.peer_id == lost.identity.id:
+                    ways._dismiss(sitting, 0)
+
+            assert await told(friend, owner, port, expecting(lost)) is None
+            monkeypatch.setattr(Link, "say", say_slowly)
+            async with pushing(lost, owner, port):
+                return dict(sitting.session.inbox._links)
+
+    owner.knows(lost)
+    assert asyncio.run(scenario()) == {}
 
 
 def test_who_was_let_in_for_a_session_is_out_when_it_is_over(parties):
@@ -214,7 +312,7 @@ def test_who_was_let_in_for_a_session_is_out_when_it_is_over(parties):
 
     async def scenario():
         async with crossings(owner) as (port, sitting, ways):
-            await told(friend, owner, port, {"do": "expect", "certificate": certificate(other)})
+            await told(friend, owner, port, expecting(other))
             before = await told(other, owner, port, {"do": "push"})
             ways.end(sitting)
             with pytest.raises(LinkError) as refused:
@@ -231,10 +329,9 @@ def test_a_node_full_of_guests_says_so(parties, monkeypatch):
 
     async def scenario():
         async with crossings(owner) as (port, sitting, _):
-            word = {"do": "expect", "certificate": certificate(other)}
-            return await told(friend, owner, port, word), sitting.expected
+            return await told(friend, owner, port, expecting(other)), sitting.expected
 
-    assert asyncio.run(scenario()) == ("busy", set())
+    assert asyncio.run(scenario()) == ("busy", {})
     assert owner.said == []
 
 
@@ -274,10 +371,28 @@ def route_to(other, port, host="127.0.0.1"):
     return {"do": "route", "to": to, "certificate": certificate(other), "session_there": "two"}
 
 
-@pytest.mark.parametrize("answer", [None, {"ok": False, "reason": "session"}, {"ok": 1}])
-def test_who_asks_for_a_route_is_not_told_what_is_there(parties, answer):
-    """Nobody, or one that refuses: it is the same; and no link is left behind."""
+def test_who_comes_from_afar_routes_to_no_place_of_this_machine(parties, monkeypatch):
+    """Its word is refused before anything is tried."""
     owner, friend, other = parties
+    monkeypatch.setattr("shoestring.swarm.link.Link.host", "192.0.2.7")
+
+    async def never(*_):
+        raise AssertionError
+
+    monkeypatch.setattr("shoestring.swarm.crossing.open_push", never)
+
+    async def scenario():
+        async with crossings(owner) as (port, _, _):
+            return await told(friend, owner, port, route_to(other, 7000))
+
+    assert asyncio.run(scenario()) == "word"
+
+
+@pytest.mark.parametrize("answer", [None, {"ok": False, "reason": "session"}, {"ok": 1}])
+def test_who_asks_for_a_route_is_not_told_what_is_there(parties, answer, monkeypatch):
+    """Nobody, or one that refuses: it is the same, as late; and no link is left behind."""
+    owner, friend, other = parties
+    monkeypatch.setattr("shoestring.swarm.crossing.ROUTE_S", 0.5)
 
     async def scenario():
         closed = asyncio.Event()
@@ -352,8 +467,7 @@ def test_a_session_that_ends_takes_its_guests_along_and_tells_what_it_moved(part
                 address = PeerAddress(owner.identity.id, "127.0.0.1", listener.port)
                 remote = Remote("owner", address, owner.identity.certificate)
                 opened = await open_session(friend.identity, remote)
-                word = {"do": "expect", "certificate": certificate(other)}
-                word["session"] = opened.session
+                word = expecting(other) | {"session": opened.session}
                 assert await told(friend, owner, listener.port, word) is None
                 push = {"do": "push", "session": opened.session}
                 assert await told(other, owner, listener.port, push) is None

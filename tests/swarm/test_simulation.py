@@ -34,15 +34,25 @@ HASHED = """
 import hashlib, json
 from shoestring.swarm.simulation.running import simulate
 from shoestring.swarm.simulation.scenario import Scenario
-outcome = simulate(Scenario(nodes=120, requests=60, hours=4, attack="sybil", audit_share=0.2))
+outcome = simulate(Scenario(nodes=120, requests=20, hours=4, attack="sybil", audit_share=0.2))
 print(hashlib.sha256(json.dumps(outcome).encode()).hexdigest())
 """
+
+
+FEW = replace(SMALL, requests=30)
+"""For what needs no more answers: those of so small a pool take long, as many find no route."""
 
 
 @pytest.fixture(scope="module")
 def outcome():
     """A small pool without attack."""
     return simulate(SMALL)
+
+
+@pytest.fixture(scope="module")
+def few():
+    """The same pool, asked less."""
+    return simulate(FEW)
 
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process():
@@ -57,11 +67,11 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process():
     assert len(found) == 1
 
 
-def test_another_seed_gives_another_day(outcome):
+def test_another_seed_gives_another_day(few):
     """The seed is used."""
-    other = simulate(replace(SMALL, seed=2))
-    assert other["ledger"]["hash"] != outcome["ledger"]["hash"]
-    assert other["all"] != outcome["all"]
+    other = simulate(replace(FEW, seed=2))
+    assert other["ledger"]["hash"] != few["ledger"]["hash"]
+    assert other["all"] != few["all"]
 
 
 def test_the_book_is_right_and_its_sums_are_those_of_the_outcome(outcome):
@@ -141,8 +151,10 @@ def test_who_is_found_was_wrong_and_looked_at():
 
 def test_a_false_alarm_excludes_an_honest_node_as_often_as_is_assumed():
     """It is a probability for each audit of a right window; without any nobody is wronged."""
-    honest = replace(SMALL, cheats=0.0)
-    assert simulate(honest)["audits"]["excluded_now"] == 0
+    honest = replace(FEW, cheats=0.0)
+    right = simulate(honest)
+    assert right["audits"]["excluded_now"] == 0
+    assert right["audits"]["sessions_audited"] > 0
     wronged = simulate(replace(honest, audit_share=0.3, false_alarms=0.05))
     assert wronged["audits"]["honest_excluded"] == wronged["audits"]["excluded_now"] > 0
     assert wronged["ledger"]["refunded_micro"] > 0
@@ -170,7 +182,7 @@ def test_trust_rises_with_good_audits_and_falls_with_bad_ones():
 
 def test_without_audits_nobody_is_found():
     """Finding is by audits alone."""
-    audits = simulate(replace(SMALL, audit_share=0.0))["audits"]
+    audits = simulate(replace(FEW, audit_share=0.0))["audits"]
     assert audits["sessions_audited"] == 0
     assert audits["excluded_now"] == 0
     assert sum(one["cheats"] for one in audits["cheats"].values()) > 0
@@ -178,7 +190,7 @@ def test_without_audits_nobody_is_found():
 
 def test_nobody_cheats_where_no_cheat_is():
     """No answer is wrong then."""
-    outcome = simulate(replace(SMALL, cheats=0.0))
+    outcome = simulate(replace(FEW, cheats=0.0))
     assert outcome["all"]["wrong_share"] == 0
     assert outcome["audits"]["cheats"] == {}
 
@@ -195,18 +207,18 @@ def test_users_in_a_local_network_are_served_by_it_more_than_others(outcome):
 def test_a_run_that_is_stopped_says_so_and_its_book_is_right():
     """What was until then is there."""
     asked = iter(range(10_000_000))
-    outcome = simulate(SMALL, stopped=lambda: next(asked) > 600)
+    outcome = simulate(SMALL, stopped=lambda: next(asked) > 250)
     assert outcome["partial"]
     assert outcome["ledger"]["right"]
     assert 0 < outcome["all"]["asked"] < SMALL.requests
 
 
-def test_who_signs_for_nothing_takes_rewards_from_all_others(outcome):
+def test_who_signs_for_nothing_takes_rewards_from_all_others(few):
     """The design does not hold this off; the pool bounds it."""
-    attacked = simulate(replace(SMALL, attack="collusion"))
-    before, after = outcome["groups"]["collusion"], attacked["groups"]["collusion"]
+    attacked = simulate(replace(FEW, attack="collusion"))
+    before, after = few["groups"]["collusion"], attacked["groups"]["collusion"]
     assert after["rewards_micro"] > 2 * before["rewards_micro"]
-    assert attacked["ledger"]["rewarded_micro"] <= SMALL.rewards_micro
+    assert attacked["ledger"]["rewarded_micro"] <= FEW.rewards_micro
 
 
 def test_a_world_is_one_that_can_be():
@@ -309,12 +321,12 @@ def test_the_command_offers_every_attack_and_writes_both_runs(tmp_path):
     assert OFFERED == ATTACKS
     path = tmp_path / "out.json"
     done = CliRunner().invoke(command, [
-        "--nodes", "120", "--requests", "60", "--hours", "4", "--attack", "lazy",
+        "--nodes", "120", "--requests", "20", "--hours", "4", "--attack", "lazy",
         "--json", str(path),
     ])  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "a million tokens" in done.stdout
-    assert "60 of 60 requests" in done.stderr
+    assert "20 of 20 requests" in done.stderr
     written = json.loads(path.read_text())
     assert list(written["runs"]) == ["without attack", "lazy"]
     assert not written["partial"]
@@ -324,7 +336,7 @@ def test_ctrl_c_ends_with_what_there_is(tmp_path):
     """Its JSON is whole and says that it is partial; the status is that of an interrupt."""
     path = tmp_path / "out.json"
     call = "from shoestring.swarm.cli_simulate import simulate; simulate()"
-    given = ["--nodes", "120", "--requests", "100000", "--hours", "4", "--json", str(path)]
+    given = ["--nodes", "120", "--requests", "2000", "--hours", "4", "--json", str(path)]
     with subprocess.Popen(
         [sys.executable, "-c", call, *given], stderr=subprocess.PIPE, stdout=subprocess.PIPE,
         text=True,

@@ -52,7 +52,10 @@ def test_a_price_war_is_for_nothing_from_a_quarter_to_the_half_then_dear(hours, 
         def set_prices(self, margin):
             super().set_prices(margin)
             asked = {
-                world.ids[node]: self.price(model, board.slot(world.ids[node]))
+                world.ids[node]: tuple(
+                    int(board.column(name)[board.slot(world.ids[node])])
+                    for name in ("price_in", "price_out")
+                )
                 for model, board in enumerate(self.boards)
                 for node in group[world.model[group] == model].tolist()
             }

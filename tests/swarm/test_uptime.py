@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
@@ -15,6 +16,7 @@ from shoestring.errors import BadValueError
 from shoestring.swarm.addresses import PeerAddress
 from shoestring.swarm.audit import attesting
 from shoestring.swarm.audit.attesting import Attestations, Attestor, challenge
+from shoestring.swarm.audit.standing import STANDING_FILE, Standing
 from shoestring.swarm.audit.uptime import (
     AHEAD_S,
     SLOT_S,
@@ -33,10 +35,13 @@ from shoestring.swarm.ledger.owning import Ownership
 from shoestring.swarm.ledger.places import devices_of
 from shoestring.swarm.ledger.rewards import Service, share_out
 from shoestring.swarm.link import LinkError
-from shoestring.swarm.remote import Remote
+from shoestring.swarm.proof.keeping import FOLDER, ReceiptFiles
+from shoestring.swarm.remote import RefusedError, Remote, ask
 from tests.swarm.nodes import Node
+from tests.swarm.receipts import Link, layers_of, parties_in, positions
 
 NOW_S = 1_795_000_000.0
+NOON_S = int(NOW_S) // 86_400 * 86_400 + 43_200
 NONCE = "0" * 64
 
 
@@ -145,8 +150,8 @@ def test_rewards_go_by_what_was_attested(people):
     slot = int(NOW_S // SLOT_S)
     since_s = NOW_S - 10 * SLOT_S
     services = {
-        people[0].id: service_of({slot - 1, slot - 2, slot - 99}, (), since_s, NOW_S),
-        people[1].id: service_of({slot - 3}, (), since_s, NOW_S),
+        people[0].id: service_of({slot - 1, slot - 2, slot - 99}, 0, since_s, NOW_S),
+        people[1].id: service_of({slot - 3}, 0, since_s, NOW_S),
     }
     assert services[people[0].id] == Service(2 * SLOT_S, 0)
     assert share_out(300, services) == {people[0].id: 200, people[1].id: 100}
@@ -161,15 +166,16 @@ def test_over_a_link_both_keep_the_same(tmp_path):
 
     async def scenario():
         async def on_link(link):
-            word = await link.hear(5)
-            if word.get("nonce") == "bad":
-                word["nonce"] = 7
-            await attestor.answer(link, word)
+            await attestor.answer(link, await link.hear(5))
             ended.set()
 
         async with owner.listener(on_link) as listener:
             address = PeerAddress(owner.identity.id, "127.0.0.1", listener.port)
             remote = Remote("owner", address, owner.identity.certificate)
+            with pytest.raises(RefusedError, match="nonce") as refused:
+                await ask(friend.identity, remote, {"do": "attest", "nonce": "bad"}, 5)
+            assert refused.value.word == "nonce"
+            ended.clear()
             found = await challenge(friend.identity, remote, owner.clock)
             await asyncio.wait_for(ended.wait(), 10)
             with pytest.raises(LinkError, match="answered already"):
@@ -243,25 +249,68 @@ def test_a_bad_line_costs_itself_and_owners_count_once(tmp_path, people, monkeyp
     assert json.loads(CliRunner().invoke(audit, asked).stdout) == {}
 
 
-def test_work_is_what_receipts_that_are_kept_say(tmp_path, monkeypatch):
-    """Those of a run with a budget, too."""
-    from shoestring.swarm.proof.keeping import FOLDER, ReceiptFiles
-    from tests.swarm.receipts import Link, layers_of, parties_in, positions
+DAY_S = 86_400
 
+
+def session_of_days(folder, *days):
+    """Keep a session's receipts, one of each of these days, and return them."""
+    link = Link(*parties_in(folder)[:2])
+    for day in days:
+        link.tell(positions(2))
+        link.tell(layers_of(3, 5, 2))
+        link.payer._now = lambda day=day: NOON_S + day * DAY_S
+        link.node_s = NOON_S + day * DAY_S
+        link.settle()
+    # A run with a budget has a folder of its own.
+    with closing(ReceiptFiles(Home().folder / FOLDER / "budget.x", print)) as files:
+        for signed in link.here:
+            files.keep(signed)
+    return [signed.receipt for signed in link.here]
+
+
+def work_of(since, until, *more):
+    """Return what the command says that nodes computed from one day to another."""
+    period = [day_of(since)] if until is None else [day_of(since), "--until", day_of(until)]
+    said = CliRunner().invoke(audit, ["uptime", "--since", *period, "--json", *more])
+    assert said.exit_code == 0, said.output
+    return {node: one["layer_tokens"] for node, one in json.loads(said.stdout).items()}
+
+
+def day_of(number):
+    """Return a day as the command takes it."""
+    return datetime.fromtimestamp(NOON_S + number * DAY_S, UTC).strftime("%Y-%m-%d")
+
+
+def test_a_session_over_several_periods_counts_once(tmp_path, monkeypatch):
+    """Figures of a receipt are of the session until there: each period has what is new in it."""
     monkeypatch.setenv("SHOESTRING_STATE", str(tmp_path))
-    link = Link(*parties_in(tmp_path)[:2])
-    link.tell(positions(2))
-    link.tell(layers_of(3, 5, 2))
-    link.settle()
-    receipt = link.here[0].receipt
-    files = ReceiptFiles(Home().folder / FOLDER / "budget.x", print)
-    files.keep(link.here[0])
-    files.close()
-    now_s = float(receipt.at_s + 1)
-    monkeypatch.setattr(time, "time", lambda: now_s)
-    since = datetime.fromtimestamp(now_s - 86_400, UTC).strftime("%Y-%m-%d")
-    said = CliRunner().invoke(audit, ["uptime", "--since", since, "--json"])
-    figures = receipt.figures
-    work = (figures.tokens_in + figures.tokens_out) * receipt.layers.count
-    assert json.loads(said.stdout) == {receipt.terms.node: {"uptime_s": 0, "layer_tokens": work}}
-    assert work > 0
+    receipts = session_of_days(tmp_path, 0, 1, 1, 4)
+    node = receipts[0].terms.node
+    monkeypatch.setattr(time, "time", lambda: NOON_S + 5 * DAY_S)
+    (whole,) = work_of(0, None).values()
+    figures = receipts[-1].figures
+    assert whole == (figures.tokens_in + figures.tokens_out) * receipts[-1].layers.count > 0
+    days = [work_of(day, day + 1) for day in range(-1, 6) if day != 5]
+    assert days == [{}, {node: whole // 4}, {node: whole // 2}, {}, {}, {node: whole // 4}]
+    assert work_of(1, 5) == {node: whole * 3 // 4}
+
+
+def test_a_period_ends_after_it_begins(tmp_path, monkeypatch):
+    """And one that has yet to begin is none."""
+    monkeypatch.setenv("SHOESTRING_STATE", str(tmp_path))
+    for since, until in (("2026-01-02", "2026-01-02"), ("2999-01-01", "2999-02-01")):
+        said = CliRunner().invoke(audit, ["uptime", "--since", since, "--until", until])
+        assert f"--since {since}" in str(said.exception)
+
+
+def test_who_is_excluded_has_no_part_of_what_is_shared_out(tmp_path, monkeypatch):
+    """Until it is forgiven."""
+    monkeypatch.setenv("SHOESTRING_STATE", str(tmp_path))
+    node = session_of_days(tmp_path, 0)[0].terms.node
+    monkeypatch.setattr(time, "time", lambda: NOON_S + 1)
+    assert list(work_of(0, None)) == [node]
+    standing = Standing(Home().folder / STANDING_FILE)
+    standing.exclude(node, "ana", "answer 3 is wrong")
+    assert work_of(0, None) == {}
+    standing.forgive("ana")
+    assert list(work_of(0, None)) == [node]

@@ -100,7 +100,8 @@ def test_the_highest_good_voucher_is_held_whatever_comes(tmp_path_factory, steps
         elif how != "good":
             reason = "signature"
         else:  # kept, whether it is enough or not
-            amount, most_owed = wanted, max(owed, most_owed)
+            most_owed = owed if wanted == amount else max(owed, most_owed)
+            amount = wanted
             reason = "owed" if amount < most_owed else None
         voucher = payload_of(CHANNEL, wanted, signature_of(how, wanted))
         if reason is None:
@@ -246,6 +247,15 @@ def test_a_voucher_below_what_is_owed_is_kept_and_claimed(till):
     [held] = till.held()
     assert error.value.reason == "owed"
     assert (held.claim().total_claimed, held.short) == ("9", 1)
+
+
+def test_what_was_said_to_be_owed_by_mistake_is_mended_by_the_same_voucher(till):
+    """A later one never lowers it: receipts are cumulative."""
+    voucher = payload_of(CHANNEL, 9, signature_of("good", 9))
+    with pytest.raises(RefusedVoucherError, match="12 micro-credits are owed"):
+        till.take(voucher, 12)
+    assert till.take(voucher, 6).owed == 6
+    assert till.take(payload_of(CHANNEL, 10, signature_of("good", 10)), 5).owed == 6
 
 
 def test_no_more_is_claimed_than_lies_in_the_channel(till):

@@ -205,6 +205,25 @@ def test_without_a_wallet_the_way_to_one_is_told(tmp_path, monkeypatch):
     assert not (tmp_path / "nobody" / "swarm" / "ledger.db").exists()
 
 
+def test_a_damaged_head_is_mended_as_its_message_says(ana):
+    """A head that was kept elsewhere shows that the book is whole; then the damaged one goes."""
+    ana.type(wallet, "fund", "1")
+    kept, beside = ana.type(ledger, "head")[0], ana.folder / "swarm" / "ledger.head"
+    ana.type(wallet, "fund", "2")
+    beside.write_bytes(b"{")
+    for words in (("verify",), ("head",)):
+        with pytest.raises(BadValueError, match=r"ledger\.head is damaged"):
+            ana.type(ledger, *words)
+    (ana.folder / "head.json").write_text(kept)
+    printed, said = ana.type(ledger, "verify", "--head", str(ana.folder / "head.json"))
+    assert "2 entries are right" in printed
+    assert "ledger.head is damaged" in said
+    assert "up to entry 1 by a head" in said
+    beside.unlink()
+    ana.type(wallet, "fund", "3")
+    assert "up to entry 3 by a head" in ana.type(ledger, "verify")[1]
+
+
 def test_credits_are_funded_held_earned_collected_and_verified(ana):
     """The whole way, by commands and one answer of this node."""
     _, said = ana.type(wallet, "fund", "2.5", "--memo", 'a "gift"', "--reference", "gift")

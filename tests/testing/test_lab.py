@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import select
 import signal
 import socket
@@ -510,7 +511,7 @@ def test_root_is_not_needed(running):
     done = subprocess.run([*nobody, sys.executable, "-c", ROOTLESS], cwd="/", text=True,
                           env={**os.environ, "HOME": "/nonexistent", "TMPDIR": "/tmp"},
                           capture_output=True, check=False)  # fmt: skip
-    if done.returncode and "user namespace" in done.stderr:
+    if done.returncode and re.search("user namespace|no tun device", done.stderr):
         pytest.skip(done.stderr.splitlines()[-1])
     assert done.stderr == ""
     caps_by, priority, status = json.loads(done.stdout)

@@ -148,11 +148,22 @@ class _Cleaned:
         for name, value in list(event.items()):
             if name in SECRET_FIELDS:
                 event[name] = HIDDEN
-            elif name == PROMPT_FIELD and not self._prompts:
+            elif name == PROMPT_FIELD:
                 del event[name]
+                if self._prompts:
+                    event[name] = _prompt_text(value)
             elif value is not None and name not in {"_record", "_from_structlog"}:
                 event[name] = _clean(value, LIMITS.get(name, TEXT_LIMIT))
         return event
+
+
+def _prompt_text(prompt: object) -> str:
+    """Return a prompt as one text of JSON in ASCII: a line's length is bounded whatever it says.
+
+    Whoever bills by the log reads these lines, and a client wrote this field's names and numbers.
+    """
+    limit = LIMITS[PROMPT_FIELD]
+    return _clean_text(json.dumps(_clean(prompt, limit)), limit)
 
 
 def _clean(value: object, limit: int = TEXT_LIMIT, depth: int = 0) -> object:

@@ -34,8 +34,11 @@ BUILD_LOCK = Path("deployment/build.lock")
 EXTRAS = ("screenshots",)
 """Of the package's extras, what a session in the cloud needs: pictures of Open WebUI."""
 LEFT_OUT = (
-    "shoestring/gateway/", "shoestring/quality/", "shoestring/swarm/", "shoestring/testing/lab",
-    "shoestring/testing/rpc_",
+    "shoestring/gateway/", "shoestring/notebooks/03_", "shoestring/notebooks/05_",
+    "shoestring/notebooks/06_", "shoestring/quality/", "shoestring/report/economy_",
+    "shoestring/report/service_", "shoestring/report/swarm_", "shoestring/swarm/",
+    "shoestring/testing/audit_", "shoestring/testing/cheating_", "shoestring/testing/lab",
+    "shoestring/testing/ledger_", "shoestring/testing/rpc_", "shoestring/testing/voucher_",
 )  # fmt: skip
 """What such a session has no use for: a notebook may have 1 MB, and may not serve others."""
 LINE_CHARACTERS = 1000

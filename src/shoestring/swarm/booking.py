@@ -2,7 +2,8 @@
 
 A window is booked with what its session came to beyond the window before. So a session's entries
 sum to what its last receipt says, and an entry that is tried again is a double claim, which changes
-nothing: what a process died over is made up for from the files of receipts.
+nothing: what a process died over is made up for from the files of receipts. Of a file whose session
+has that sum already nothing but the last receipt is read.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from shoestring.errors import BadValueError, ShoestringError
 from shoestring.swarm.ledger.book import DoubleClaimError
+from shoestring.swarm.private_files import read_private
+from shoestring.swarm.proof.reading import read_signed
 from shoestring.swarm.proof.receipts import amount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from concurrent.futures import Future
+    from pathlib import Path
 
     from shoestring.swarm.ledger.book import Book
     from shoestring.swarm.proof.keeping import ReceiptFiles
@@ -24,13 +28,11 @@ if TYPE_CHECKING:
 
     Enter = Callable[[Book, Receipt, int], object]
     """Books a window: the book, its receipt, and the micro-credits that are new."""
+    Booked = Callable[[Book, Receipt], int]
+    """Returns what the entries of a receipt's session sum to, in micro-credits."""
+    Say = Callable[[str], None]
 
 Done = TypeVar("Done")
-
-
-def session_of(receipt: Receipt) -> tuple[str, str]:
-    """Return what tells sessions apart: the node's id, and its name for the session."""
-    return receipt.terms.node, receipt.terms.session
 
 
 class Booking:
@@ -39,15 +41,18 @@ class Booking:
     Args:
         open_book: opens it.
         enter: books a window.
+        booked: tells what is booked of a session.
         say: told, from that thread, what is not booked.
     """
 
     def __init__(
-        self, open_book: Callable[[], Book], enter: Enter, say: Callable[[str], None]
+        self, open_book: Callable[[], Book], enter: Enter, booked: Booked, say: Say
     ) -> None:
-        self._open_book, self._enter, self._say = open_book, enter, say
+        self._open_book, self._enter, self._booked, self._say = open_book, enter, booked, say
         self._book: Book | None = None
-        self._came_to: dict[tuple[str, str], int] = {}
+        self._came_to: dict[str, int] = {}
+        """What each session came to, by the SHA-256 of its last receipt: names may be alike."""
+        self._is_closing = False
         self._thread = ThreadPoolExecutor(1, "booking")
 
     def do(self, work: Callable[[Book], Done]) -> Future[Done]:
@@ -56,19 +61,24 @@ class Booking:
 
     def keep(self, signed: Signed) -> None:
         """Have the next window of a session booked; all windows of a session come here."""
-        receipt, key = signed.receipt, session_of(signed.receipt)
-        owed = amount(receipt)
-        fresh = owed - self._came_to.get(key, 0)
-        self._came_to[key] = owed
+        receipt, owed = signed.receipt, amount(signed.receipt)
+        fresh = owed - self._came_to.pop(receipt.prev, 0)
+        self._came_to[receipt.digest] = owed
         if fresh > 0:
-            self._thread.submit(self._try, receipt, fresh)
+            self._thread.submit(self._book_next, receipt, fresh)
 
-    def make_up(self, files: ReceiptFiles) -> Future[None]:
-        """Have all booked that files of receipts prove and that was not booked yet."""
+    def make_up(self, files: ReceiptFiles) -> Future[int]:
+        """Have all booked that files of receipts prove and that was not booked yet.
+
+        Returns:
+            How many files it could not book all of; what it was is said. If it is closed
+            meanwhile, the files that are left wait for the next time.
+        """
         return self._thread.submit(self._make_up, files)
 
     def close(self) -> None:
-        """Return when all is booked."""
+        """Return when all that was kept is booked."""
+        self._is_closing = True
         self._thread.submit(self._close).result()
         self._thread.shutdown()
 
@@ -77,21 +87,50 @@ class Booking:
             self._book = self._open_book()
         return self._book
 
-    def _try(self, receipt: Receipt, fresh: int) -> None:
-        try:
-            enter_once(self._enter, self._opened(), receipt, fresh)
-        except ShoestringError as error:
+    def _book_next(self, receipt: Receipt, fresh: int) -> None:
+        error = self._book_once(receipt, fresh)
+        if error is not None:
             self._say(f"a receipt is not booked: {error}")
 
-    def _make_up(self, files: ReceiptFiles) -> None:
+    def _book_once(self, receipt: Receipt, fresh: int) -> ShoestringError | None:
+        """Book a window, or find it booked; return why it is not."""
+        try:
+            self._enter(self._opened(), receipt, fresh)
+        except DoubleClaimError:
+            return None
+        except ShoestringError as error:
+            return error
+        return None
+
+    def _make_up(self, files: ReceiptFiles) -> int:
+        left = 0
         for path in files.sessions():
+            if self._is_closing:
+                break
             try:
-                receipts = [signed.receipt for signed in files.read(path)]
-            except BadValueError as error:
+                left += not (self._is_booked(path) or self._book_file(files, path))
+            except ShoestringError as error:
                 self._say(f"receipts are not booked: {error}")
-                continue
-            for receipt, fresh in growths(receipts):
-                self._try(receipt, fresh)
+                left += 1
+        return left
+
+    def _is_booked(self, path: Path) -> bool:
+        """Tell whether a file's last receipt says what is booked: then nothing is to be proved."""
+        content = read_private(path) or b""
+        try:
+            receipt = read_signed(content.removesuffix(b"\n").rpartition(b"\n")[2]).receipt
+        except BadValueError:
+            return False  # whoever reads all of it says how it is damaged
+        owed = amount(receipt)
+        return not owed or self._booked(self._opened(), receipt) == owed
+
+    def _book_file(self, files: ReceiptFiles, path: Path) -> bool:
+        receipts = [signed.receipt for signed in files.read(path)]
+        tried = [self._book_once(receipt, fresh) for receipt, fresh in growths(receipts)]
+        errors = [error for error in tried if error is not None]
+        if errors:
+            self._say(f"{path}: {len(errors)} receipts are not booked: {errors[0]}")
+        return not errors
 
     def _close(self) -> None:
         if self._book is not None:
@@ -110,15 +149,3 @@ def growths(receipts: Iterable[Receipt]) -> Iterable[tuple[Receipt, int]]:
         if owed > before:
             yield receipt, owed - before
         before = owed
-
-
-def enter_once(enter: Enter, book: Book, receipt: Receipt, fresh: int) -> None:
-    """Book a window, or find it booked.
-
-    Raises:
-        RefusedEntryError: an account has not so much.
-    """
-    try:
-        enter(book, receipt, fresh)
-    except DoubleClaimError:
-        return

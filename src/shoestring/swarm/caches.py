@@ -23,6 +23,7 @@ from shoestring.swarm.kept_bytes import KeptBytes
 from shoestring.swarm.tensors import EMPTY_OPS, NUMBER_OF_OP, NUMBER_OF_TYPE, read_graph
 from shoestring.swarm.wire import (
     BUFFER_AT,
+    COMPUTES,
     DATA_AT,
     TENSOR_BYTES,
     TWO_U64,
@@ -42,7 +43,6 @@ ROW_NUMBERS: Final = {NUMBER_OF_TYPE["I64"]: "<i8", NUMBER_OF_TYPE["I32"]: "<i4"
 TYPE_AT: Final = 8
 PART_BYTES: Final = 4 << 20
 """That are asked for at once."""
-COMPUTES: Final = frozenset({Command.GRAPH_COMPUTE, Command.GRAPH_RECOMPUTE})
 WRITES: Final = frozenset(
     {Command.SET_TENSOR, Command.MEMSET_TENSOR, Command.COPY_TENSOR, Command.INIT_TENSOR}
 )
@@ -55,7 +55,8 @@ class Cache:
     Attributes:
         tensor: as it is worded.
         extent: bytes of it.
-        used: bytes from its begin that some graph has read.
+        used: bytes from its begin that some graph has read, or that were copied into it by
+            COPY_TENSOR: from what, is gone when a recruit is told.
         told: the copy for a recruit.
         read: the copy for llama-server.
     """
@@ -247,8 +248,10 @@ class Caches:
             size = see_tensor(head, at).extent
         for place, cache in self._found.items():
             if place < address + size and address < place + cache.extent:
-                start = max(0, address - place)
-                cache.change(start, min(cache.extent, address + size - place))
+                start, end = max(0, address - place), min(cache.extent, address + size - place)
+                cache.change(start, end)
+                if frame.command == Command.COPY_TENSOR:
+                    cache.used = max(cache.used, end)
 
     def _see_numbers(self, address: int, number: int, body: bytes) -> None:
         """Note what may be the rows that the next graph writes; which are, it says itself."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from shoestring.swarm.audit.standing import Standing, Stood
     from shoestring.swarm.home import Home
-    from shoestring.swarm.proof.receipts import Receipt
 
 LIKELIHOODS = (0.5, 0.95, 0.99)
 HOUR_S = 3_600.0
@@ -38,6 +38,7 @@ UPTIME_EXAMPLES = """\b
 Examples:
   shoestring swarm audit challenge                   every ten minutes, from cron or a timer
   cat ana.jsonl ben.jsonl | shoestring swarm audit uptime --since 2026-11-15 --from -
+  shoestring swarm audit uptime --since 2026-11-08 --until 2026-11-15 --json
 """
 
 
@@ -97,7 +98,8 @@ def bound(*, share: float, wrong: float, windows: int | None, as_json: bool) -> 
 def evidence(*, name: Path, as_json: bool) -> None:
     """Check a file of evidence; exit status 1 if the node did not sign what it is blamed for.
 
-    Of a copy of the caches nothing is signed: who had it knows, and others need not believe it.
+    That the others' answers are theirs, and where the window began, nobody signed: who has the
+    model runs it. Nor is a copy of the caches signed: others need not believe it.
     """
     from shoestring.swarm.audit.evidence import FOLDER, read
     from shoestring.swarm.home import Home
@@ -110,9 +112,9 @@ def evidence(*, name: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**asdict(found), "signed_by_node": is_signed}))
     else:
-        click.echo(
-            f"{found.node}: answer {found.first}, {printable(found.names[found.first])}, is wrong"
-        )
+        click.echo(f"answer {found.first}, {printable(found.names[found.first])}:")
+        for side, digest in {found.node: found.blamed, **found.others}.items():
+            click.echo(f"  {printable(side)} gave {digest}")
     if not is_signed:
         raise ShoestringError(f"{path}: no receipt in it says that the node gave these answers")
 
@@ -161,14 +163,19 @@ def challenge() -> None:
 
 @audit.command(epilog=UPTIME_EXAMPLES)
 @click.option("--since", type=click.DateTime(["%Y-%m-%d"]), required=True, help="First day (UTC).")
+@click.option("--until", type=click.DateTime(["%Y-%m-%d"]), default=None,
+              help="The next period's first day (UTC).  [default: now]")  # fmt: skip
 @click.option("--from", "file", type=click.File("rb"), default=None,
               help="Attestations, - for stdin.  [default: this node's]")  # fmt: skip
 @JSON_OPTION
-def uptime(*, since: datetime, file: IO[bytes] | None, as_json: bool) -> None:
+def uptime(
+    *, since: datetime, until: datetime | None, file: IO[bytes] | None, as_json: bool
+) -> None:
     """Say in how many slots of ten minutes each node was seen by two peers or more.
 
     Only challengers that are peers here count, and those of one owner (`wallet devices`) once. Work
-    is what the receipts that are kept here say. With --json it is what `ledger reward` reads.
+    is what the receipts that are kept here say of the period. Who is excluded for cheating is left
+    out. With --json it is what `ledger reward` reads.
     """
     from shoestring.swarm.audit.attesting import UPTIME_FILE, Attestations
     from shoestring.swarm.audit.uptime import read_each, score, service_of, slots_of
@@ -177,6 +184,9 @@ def uptime(*, since: datetime, file: IO[bytes] | None, as_json: bool) -> None:
 
     home, now_s = Home(), time.time()
     since_s = since.replace(tzinfo=UTC).timestamp()
+    until_s = now_s if until is None else min(now_s, until.replace(tzinfo=UTC).timestamp())
+    if since_s >= until_s:
+        raise BadValueError(f"--since {since:%Y-%m-%d}: give a day before --until and before now")
     bad: list[ShoestringError] = []
     given = (
         Attestations(home.folder / UPTIME_FILE).all()
@@ -188,16 +198,16 @@ def uptime(*, since: datetime, file: IO[bytes] | None, as_json: bool) -> None:
     owners = {one.device: one.owner for one in devices_of(home).all() if not one.fault(now_s)}
     known = {home.identity().id, *(peer.id for peer in home.peers(say).active())}
     slots = slots_of(given, known=known, now_s=now_s, owners=owners)
-    work = _work(home, since_s, now_s)
+    work = _work(home, since_s, until_s)
     services = {
-        node: service_of(slots.get(node, ()), work.get(node, ()), since_s, now_s)
-        for node in sorted({*slots, *work})
+        node: service_of(slots.get(node, ()), work[node], since_s, until_s)
+        for node in sorted({*slots, *work} - _standing().excluded())
     }
     if as_json:
         click.echo(json.dumps({node: asdict(one) for node, one in services.items()}))
         return
     for node, one in services.items():
-        share = score(slots.get(node, ()), since_s, now_s)
+        share = score(slots.get(node, ()), since_s, until_s)
         shown = "no whole slot yet" if share is None else f"score {share:.3f}"
         hours = f"{one.uptime_s / HOUR_S:.1f} h"
         click.echo(f"{node}  {hours}  {shown}  {one.layer_tokens} layers times tokens")
@@ -216,25 +226,23 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
         yield line
 
 
-def _work(home: Home, since_s: float, until_s: float) -> dict[str, list[Receipt]]:
-    """Return the last receipt of each session of a period, by the node that computed it."""
-    from collections import defaultdict
-
+def _work(home: Home, since_s: float, until_s: float) -> Counter[str]:
+    """Return layers times tokens of a period by the node that computed them, those with some."""
+    from shoestring.swarm.proof.books import layer_tokens
     from shoestring.swarm.proof.keeping import FOLDER, ReceiptFiles
 
-    found: dict[str, list[Receipt]] = defaultdict(list)
+    found: Counter[str] = Counter()
     folder = home.folder / FOLDER
     for its in (folder, *(path for path in sorted(folder.glob("*")) if path.is_dir())):
         files = ReceiptFiles(its, say)  # a run with a budget has a folder of its own
         for path in files.sessions():
             try:
-                last = files.read(path)[-1].receipt
+                receipts = [signed.receipt for signed in files.read(path)]
             except BadValueError as error:
                 say(str(error))
                 continue
-            if since_s <= last.at_s < until_s:
-                found[last.terms.node].append(last)
-    return found
+            found[receipts[0].terms.node] += layer_tokens(receipts, since_s, until_s)
+    return +found
 
 
 def _standing() -> Standing:

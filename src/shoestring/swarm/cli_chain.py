@@ -228,12 +228,13 @@ async def _served(
         say: given a line for the user.
         briefly: tell losses alone.
     """
-    from shoestring.swarm.billing import Billing, settle_left
+    from shoestring.swarm.billing import Billing
     from shoestring.swarm.chains import Chains
     from shoestring.swarm.front import Front
     from shoestring.swarm.home import Home
     from shoestring.swarm.proof.keeping import FOLDER, ReceiptFiles
     from shoestring.swarm.proof.receipts import Hand
+    from shoestring.swarm.settling import settle_left
     from shoestring.swarm.standing import Standing
 
     def tell(event: Event) -> None:

@@ -108,8 +108,12 @@ def verify(
     home = Home()
     place, who = path or book_path(home), keeper or home.identity().id
     signed = [read_head(file.read(LARGEST_BYTES + 1), who) for file in heads]
-    beside = kept_head(place, who)
-    signed += [] if beside is None else [beside]
+    try:
+        signed += filter(None, [kept_head(place, who)])
+    except BadValueError as error:
+        if not heads:
+            raise
+        say(str(error))
     _tell(verify_file(place, who, signed, say), signed, place, as_json=as_json)
 
 
@@ -258,12 +262,9 @@ def reward(period: str, amount: str) -> None:
 def _tell(found: Verified, signed: list[Head], path: Path, *, as_json: bool) -> None:
     from shoestring.swarm.ledger.heads import head_path
 
+    upto = max((one.number for one in signed), default=None)
     if as_json:
-        shown = {
-            **asdict(found),
-            "signed_entries": max((one.number for one in signed), default=None),
-        }
-        click.echo(json.dumps(shown))
+        click.echo(json.dumps({**asdict(found), "signed_entries": upto}))
     if found.fault is not None:
         where = "" if found.fault.number is None else f"entry {found.fault.number}: "
         raise ShoestringError(f"{path} is not whole: {where}{found.fault.what}; restore a copy")
@@ -273,8 +274,7 @@ def _tell(found: Verified, signed: list[Head], path: Path, *, as_json: bool) -> 
         say(EMPTY)
         return
     click.echo(f"{found.entries} entries are right, the last one {found.hash}")
-    if signed:
-        upto = max(one.number for one in signed)
+    if upto is not None:
         say(f"up to entry {upto} by a head that the keeper signed")
     else:
         say(f"there is no {head_path(path).name}: whether the end was cut off cannot be told")
@@ -285,9 +285,8 @@ def _rows(entry: Entry) -> list[tuple[str, ...]]:
 
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.at_s))
     first = (str(entry.number), when, entry.kind)
-    beside = ("", "", "")
     return [
-        (*(first if index == 0 else beside), account, credits_text(amount),
+        (*(first if index == 0 else ("", "", "")), account, credits_text(amount),
          *((entry.reference, entry.memo) if index == 0 else ("", "")))
         for index, (account, amount) in enumerate(entry.postings)
     ]  # fmt: skip

@@ -236,22 +236,24 @@ def collect() -> None:
 @wallet.command()
 @click.argument("reference")
 def release(reference: str) -> None:
-    """Give back what is held for an answer that nobody will ask money for any more.
+    """Give back what is held for a run that ended, once all that its receipts prove is paid.
 
-    `wallet balance` shows what is held; it stays so where a client died before its answer was paid.
+    `wallet balance` shows what is held. The next `up` or `chat` does this for runs that died, too.
     """
     from shoestring.swarm.home import Home
-    from shoestring.swarm.ledger import answers
+    from shoestring.swarm.ledger.accounts import held
     from shoestring.swarm.ledger.amounts import credits_text
-    from shoestring.swarm.ledger.places import book_of, owner_of
+    from shoestring.swarm.ledger.places import book_path, owner_of, reading_of
+    from shoestring.swarm.settling import settle
 
     home = Home()
-    owner = owner_of(home)
-    with book_of(home) as book:
-        entry = answers.release(book, owner.id, reference=reference)
-    if entry is None:
-        raise BadValueError(f"nothing is held for {reference[:96]!a}: `wallet balance` shows what")
-    say(f"entry {entry.number}: {credits_text(entry.postings[-1][1])} credits are free again")
+    account = held(owner_of(home).id, reference)
+    with reading_of(book_path(home)) as book:
+        if book is None or not book.balance(account):
+            raise BadValueError(
+                f"nothing is held for {reference[:96]!a}: `wallet balance` shows what"
+            )
+    say(f"{credits_text(settle(home, reference, say))} credits are free again")
 
 
 def _device(home: Home, id_or_name: str) -> str:

@@ -3,13 +3,8 @@
 All replicas are told the same. Whoever has the next bytes of an answer gives them; the others are
 compared later. When one is lost another is recruited, told the journal, and then all that follows:
 llama-server waits and knows nothing of it. Without any left the connection ends, and llama-server
-with it.
-
-What a recruit must compute again is bounded: after :data:`COPY_AFTER_S` of waiting for answers the
-caches are copied here, between two steps. llama-server reads caches, too, to come back to a state
-of a prompt: tensor by tensor, which would be a round trip each. What changed of those that are like
-the first is copied at once instead, and it is answered from the copy; where that would be far more
-than what is read, it is read from the node.
+with it. So that a recruit need not compute all again, caches are copied here
+(:mod:`shoestring.swarm.copying`).
 """
 
 from __future__ import annotations
@@ -20,25 +15,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from shoestring.swarm.audit.recorder import Recorder
-from shoestring.swarm.copying import CacheCopy
+from shoestring.swarm.copying import Copying
 from shoestring.swarm.firewall_tensors import see_tensor
 from shoestring.swarm.gathering import Gatherer
 from shoestring.swarm.journal import Journal
 from shoestring.swarm.link import set_reading
 from shoestring.swarm.proof.windows import Counting
 from shoestring.swarm.replica import MUST_AGREE
-from shoestring.swarm.wire import (
-    DATA_AT,
-    OFFSET_AT,
-    TWO_U64,
-    U32,
-    U64,
-    Answer,
-    BadFrameError,
-    Command,
-)
+from shoestring.swarm.wire import U32, U64, Answer, BadFrameError, Command
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from shoestring.swarm.boundaries import Boundaries, Carried
     from shoestring.swarm.journal import Entry, Reply
     from shoestring.swarm.proof.windows import Windows
@@ -48,18 +36,8 @@ if TYPE_CHECKING:
     from shoestring.swarm.weights import Weights
 
 HIGH_BYTES = 1 << 20
-COPY_AFTER_S = 0.5
-"""Of waiting for answers that a recruit would have to compute again."""
-COPY_SELDOM_S = 20.0
-"""The same where nobody is there to be recruited: the journal must end somewhere."""
 GRACE_S = 30.0
 """For placeholders to come back; they are sent by other threads of llama-server's."""
-COPY_SHARE = 10
-"""So many times as long as the last copy took must have been waited before the next is made."""
-READ_TIMES = 8
-"""So many times what llama-server reads of a cache may be copied of it."""
-READ_BYTES = 1 << 20
-"""That may always be copied of it: some builds read it in many small parts."""
 NOT_CACHED = b"\0"
 MOST_BEHIND = 8_192
 """Entries that one of several may have to be told yet: about a thousand tokens."""
@@ -139,11 +117,10 @@ class Conversation(asyncio.Protocol):
         """Placeholders that must come back before more is given out."""
         self._transport: asyncio.Transport | None = None
         self._near_is_full = False
-        self._waited_s = 0.0
-        self._copy: CacheCopy | None = None
-        self._copy_took_s = 0.0
-        self._reads: list[Entry] = []
-        """Of caches, that wait for the copy."""
+        self._copying = Copying(
+            self._journal, self._recorder, self._copy_source, self._give_copied,
+            lambda reads: self._tell(self._enter_all(reads)), self.counts,
+        )  # fmt: skip
         self._new: set[Replica] = set()
         """They do not know all yet."""
 
@@ -160,7 +137,7 @@ class Conversation(asyncio.Protocol):
     @property
     def is_between_steps(self) -> bool:
         """Whether nothing is owed, and nothing was set for the next step."""
-        return not (self._owed or self._reads or self._in_step)
+        return not (self._is_owing or self._in_step)
 
     def close_window(self) -> None:
         """Close the window of receipts here, if it holds a step."""
@@ -189,6 +166,7 @@ class Conversation(asyncio.Protocol):
         for replica in self.replicas:
             replica.leave(self.steps if self.is_between_steps else None)
         self.replicas.clear()
+        self._new.clear()
         for end in tuple(self._boundaries.on_end) if self._computes else ():
             end()
 
@@ -208,7 +186,7 @@ class Conversation(asyncio.Protocol):
         try:
             entries = self._gatherer.feed(data, now_s)
             if entries and not self._owed:
-                self._copy_caches(now_s)
+                self._copying.copy_if_due(now_s, has_spare=self._host.has_spare())
             self._windows.move(now_s)
             told = [noted for entry in entries for noted in self._note(entry)]
         except BadFrameError as error:
@@ -216,10 +194,7 @@ class Conversation(asyncio.Protocol):
             self.end()
             return
         self._tell(told)
-        if self._reads and self._copy is None:
-            place, _ = _place(self._reads[0])
-            if not self._begin_copy(now_s, place):
-                self._tell(self._unread())
+        self._copying.copy_for_reads(now_s)
         for replica in tuple(self.replicas):
             if replica.backlog > MOST_BEHIND and len(self.replicas) > 1:
                 self.lose(replica, "is too far behind the others")
@@ -268,7 +243,7 @@ class Conversation(asyncio.Protocol):
         self._recorder.answered(replica.seat, reply, digest)
         if reply.digest is None:
             reply.digest = digest
-            self._waited_s += asyncio.get_running_loop().time() - reply.asked_s
+            self._copying.waited(asyncio.get_running_loop().time() - reply.asked_s)
             if reply.kept is None:
                 self._owed.remove(reply)
                 self._boundaries.answered(reply, digest)
@@ -294,18 +269,14 @@ class Conversation(asyncio.Protocol):
         self._set_reading()
 
     def lose(self, replica: Replica, why: str) -> None:
-        """Go on without a replica."""
+        """Go on without a replica; one that has not joined yet is ended alone."""
+        replica.drop()
         if replica not in self.replicas:
             return
         self.replicas.remove(replica)
         self._new.discard(replica)
         self._recorder.lost(replica.seat)
-        replica.drop()
-        if self._copy is not None and self._copy.replica is replica:
-            self._copy.give_up()
-            self._recorder.uncopied(self._copy)
-            self._copy = None
-            self._tell(self._unread())
+        self._copying.lose(replica)
         self._set_reading()
         if not self.is_over:
             self._host.tell("lost", replica.name, why)
@@ -313,7 +284,7 @@ class Conversation(asyncio.Protocol):
 
     def _note(self, entry: Entry) -> list[Entry]:
         """Answer it here, or put it into the journal; return what replicas are told."""
-        command, is_next = entry.frame.command, not (self._owed or self._reads)
+        command, is_next = entry.frame.command, not self._is_owing
         if command == Command.SET_TENSOR_HASH and is_next:
             # A weight is named by its SHA-256 (TAKE); to ask by FNV-1a too is a round trip more.
             self._out += Answer(command, len(NOT_CACHED), NOT_CACHED).start()
@@ -323,12 +294,15 @@ class Conversation(asyncio.Protocol):
             size = see_tensor(entry.frame.head, U32.size).extent
             self._out += Answer(command, U64.size, U64.pack(size)).start()
             return []
-        if command == Command.GET_TENSOR and not self._owed and self._reads_cache(entry):
+        if command == Command.GET_TENSOR and not self._owed and self._copying.takes(entry):
             return []
-        told = self._unread()
+        told = self._enter_all(self._copying.release())
         if self._counting.ends_before(entry.frame, in_step=self._in_step):
             told.append(self._end_window())
         return [*told, self._enter(entry)]
+
+    def _enter_all(self, entries: Iterable[Entry]) -> list[Entry]:
+        return [self._enter(entry) for entry in entries]
 
     def _enter(self, entry: Entry) -> Entry:
         """Put it into the journal; return it as replicas are told it."""
@@ -376,33 +350,23 @@ class Conversation(asyncio.Protocol):
         self._owed.append(reply)
         return entry
 
-    def _reads_cache(self, entry: Entry) -> bool:
-        """Tell whether it reads a cache; if so it is answered now, or waits for a copy."""
-        if self._copy is None and not self._reads and self._answer_from_copy(entry):
-            return True  # while it is being copied it is taken for copied
-        place, size = _place(entry)
-        caches = self._journal.caches
-        if not size or not caches.include(place, size):
-            return False
-        if caches.lacking(place) > max(READ_TIMES * size, READ_BYTES):
-            return False
-        self._reads.append(entry)
-        return True
+    @property
+    def _is_owing(self) -> bool:
+        """Whether llama-server waits for an answer."""
+        return bool(self._owed) or self._copying.is_awaited
 
-    def _answer_from_copy(self, entry: Entry) -> bool:
-        """Answer a read of a cache if the copy has its bytes as they are now."""
-        data, reply = self._journal.caches.current(*_place(entry)), entry.reply
-        if data is None or reply is None:
-            return False
-        reply.payload, reply.away = b"", self._boundaries.away
-        self._give(reply, Answer(entry.frame.command, reply.size, b""))
+    def _copy_source(self) -> Replica | None:
+        """Return of whom caches may be asked now, between two steps."""
+        if not self._computes or self._in_step:
+            return None
+        return next((one for one in self.replicas if not one.is_behind), None)
+
+    def _give_copied(self, entry: Entry, data: bytes) -> None:
+        """Answer a read of a cache."""
+        assert entry.reply is not None, "it is a question"
+        entry.reply.payload, entry.reply.away = b"", self._boundaries.away
+        self._give(entry.reply, Answer(entry.frame.command, entry.reply.size, b""))
         self._out += data
-        return True
-
-    def _unread(self) -> list[Entry]:
-        """Return the reads that waited for a copy, for replicas to answer."""
-        reads, self._reads = self._reads, []
-        return [self._enter(entry) for entry in reads]
 
     def _tell(self, entries: list[Entry]) -> None:
         for replica in tuple(self.replicas):
@@ -424,50 +388,11 @@ class Conversation(asyncio.Protocol):
             self._host.tell("misread", "llama-server", f"{', '.join(lost)} went to no stage")
             self.end()
 
-    def _copy_caches(self, now_s: float) -> None:
-        """Copy the caches here if a recruit would have to compute for long; a step begins."""
-        after_s = COPY_AFTER_S if self._host.has_spare() else COPY_SELDOM_S
-        enough_s = max(after_s, COPY_SHARE * self._copy_took_s)
-        if self._copy is not None or self._waited_s < enough_s:
-            return
-        self._begin_copy(now_s)
-
-    def _begin_copy(self, now_s: float, place: int | None = None) -> bool:
-        """Copy caches from who was told all; return whether more of them is to come.
-
-        Args:
-            now_s: on the loop's clock.
-            place: address of what llama-server reads; None: all are copied, for a recruit.
-        """
-        source = next((one for one in self.replicas if not one.is_behind), None)
-        if not self._computes or self._in_step or source is None:
-            return False
-        if place is None:
-            self._waited_s = 0.0
-        self._copy = CacheCopy(
-            source, self._journal.mark, self._journal.caches, now_s, self._copied, place
-        )
-        self._recorder.copying(self._copy)
-        self._copy.ask()
-        return self._copy is not None
-
-    def _copied(self, copy: CacheCopy) -> None:
-        if copy is self._copy:
-            self._recorder.copied(copy)
-            if copy.place is None:
-                self._journal.condense(copy.mark)
-                self._copy_took_s = asyncio.get_running_loop().time() - copy.begun_s
-            self._copy = None
-            self.counts["copies"] += 1
-            while self._reads and self._answer_from_copy(self._reads[0]):
-                del self._reads[0]
-            self._tell(self._unread())
-
     def _flush(self) -> None:
         if self._suspects & self._boundaries.away:
             return
         self._suspects = frozenset()
-        if self._out and self._transport is not None:
+        if self._out and self._transport is not None and not self._transport.is_closing():
             self._transport.write(self._out)
             self._out = bytearray()
 
@@ -477,10 +402,3 @@ class Conversation(asyncio.Protocol):
         set_reading(self._transport, on=takes)
         for replica in self.replicas:
             replica.set_reading(on=not self._near_is_full)
-
-
-def _place(entry: Entry) -> tuple[int, int]:
-    """Return the address that a read begins at, and how many bytes it is."""
-    head = entry.frame.head
-    offset, size = TWO_U64.unpack_from(head, OFFSET_AT)
-    return U64.unpack_from(head, DATA_AT)[0] + offset, size

@@ -54,9 +54,12 @@ async def look(
     Raises:
         OSError: this machine has no multicast, or not these addresses.
     """
-    from zeroconf import Error
+    from zeroconf import DNSQuestionType, Error
     from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo
 
+    # An answer to us alone may go to another program of this machine's that answers such
+    # questions: the port is shared (RFC 6762, 15.1).
+    to_all = DNSQuestionType.QM
     found: dict[str, tuple[str, ...]] = {}
     asked: dict[str, asyncio.Task[None]] = {}
     enough = asyncio.Event()
@@ -64,7 +67,7 @@ async def look(
     async def ask(name: str) -> None:
         try:
             info = AsyncServiceInfo(SERVICE, name)
-            answered = await info.async_request(net.zeroconf, seconds * 1e3)
+            answered = await info.async_request(net.zeroconf, seconds * 1e3, to_all)
         except Error:  # a name that can be none: whoever announces it is no node
             return
         peer_id = read_id(info) if answered else None
@@ -78,7 +81,7 @@ async def look(
             asked[name] = asyncio.create_task(ask(name))
 
     async with _net(at) as net:
-        browser = AsyncServiceBrowser(net.zeroconf, SERVICE, handlers=[hear])
+        browser = AsyncServiceBrowser(net.zeroconf, SERVICE, handlers=[hear], question_type=to_all)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await enough.wait()

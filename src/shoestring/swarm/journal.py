@@ -14,9 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoestring.swarm.caches import COMPUTES, Caches
+from shoestring.swarm.caches import Caches
 from shoestring.swarm.wire import (
     BUFFER_AT,
+    COMPUTES,
     DATA_AT,
     TENSOR_BYTES,
     U32,

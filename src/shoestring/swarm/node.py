@@ -18,6 +18,7 @@ from shoestring.swarm.manifest import tell_manifest
 from shoestring.swarm.owner import PAUSED, session_rules
 from shoestring.swarm.proof.agreeing import FREE, agreed_terms, read_asked
 from shoestring.swarm.proof.earning import Earner
+from shoestring.swarm.proof.unsigned import Unsigned
 from shoestring.swarm.queueing import BusyError, GoneError, Turns
 from shoestring.swarm.session import Session
 from shoestring.swarm.watching import report
@@ -155,6 +156,7 @@ class Node:
         """Peer ids of those that fetch weights now."""
         self._told: set[str] = set()
         """Peer ids of those that hear now which are kept."""
+        self._unsigned = Unsigned()
         self._turns = Turns(sessions)
         self._idle_s = idle_s
         self._say = say
@@ -193,7 +195,7 @@ class Node:
 
     async def _greet(self, link: Link) -> None:
         """Say what is offered, and then the same number back for each that comes."""
-        why_not = self._why_not()
+        why_not = await self._why_no_session()
         free = 0 if why_not else self._turns.free
         state = {"free": free, "waiting": self._turns.waiting, "why_not": why_not}
         await link.say({"ok": True, **self._offer.words(), **state})
@@ -224,7 +226,7 @@ class Node:
     async def _take_push(self, link: Link, word: dict[str, Any]) -> None:
         """Let a session's owner, or whom it expects, push to it."""
         sitting = self._sittings.get(str(word.get("session")))
-        if sitting is None or link.peer_id not in {sitting.owner, *sitting.expected}:
+        if sitting is None:
             await link.refuse("session", "no such session expects you")
             return
         await take_push(link, sitting)
@@ -280,10 +282,19 @@ class Node:
         return self._why_not() is None
 
     def _why_not(self) -> str | None:
-        """Return why no session can begin now, as peers are told; None: one can."""
+        """Return why nothing is given now, as peers are told; None: something is."""
         if self._owner is not None and self._owner.paused:
             return PAUSED
         return "no worker can be started here" if self._pool.is_broken else None
+
+    async def _why_no_session(self) -> str | None:
+        """Return why no session can begin now, as peers are told; None: one can."""
+        if why_not := self._why_not():
+            return why_not
+        if self._offer.price.is_free or self._hand is None or self._hand.why_not is None:
+            return None
+        why_not = await asyncio.to_thread(self._hand.why_not)  # it looks at every file
+        return None if why_not is None else f"no receipts can be kept here: {why_not}"
 
     async def _serve(self, link: Link, name: str, word: dict[str, Any]) -> None:
         try:
@@ -296,7 +307,7 @@ class Node:
         except BadValueError as error:
             await link.refuse("price", str(error))
             return
-        if why_not := self._why_not():
+        if why_not := await self._why_no_session():
             await link.refuse("paused", why_not)
             return
         gone = asyncio.create_task(link.until_closed())
@@ -314,8 +325,12 @@ class Node:
     async def _serve_now(self, link: Link, name: str, rules: Rules, asked: Asked | None) -> None:
         if link.is_closed:
             return  # it did not wait
-        if why_not := self._why_not():  # since it began to wait
+        if why_not := await self._why_no_session():  # since it began to wait
             await link.refuse("paused", why_not)
+            return
+        if why_not := self._unsigned.why_not(link.peer_id):
+            self._say(f"no session for {name}: {why_not}")
+            await link.refuse("unpaid", why_not)
             return
         try:
             worker = await self._pool.take()
@@ -360,6 +375,9 @@ class Node:
             if self.crossings is not None:
                 self.crossings.end(sitting)
             session.end("the session was ended here")
+            if earner is not None and (steps := earner.unsigned_steps):
+                self._unsigned.leave(link.peer_id, steps)
+                self._say(f"{steps} steps of session {name} are not signed for")
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -8,7 +8,8 @@ was let in for pushing to a session carries this and nothing else::
     u64 ticket | u64 size | data
 
 Tickets of a session rise. What was not asked for yet is held, up to a bound; what comes a second
-time (a client may send what the other node does not deliver) is passed over.
+time (a client may send what the other node does not deliver) is passed over. Who may push no more
+leaves nothing behind: what it pushed ahead would pass for another's.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ HELD_BYTES = 64 << 20
 """Of data that nobody asked for yet; a link that brings more is not read."""
 NOTE_BYTES = 256
 """What it takes to hold a ticket, however short its data are."""
-MOST_LINKS = 8
-"""That push to one session; each may hold one ticket that has not come whole."""
+MOST_LINKS = 2
+"""Of one key that push to one session; each may hold one ticket that has not come whole."""
 HIGH_BYTES = 1 << 20
 
 
@@ -37,13 +38,15 @@ class Inbox:
     """What was pushed to one session."""
 
     def __init__(self) -> None:
-        self._held: dict[int, bytes] = {}
+        self._held: dict[int, tuple[str, bytes]] = {}
+        """With the peer id of who pushed it."""
         self._held_bytes = 0
         self._last = -1
         """The highest ticket that was asked for."""
         self._wanted: tuple[int, Callable[[bytes], None]] | None = None
         """Of the last ticket, until it is here: how long its data are, and who is told them."""
-        self._links: set[Incoming] = set()
+        self._links: dict[Incoming, None] = {}
+        """The oldest first."""
         self._over = False
 
     def want(self, ticket: int, size: int, came: Callable[[bytes], None]) -> None:
@@ -56,9 +59,7 @@ class Inbox:
             raise BadFrameError("ticket", f"ticket {ticket} after {self._last}")
         self._last, self._wanted = ticket, (size, came)
         for number in sorted(number for number in self._held if number <= ticket):
-            data = self._held.pop(number)
-            self._held_bytes -= len(data) + NOTE_BYTES
-            self.put(number, data)
+            self.put(number, *self._drop(number))
         self._set_reading()
 
     @property
@@ -66,8 +67,8 @@ class Inbox:
         """The ticket for which the session waits; None: for none."""
         return None if self._wanted is None else self._last
 
-    def put(self, ticket: int, data: bytes) -> None:
-        """Take what came on a link; what has another size than was asked for is passed over.
+    def put(self, ticket: int, by: str, data: bytes) -> None:
+        """Take what a key pushed; what has another size than was asked for is passed over.
 
         Whoever pushes is not the session's owner, who can still send what is right.
         """
@@ -78,27 +79,48 @@ class Inbox:
                 came(data)
                 self._set_reading()
         elif ticket > self._last and ticket not in self._held and self._held_bytes <= HELD_BYTES:
-            self._held[ticket] = data
+            self._held[ticket] = by, data
             self._held_bytes += len(data) + NOTE_BYTES
             self._set_reading()
 
     def open(self, link: Incoming) -> None:
-        """Note a link that brings data; one too many, or of a session that is over, ends."""
-        if self._over or len(self._links) >= MOST_LINKS:
+        """Note a link that brings data; that of a session that is over ends.
+
+        One too many of a key ends its oldest: a new one is what its other end uses now.
+        """
+        if self._over:
             link.abort()
             return
-        self._links.add(link)
+        for old in self._links_of(link.by)[: 1 - MOST_LINKS]:
+            old.abort()
+        self._links[link] = None
         self._set_reading()
 
     def close(self, link: Incoming) -> None:
         """Forget it."""
-        self._links.discard(link)
+        self._links.pop(link, None)
+
+    def forget(self, by: str) -> None:
+        """End the links of a key that may push no more, and forget what it pushed ahead."""
+        for link in self._links_of(by):
+            link.abort()
+        for ticket in [ticket for ticket, (pusher, _) in self._held.items() if pusher == by]:
+            self._drop(ticket)
+        self._set_reading()
 
     def end(self) -> None:
         """End all links, and those that come after: the session is over."""
         self._over = True
         for link in tuple(self._links):
             link.abort()
+
+    def _links_of(self, by: str) -> list[Incoming]:
+        return [link for link in self._links if link.by == by]
+
+    def _drop(self, ticket: int) -> tuple[str, bytes]:
+        by, data = self._held.pop(ticket)
+        self._held_bytes -= len(data) + NOTE_BYTES
+        return by, data
 
     def _set_reading(self) -> None:
         for link in self._links:
@@ -111,9 +133,14 @@ class Incoming(asyncio.Protocol):
 
     Args:
         inbox: of the session.
+        by: peer id of who pushes.
+
+    Attributes:
+        by: as given.
     """
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, inbox: Inbox, by: str) -> None:
+        self.by = by
         self._inbox = inbox
         self._held = bytearray()
         self._transport: asyncio.Transport | None = None
@@ -126,7 +153,7 @@ class Incoming(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Of asyncio."""
         if self._transport is None or self._transport.is_closing():
-            return  # it was one too many
+            return  # it was ended
         self._held += data
         while len(self._held) >= TWO_U64.size:
             ticket, size = TWO_U64.unpack_from(self._held)
@@ -138,7 +165,7 @@ class Incoming(asyncio.Protocol):
                 return
             pushed = bytes(self._held[TWO_U64.size : end])
             del self._held[:end]
-            self._inbox.put(ticket, pushed)
+            self._inbox.put(ticket, self.by, pushed)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Of asyncio."""
@@ -150,6 +177,7 @@ class Incoming(asyncio.Protocol):
 
     def abort(self) -> None:
         """End it now."""
+        self._inbox.close(self)
         if self._transport is not None:
             self._transport.abort()
 

@@ -130,8 +130,14 @@ async def open_push(identity: Identity, seat: Seat) -> Link:
     return link
 
 
-async def open_route(identity: Identity, source: Seat, target: Seat) -> None:
-    """Have one node push to a session at another.
+async def open_route(identity: Identity, source: Seat, target: Seat, stage: int) -> None:
+    """Have one node push to a session at another, in place of its stage's last one.
+
+    Args:
+        identity: ours.
+        source: who pushes.
+        target: whom to.
+        stage: number of the source's.
 
     Raises:
         LinkError: one of them cannot be reached, or refuses.
@@ -140,6 +146,7 @@ async def open_route(identity: Identity, source: Seat, target: Seat) -> None:
         "do": "expect",
         "session": target.session,
         "certificate": base64.b64encode(source.remote.certificate).decode(),
+        "stage": stage,
     }
     link, _ = await ask(identity, target.remote, expect, ASK_S)
     link.abort()

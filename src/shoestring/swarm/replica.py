@@ -15,9 +15,10 @@ from blake3 import blake3
 
 from shoestring.swarm.link import set_reading
 from shoestring.swarm.packing import packed
-from shoestring.swarm.proof.steps import COMPUTES, sets_activation
+from shoestring.swarm.proof.steps import sets_activation
 from shoestring.swarm.splitting import Answers
 from shoestring.swarm.wire import (
+    COMPUTES,
     HEADER,
     TENSOR_BYTES,
     TWO_U64,
@@ -199,10 +200,11 @@ class Replica(asyncio.Protocol):
     def leave(self, step: int | None = None) -> None:
         """End its link once what it computed is signed for; it is told nothing any more.
 
+        Its answers are still heard: what it pushed to another, that one signs for once it is here.
+
         Args:
             step: of llama-server's that ended last; None: it ends in mid-step.
         """
-        self._conversation = _NOBODY
         if self.is_behind:
             step = None
         self._queue.clear()
@@ -211,7 +213,7 @@ class Replica(asyncio.Protocol):
             return
         self._is_leaving = True
         self.set_reading(on=True)
-        self._payer.cut(step)
+        self._payer.cut_last(step)
         self._settle()
         asyncio.get_running_loop().call_later(LEAVE_S, self.drop)
 
@@ -226,7 +228,10 @@ class Replica(asyncio.Protocol):
 
     def give_up(self, why: str) -> None:
         """It is of no use any more."""
-        self._conversation.lose(self, why)
+        if self._is_leaving:
+            self.drop()
+        else:
+            self._conversation.lose(self, why)
 
     def set_reading(self, *, on: bool) -> None:
         """Hear it, or let it wait."""
@@ -246,7 +251,7 @@ class Replica(asyncio.Protocol):
                 else:
                     self._begin(piece)
         except BadFrameError as error:
-            self._conversation.lose(self, f"answered what cannot be: {error}")
+            self.give_up(f"answered what cannot be: {error}")
             return
         if not self._is_leaving:
             self._pump()
@@ -269,7 +274,7 @@ class Replica(asyncio.Protocol):
         """Of asyncio."""
         how = "hung up" if exc is None else f"is gone ({type(exc).__name__})"
         self.gone.set()
-        self._conversation.lose(self, how)
+        self.give_up(how)
 
     def _settle(self) -> None:
         """Claim what may be claimed now; nobody waits for it."""

@@ -44,22 +44,27 @@ class Route:
         is_open: activations may go over it.
         was_open: the nodes have shaken hands.
         is_doubted: what went in at one end is not what came out at the other.
+        opening: opens it, or has; None: nobody began to.
     """
 
     def __init__(self, identity: Identity, source: Replica, target: Replica) -> None:
         self.source, self.target = source, target
         self.is_open = self.was_open = self.is_doubted = False
+        self.opening: asyncio.Task[None] | None = None
         self._identity = identity
         self._ours: Outgoing | None = None
         self._lock = asyncio.Lock()
 
-    async def open(self) -> None:
+    async def open(self, stage: int) -> None:
         """Have the nodes connect.
+
+        Args:
+            stage: number of the source's.
 
         Raises:
             ShoestringError: one of them does not.
         """
-        await open_route(self._identity, self.source.seat, self.target.seat)
+        await open_route(self._identity, self.source.seat, self.target.seat, stage)
         self.is_open = self.was_open = True
 
     async def deliver(self, carried: Carried) -> None:
@@ -84,7 +89,9 @@ class Route:
         self.source.stop_signing(f"{self.target.name} says otherwise than it: {why}")
 
     def close(self) -> None:
-        """End what of it is ours."""
+        """End what of it is ours, and let in nobody for it any more."""
+        if self.opening is not None:
+            self.opening.cancel()
         if self._ours is not None:
             self._ours.abort()
 
@@ -154,7 +161,7 @@ class Routes:
             if route is not None:
                 route.close()
             route = self._routes[key] = Route(self._identity, source, target)
-            self._run(self._open(source_stage, key, route))
+            route.opening = self._run(self._open(source_stage, key, route))
         return route if route.is_open else None
 
     def came(self, carried: Carried) -> None:
@@ -190,7 +197,7 @@ class Routes:
 
     async def _open(self, stage: int, key: tuple[int, int], route: Route) -> None:
         try:
-            await route.open()
+            await route.open(stage)
         except ShoestringError as error:
             if self._routes.get(key) is route:
                 del self._routes[key]
@@ -204,7 +211,8 @@ class Routes:
         except ShoestringError as error:
             route.target.give_up(f"cannot be given what it waits for: {error}")
 
-    def _run(self, what: Coroutine[Any, Any, None]) -> None:
+    def _run(self, what: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(what)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task

@@ -66,25 +66,24 @@ async def serve_node(
         UserError: the worker, the port or a file cannot be used.
     """
     peers = home.peers(say)
-    identity = home.identity()
+    identity, say_there = home.identity(), _from_any_thread(say)
     stock = None
     if store_bytes != 0:
-        folder, say_there = cache_dir() / STORE_FOLDER, _from_any_thread(say)
+        folder = cache_dir() / STORE_FOLDER
         store = await asyncio.to_thread(open_store, folder, store_bytes, say=say_there)
         stock = Stock(store, identity)
-    receipts = ReceiptFiles(home.folder / FOLDER, _from_any_thread(say))
-    booking = Booking(partial(book_of, home), partial(_earn, identity.id), _from_any_thread(say))
+    receipts = ReceiptFiles(home.folder / FOLDER, say_there)
+    booking = Booking(partial(book_of, home), partial(_earn, identity.id), _earned, say_there)
 
     def keep(signed: Signed) -> None:
         receipts.keep(signed)
         booking.keep(signed)
 
-    hand = Hand(identity, keep)
+    hand = Hand(identity, keep, why_not=receipts.why_not)
     async with AsyncExitStack() as stack:
-        stack.enter_context(closing(booking))
+        stack.push_async_callback(asyncio.to_thread, booking.close)
         stack.enter_context(closing(receipts))
-        if not offer.price.is_free:
-            booking.make_up(receipts)  # what a process before this one died over
+        booking.make_up(receipts)  # what a process before this one died over
         pool = await stack.enter_async_context(WorkerPool(worker))
         first = await pool.take()  # that it can be started here is found out before anybody asks
         await first.stop()
@@ -110,6 +109,11 @@ def _earn(node: str, book: Book, receipt: Receipt, fresh: int) -> None:
     if receipt.terms.node == node:
         terms, reference = receipt.terms, f"{receipt.terms.session}.{receipt.window}"
         answers.earn(book, terms.client, node, fresh, reference=reference)
+
+
+def _earned(book: Book, receipt: Receipt) -> int:
+    """Return what is booked of a session."""
+    return book.parts_of("earn", receipt.terms.session)
 
 
 def _from_any_thread(say: Callable[[str], None]) -> Callable[[str], None]:

@@ -310,7 +310,8 @@ class Stage:
                 raise RefusedError("expelled", f"{remote.name} was found to cheat")
             seat, payer = Seat(remote, opened.session), self._payer(remote, opened)
             replica = Replica(seat, conversation, stores=opened.stores, payer=payer)
-            opened.link.hand_over(replica)
+            if opened.link.hand_over(replica).is_closing():
+                raise RefusedError("word", f"{remote.name} spoke before it was spoken to")
             self._replicas = {one for one in self._replicas if not one.gone.is_set()} | {replica}
         except ShoestringError as error:
             self.tell("unreachable", remote.name, str(error))

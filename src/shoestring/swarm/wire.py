@@ -122,6 +122,7 @@ ANSWER_BYTES: dict[int, int] = {
 """Bytes of each answer whose size does not depend on the request."""
 WITH_DATA = frozenset({int(Command.GET_TENSOR), int(Command.GET_PUSH)})
 """Their answer is as long as was asked for, and passes in parts."""
+COMPUTES = frozenset({int(Command.GRAPH_COMPUTE), int(Command.GRAPH_RECOMPUTE)})
 SETTLE_ANSWER_BYTES = 1 << 20
 """Of the answer to SETTLE at most: a signature, or what is not agreed on (``proof/earning.py``)."""
 ANSWERED = frozenset({*map(int, ANSWER_BYTES), *WITH_DATA, int(Command.SETTLE)})

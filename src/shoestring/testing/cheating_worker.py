@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from shoestring.swarm.proof.earning import Earner
-from shoestring.swarm.proof.steps import COMPUTES, kind_of
+from shoestring.swarm.proof.steps import kind_of
 from shoestring.swarm.splitting import Answers, Splitter
 from shoestring.swarm.tensors import read_graph
 from shoestring.swarm.wire import (
     ANSWERED,
+    COMPUTES,
     GRAPH,
     U32,
     WITH_BODY,

@@ -93,7 +93,7 @@ def open_tun(name: str) -> int:
     except FileNotFoundError as error:
         raise MissingError(f"{TUN} is missing: load the kernel module tun") from error
     except OSError as error:
-        raise NotAllowedError(f"no tun device: {error}") from error
+        raise NotAllowedError(f"no tun device: {error}; be root, or let users open it") from error
     return device
 
 

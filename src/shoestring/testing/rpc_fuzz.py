@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from shoestring.swarm.firewall import Firewall
-from shoestring.swarm.proof.steps import COMPUTES
 from shoestring.swarm.wire import (
+    COMPUTES,
     HEAD_BYTES,
     HEADER,
     SETTLE_BYTES,

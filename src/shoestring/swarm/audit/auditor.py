@@ -19,12 +19,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from shoestring.errors import BadValueError, ShoestringError
-from shoestring.swarm.audit import evidence as evidences
 from shoestring.swarm.audit.comparing import Tolerance
 from shoestring.swarm.audit.following import Following
 from shoestring.swarm.audit.judging import Side, Verdict, differ, judge
 from shoestring.swarm.audit.places import Places
-from shoestring.swarm.audit.proofs import Proofs
+from shoestring.swarm.audit.proofs import WAIT_S, Proofs, is_over, roots_of
 from shoestring.swarm.audit.running import NotRunError
 from shoestring.swarm.audit.windows import Given, Recording
 
@@ -179,14 +178,24 @@ class Auditor:
         task.add_done_callback(self._tasks.discard)
 
     async def _audit(self, recording: Recording) -> None:
+        # Others' receipts push them out while this window waits and is run again.
+        proofs = {
+            seat: asyncio.create_task(self._proofs.find(recording, seat))
+            for seat in recording.seats
+        }
         try:
             async with self._turn:
-                for seat in recording.seats:
-                    await self._audit_seat(recording, seat)
+                for seat, proof in proofs.items():
+                    await self._audit_seat(recording, seat, proof)
         finally:
             self._open.discard(recording)
+            for proof in proofs.values():
+                proof.cancel()
+            await asyncio.gather(*proofs.values(), return_exceptions=True)
 
-    async def _audit_seat(self, recording: Recording, seat: Seat) -> None:
+    async def _audit_seat(
+        self, recording: Recording, seat: Seat, proof: asyncio.Task[Signed | None]
+    ) -> None:
         """Have what one member answered run again, and act on what is found."""
         name, peer = seat.remote.name, seat.remote.address.id
         runs: list[Run] = []
@@ -195,7 +204,7 @@ class Auditor:
             given = await asyncio.to_thread(recording.given, seat)
             suspect = Side(name, peer, self._kind(peer), given)
             verdict = await self._judged(recording, suspect, runs)
-            verdict, receipts = await self._proven(recording, seat, verdict, runs)
+            verdict, receipts = await self._proven(recording, suspect, verdict, runs, proof)
             cheat = None if verdict.cheat is None else verdict.cheat.peer
         except (ShoestringError, OSError, ValueError) as error:
             self._note("not audited", name, str(error))
@@ -225,22 +234,22 @@ class Auditor:
         return await asyncio.to_thread(judge, questions, suspect, auditor, third, self._tolerance)
 
     async def _proven(
-        self, recording: Recording, seat: Seat, verdict: Verdict, runs: Sequence[Run]
-    ) -> tuple[Verdict, list[Signed]]:
+        self, recording: Recording, suspect: Side, verdict: Verdict, runs: Sequence[Run],
+        proof: asyncio.Task[Signed | None],
+    ) -> tuple[Verdict, list[Signed]]:  # fmt: skip
         """Return a verdict, and the receipt without which a cheat is none."""
         if (cheat := verdict.cheat) is None:
             return verdict, []
-        assert cheat.peer is not None, "this machine is no cheat"
-        in_root = await asyncio.to_thread(recording.in_root)
-        roots = in_root, evidences.out_root(recording.questions(), cheat.given)
-        if cheat.peer == seat.remote.address.id:
-            found = await self._proofs.find(cheat.peer, seat.session, *roots)
+        if cheat is suspect:
+            done, _ = await asyncio.wait({proof}, timeout=WAIT_S)
+            found = proof.result() if done else None
         else:
-            its = (run for run in runs if run.side is cheat)
-            found = next((one for run in its for one in run.receipts if _roots(one) == roots), None)
+            roots = await asyncio.to_thread(roots_of, recording, cheat.given.digests)
+            its = (one for run in runs if run.side is cheat for one in run.receipts)
+            found = next((one for one in its if is_over(one, roots)), None)
         if found is not None:
             return verdict, [found]
-        pushers = recording.pushers() if cheat.peer == seat.remote.address.id else []
+        pushers = recording.pushers() if cheat is suspect else []
         pair = f": it or {' or '.join(pushers)}, which sent it inputs, is wrong" if pushers else ""
         why = f"no receipt of both hands is over what it was told and answered{pair}"
         return Verdict("undecided", None, verdict.difference, why), []
@@ -287,7 +296,3 @@ class Auditor:
 
     def _kind(self, peer: str) -> str:
         return self._kinds.get(peer, f"of {peer} alone")
-
-
-def _roots(signed: Signed) -> tuple[str, str]:
-    return signed.receipt.in_root, signed.receipt.out_root

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoestring.swarm.audit.judging import Side, Verdict
-    from shoestring.swarm.audit.windows import Given, Question, Recording
+    from shoestring.swarm.audit.windows import Question, Recording
     from shoestring.swarm.proof.receipts import Signed
 
 FOLDER: Final = "evidence"
@@ -51,7 +51,7 @@ class Evidence:
         inputs: BLAKE3 of each activation that was set, in hexadecimal: a receipt's in-root is over
             them.
         digests: of each side's answers, in hexadecimal, by its name; None: not given.
-        first: number of the first answer that differs.
+        first: number of the first answer that differs from another side's.
         relative: how far it is; None: compared by its bytes.
         receipts: of the node, signed by both, as they are kept.
 
@@ -83,9 +83,23 @@ class Evidence:
                 raise BadValueError(f"evidence with a digest {digest!a:.80}: none is worded so")
         if any(len(its) != len(self.names) for its in self.digests.values()):
             raise BadValueError("evidence with other answers than it names")
+        if not self.others:
+            raise BadValueError("evidence in which nobody gave another answer than is blamed")
         apart: Any = self.relative
         if apart is not None and not (type(apart) in {int, float} and math.isfinite(apart)):
             raise BadValueError(f"evidence with a distance {self.relative!a:.40}: give a number")
+
+    @property
+    def blamed(self) -> str | None:
+        """Digest of the answer that is blamed; None: it is not given."""
+        side = self.digests.get(self.node)
+        return None if side is None else side[self.first]
+
+    @property
+    def others(self) -> dict[str, str]:
+        """Digests of what others answered, of those that differ, by their names."""
+        answers = ((side, its[self.first]) for side, its in self.digests.items())
+        return {side: one for side, one in answers if one is not None and one != self.blamed}
 
     def signed_by_node(self) -> bool:
         """Tell whether the node itself signed that it gave the answer that is blamed.
@@ -142,14 +156,14 @@ def gather(
     )  # fmt: skip
 
 
-def out_root(questions: Iterable[Question], given: Given) -> str | None:
-    """Return the root over the activations that a side gave; None: not all are there."""
-    digests = [
+def out_root(questions: Iterable[Question], digests: Iterable[bytes | None]) -> str | None:
+    """Return the root over the activations among a side's answers; None: not all are there."""
+    activations = [
         digest
-        for question, digest in zip(questions, given.digests, strict=True)
+        for question, digest in zip(questions, digests, strict=True)
         if question.is_activation
     ]
-    return None if None in digests else root_of(one for one in digests if one).hex()
+    return None if None in activations else root_of(one for one in activations if one).hex()
 
 
 def keep(folder: Path, evidence: Evidence, at_s: float) -> Path:

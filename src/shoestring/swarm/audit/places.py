@@ -102,6 +102,9 @@ class Places:
             receipts: list[Signed] = []
             try:
                 given = await self._run(recording, place, receipts.append)
+            except asyncio.CancelledError:
+                place.pay(receipts)  # the chain ends; what was computed is owed
+                raise
             except NeededError as error:
                 place.pay(receipts)
                 failed.append(str(error))
@@ -126,6 +129,7 @@ class Places:
             await asyncio.wait({task})
         finally:
             task.cancel()  # where we are; else it is over
+            await asyncio.wait({task})  # its last receipt comes
         if task.cancelled():
             raise NeededError(f"{place.name} is needed for an answer")
         return task.result()

@@ -6,16 +6,23 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from shoestring.swarm.audit.evidence import out_root
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from shoestring.swarm.audit.windows import Recording
     from shoestring.swarm.proof.receipts import Signed
+    from shoestring.swarm.remote import Seat
 
 MOST_RECEIPTS: Final = 256
+"""Some windows' of each stage: a slow mirror's last answers come after the first one's receipt."""
 WAIT_S: Final = 5.0
 """For a receipt that is on its way; a window is signed for soon after its last answer."""
 
 
 class Proofs:
-    """The last receipts that both hands signed."""
+    """The last receipts that both hands signed; who may need one looks as its window ends."""
 
     def __init__(self) -> None:
         self._kept: deque[Signed] = deque(maxlen=MOST_RECEIPTS)
@@ -26,32 +33,33 @@ class Proofs:
         self._kept.append(signed)
         self._news.set()
 
-    async def find(
-        self,
-        node: str,
-        session: str,
-        in_root: str | None,
-        out_root: str | None,
-        wait_s: float = WAIT_S,
-    ) -> Signed | None:
-        """Return the receipt of a session over a window of these roots; None: there is none.
+    async def find(self, recording: Recording, seat: Seat) -> Signed | None:
+        """Return the receipt over what a member was told and answered in a window, once it comes.
 
-        Args:
-            node: peer id.
-            session: the node's name for it.
-            in_root: in hexadecimal; None: not known, and no receipt is over it.
-            out_root: likewise.
-            wait_s: for one that is on its way.
+        None: there will be none, for not all of that is known.
         """
-        wanted = node, session, in_root, out_root
-        try:
-            async with asyncio.timeout(wait_s if in_root and out_root else 0):
-                while True:
-                    for signed in self._kept:
-                        its = signed.receipt
-                        if (its.terms.node, its.terms.session, its.in_root, its.out_root) == wanted:
-                            return signed
-                    self._news.clear()
-                    await self._news.wait()
-        except TimeoutError:
+        digests = recording.digests(seat)
+        roots = await asyncio.to_thread(roots_of, recording, digests)
+        if None in roots:
             return None
+        node = seat.remote.address.id
+        while True:
+            for signed in self._kept:
+                terms = signed.receipt.terms
+                is_its = (terms.node, terms.session) == (node, seat.session)
+                if is_its and is_over(signed, roots):
+                    return signed
+            self._news.clear()
+            await self._news.wait()
+
+
+def roots_of(
+    recording: Recording, digests: Iterable[bytes | None]
+) -> tuple[str | None, str | None]:
+    """Return in- and out-root of a window in which this was answered; None: not all is known."""
+    return recording.in_root(), out_root(recording.questions(), digests)
+
+
+def is_over(signed: Signed, roots: tuple[str | None, str | None]) -> bool:
+    """Tell whether a receipt is over a window of these roots."""
+    return (signed.receipt.in_root, signed.receipt.out_root) == roots

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from shoestring.swarm.identity import Identity
-    from shoestring.swarm.proof.receipts import Receipt
 
 VERSION: Final = 1
 BY_NODE: Final = "uptime of the node"
@@ -243,19 +242,19 @@ def score(slots: Collection[int], since_s: float, now_s: float) -> float | None:
 
 
 def service_of(
-    slots: Collection[int], receipts: Iterable[Receipt], since_s: float, until_s: float
+    slots: Collection[int], layer_tokens: int, since_s: float, until_s: float
 ) -> Service:
     """Return what a node is rewarded for, of a period.
 
     Args:
         slots: that count for it.
-        receipts: the last one of each of its sessions of the period.
+        layer_tokens: of the period, of all its sessions.
         since_s: begin of the period, in seconds since 1970.
         until_s: its end.
     """
     first, end = int(since_s // SLOT_S), int(until_s // SLOT_S)
     counted = sum(first <= slot < end for slot in set(slots))
-    return Service(counted * SLOT_S, sum(map(_layer_tokens, receipts)))
+    return Service(counted * SLOT_S, layer_tokens)
 
 
 def read_each(lines: Iterable[bytes], bad: Callable[[BadValueError], None]) -> list[Attestation]:
@@ -282,11 +281,6 @@ def read_lines(content: bytes) -> Sequence[Attestation]:
         BadValueError: a line is none.
     """
     return [read_attestation(line) for line in content.splitlines() if line]
-
-
-def _layer_tokens(receipt: Receipt) -> int:
-    figures = receipt.figures
-    return (figures.tokens_in + figures.tokens_out) * receipt.layers.count
 
 
 def _said_by_node(node: str, challenger: str, nonce: str, at_s: int) -> bytes:

@@ -193,14 +193,17 @@ class Recording:
 
     def given(self, seat: Seat) -> Given:
         """Return what a member answered; hashes all that is kept, so it is not for the loop."""
-        replies = [one.entry.reply for one in self.questions() if one.entry.reply is not None]
-        its = self._digests.get(seat, {})
-        digests = tuple(its.get(reply) for reply in replies)
+        replies, digests = self._replies(), self.digests(seat)
         return Given(
             digests,
             # What was given on is whoever's came first: another's data are not this one's.
             tuple(self._kept(reply, one) for reply, one in zip(replies, digests, strict=True)),
         )
+
+    def digests(self, seat: Seat) -> tuple[bytes | None, ...]:
+        """Return BLAKE3 of what a member answered to each question."""
+        its = self._digests.get(seat, {})
+        return tuple(its.get(reply) for reply in self._replies())
 
     def inputs(self) -> list[bytes | None]:
         """Return BLAKE3 of each activation that was set, as receipts count them; None: unknown."""
@@ -217,6 +220,9 @@ class Recording:
         routes = [one.carried.route for one in self.entries
                   if one.carried is not None and one.reply is None]  # fmt: skip
         return sorted({route.source.name for route in routes if route is not None})
+
+    def _replies(self) -> list[Reply]:
+        return [one.entry.reply for one in self.questions() if one.entry.reply is not None]
 
     def _kept(self, reply: Reply, digest: bytes | None) -> bytes | None:
         data = self._data.get(reply) if reply.kept is None else reply.kept

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from shoestring.swarm.ledger.rules import (
     postings_fault,
 )
 from shoestring.swarm.ledger.tables import (
+    ended_by_errors,
     explained,
     open_for_writing,
     part_of_transaction,
@@ -87,6 +87,8 @@ class Book(Reading):
         fault = fault or postings_fault(kind, reference, postings)
         if fault is not None:
             raise RefusedEntryError(f"{kind} {reference[:96]!a} is not booked: {fault}")
+        if self.connection.in_transaction:
+            return self._add(at_s, kind, tuple(postings), reference, memo)
         with self.writing():
             return self._add(at_s, kind, tuple(postings), reference, memo)
 
@@ -94,7 +96,8 @@ class Book(Reading):
     def writing(self) -> Iterator[None]:
         """Hold the one right to write: what is read inside stays true until its entry is booked.
 
-        An error inside takes all of it back, and nothing that was done before it.
+        An error inside takes all of it back, and nothing that was done before it; one of SQLite
+        while an entry is written takes back that, too.
         """
         held = part_of_transaction if self.connection.in_transaction else transaction
         with explained(self.path), held(self.connection):
@@ -110,36 +113,39 @@ class Book(Reading):
     def _add(
         self, at_s: int, kind: Kind, postings: tuple[Posting, ...], reference: str, memo: str
     ) -> Entry:
-        number, previous = self.end()
-        entry = Entry(number + 1, at_s, kind, postings, reference, memo, previous)
-        text = kept_postings(postings)
-        row = (entry.number, at_s, kind, text, reference, memo, entry.sha256())
-        try:
-            self.connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-        except sqlite3.IntegrityError as error:
-            raise DoubleClaimError(
-                f"{kind} {reference} was booked before: a {kind} counts once"
-            ) from error
+        """Book an entry in the transaction that is open, once all has been looked at.
+
+        So what is refused has changed nothing, and no savepoint is needed to take it back: SQLite
+        would copy each page that changes.
+        """
+        if self.postings_of(kind, reference) is not None:
+            raise DoubleClaimError(f"{kind} {reference} was booked before: a {kind} counts once")
         fault = beside_fault(
             kind, reference, postings,
-            captured=lambda answer: self.postings_of("capture", answer),
-            entry=lambda named: self.kind_of(named) if named <= number else None,
+            captured=lambda answer: self.postings_of("capture", answer), entry=self.kind_of,
         )  # fmt: skip
-        for account, amount in postings:
-            fault = fault or self._move(account, amount)
+        balances = [(account, self.balance(account) + amount) for account, amount in postings]
+        for account, after in balances:
+            fault = fault or balance_fault(account, after)
         if fault is not None:
             raise RefusedEntryError(f"{kind} {reference} is not booked: {fault}")
+        number, previous = self.end()
+        entry = Entry(number + 1, at_s, kind, postings, reference, memo, previous)
+        self._write(entry, balances)
         return entry
 
-    def _move(self, account: str, amount: int) -> str | None:
-        """Change a balance; return why it may not be so."""
-        after = self.balance(account) + amount
-        fault = balance_fault(account, after)
-        if after:
-            self.connection.execute("REPLACE INTO balances VALUES (?, ?)", (account, after))
-        else:
-            self.connection.execute("DELETE FROM balances WHERE account = ?", (account,))
-        return fault
+    def _write(self, entry: Entry, balances: Sequence[tuple[str, int]]) -> None:
+        row = (
+            entry.number, entry.at_s, entry.kind, kept_postings(entry.postings), entry.reference,
+            entry.memo, entry.sha256(),
+        )  # fmt: skip
+        with explained(self.path), ended_by_errors(self.connection):
+            self.connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            for account, after in balances:
+                if after:
+                    self.connection.execute("REPLACE INTO balances VALUES (?, ?)", (account, after))
+                else:
+                    self.connection.execute("DELETE FROM balances WHERE account = ?", (account,))
 
     def _write_head(self) -> None:
         path = head_path(self.path)

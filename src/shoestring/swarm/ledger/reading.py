@@ -131,6 +131,18 @@ class Reading:
             ).fetchone()
         return None if found is None else read_postings(found[0])
 
+    def parts_of(self, kind: Kind, reference: str) -> int:
+        """Return what was given by all entries of this kind for parts of a reference.
+
+        In micro-credits; a part is the reference, a dot and more.
+        """
+        with explained(self.path):
+            rows = self.connection.execute(
+                "SELECT postings FROM entries WHERE kind = ? AND reference > ? AND reference < ?",
+                (kind, f"{reference}.", f"{reference}/"),  # of ASCII's the one after the dot
+            )
+            return -sum(read_postings(postings)[0][1] for (postings,) in rows)
+
     def kind_of(self, number: int) -> tuple[Kind, tuple[Posting, ...]] | None:
         """Return the kind and the postings of an entry; None: there is none of that number."""
         with explained(self.path):

@@ -178,9 +178,10 @@ def book_voucher(book: Book, owner: str, name: str, *, channel: str, most: int) 
             return None
         added = most - before
         postings = ((f"voucher:{channel}", -added), (customer(owner, name), added))
-        sha256 = hashlib.sha256(f"voucher {channel} {most}".encode()).hexdigest()
-        named = book.free_reference("fund", sha256[:REFERENCE_CHARACTERS])
-        return book.add("fund", postings, reference=named)
+        # What the channel has shows what was booked: the reference only needs to be a new one.
+        _, last = book.end()
+        sha256 = hashlib.sha256(f"voucher {channel} {last.hex()}".encode()).hexdigest()
+        return book.add("fund", postings, reference=sha256[:REFERENCE_CHARACTERS])
 
 
 def _postings(owner: str, use: Use, tariff: Tariff) -> tuple[Posting, ...]:

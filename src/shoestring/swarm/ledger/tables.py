@@ -168,16 +168,23 @@ def part_of_transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Hold the one right to write; all of the block is done, or nothing of it."""
-    connection.execute("BEGIN IMMEDIATE")
+def ended_by_errors(connection: sqlite3.Connection) -> Iterator[None]:
+    """Write within a transaction; an error in the block takes back all that it ever held."""
     try:
         yield
-        connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:  # a full disk ends one by itself
             connection.execute("ROLLBACK")
         raise
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Hold the one right to write; all of the block is done, or nothing of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    with ended_by_errors(connection):
+        yield
+        connection.execute("COMMIT")
 
 
 @contextmanager

@@ -92,12 +92,12 @@ class Longer:
         return Longer(**{name: column[places] for name, column in vars(self).items()})
 
 
-def lowest(longer: Longer, count: int) -> tuple[Longer, float]:
-    """Return so many of the lowest excess, and the lowest of the others."""
-    if len(longer.at) <= count:
-        return longer, np.inf
-    order = np.argpartition(longer.excess, count)
-    return longer.take(order[:count]), float(longer.excess[order[count]])
+def lowest(excess: Floats, places: Ints, count: int) -> tuple[Ints, float]:
+    """Return so many places of the lowest excess, and the lowest of the others."""
+    if len(places) <= count:
+        return places, np.inf
+    order = np.argpartition(excess[places], count)
+    return places[order[:count]], float(excess[places[order[count]]])
 
 
 def least_of_rest(costs: Costs, layers: int) -> Floats:

@@ -13,6 +13,7 @@ problem", Networks 19 (1989), bound and reduce so; here the layers to be covered
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-ROUNDS: Final = 4
-STEPS: Final = 9
+ROUNDS: Final = 6
+STEPS: Final = 12
 GROWTH: Final = 8.0
-NEAR: Final = 1e-3
-HEAVIER: Final = 4.0
+NEAR: Final = 1e-4
+"""Share of a bound that is not worth another step."""
 TINY: Final = 1e-12
 MARGIN: Final = 1e-9
 """For sums of floats that bound sums of whole numbers."""
@@ -57,6 +58,12 @@ class Bounds:
         return replace(self, excess=self.excess[places], ease=self.ease[places])
 
 
+def most_within(weights: Floats, limits: Floats) -> float:
+    """Return what no route within the limits scores more than; infinite: there is no such."""
+    counts = weights > 0
+    return float(weights[counts] @ limits[counts])
+
+
 @dataclass(frozen=True)
 class _Relaxed:
     score: float
@@ -73,35 +80,47 @@ class Relaxation:
     """
 
     def __init__(self, costs: Costs, layers: int) -> None:
-        self._most = costs.most
+        self.costs = costs
         self._layers = layers
         self._alpha, self._beta = costs.alpha(), costs.beta()
         self._rates = self._beta + self._alpha / costs.most
+
+    @cached_property
+    def as_star(self) -> Relaxation:
+        """The same sellers where nobody knows a way to another."""
+        return Relaxation(self.costs.as_star(), self._layers)
 
     def least(self, what: int) -> float:
         """Return the least of one cost alone: 0 the price, 1 a token, 2 the first token."""
         return self._solve(np.eye(3)[what]).score
 
-    def impossible(self, limits: Floats, tries: int) -> bool:
-        """Tell whether it is proven that nothing keeps all limits; else something may.
-
-        Limits are weighed against each other: if the least sum of weighted shares of them is above
-        one, some limit is always broken (Farkas' lemma). Those that are broken weigh more next.
+    def hopeless(self, limits: Floats) -> bool:
+        """Tell whether even sums of the shares of limits show that none keeps all; else some may.
 
         Args:
             limits: micro-credits and seconds (3,); infinite: none.
-            tries: so many ways to weigh them.
         """
         given = np.isfinite(limits)
-        per_limit = given / np.where(given, np.maximum(limits, TINY), 1.0)
-        weighs = given / max(1, given.sum())
-        for _ in range(tries):
-            relaxed = self._solve(weighs * per_limit)
-            if relaxed.score > 1 + MARGIN:
-                return True
-            weighs *= np.clip(relaxed.used * per_limit, 1 / HEAVIER, HEAVIER)
-            weighs /= max(float(weighs.sum()), TINY)
-        return False
+        shares = given / np.where(given, np.maximum(limits, TINY), 1.0)
+        return self._solve(shares).score > float(given.sum()) * (1 + MARGIN)
+
+    def strain(self, limits: Floats) -> Bounds:
+        """Return bounds of the share that routes take of all limits together.
+
+        Limits are weighed against each other, so that who keeps all takes a share of one at most:
+        if the floor is above one, some limit is always broken (Farkas' lemma). The weights are
+        those by which the least of one cost within the other limits is highest.
+
+        Args:
+            limits: micro-credits and seconds (3,), one at least; infinite: none.
+        """
+        given = np.isfinite(limits)
+        which = int(given.argmax())
+        others = limits.copy()
+        others[which] = np.inf
+        weights = self.bounds(np.eye(3)[which], others).multipliers
+        weights = weights / max(float(weights[given] @ limits[given]), TINY)
+        return self._at(weights, np.zeros(3), np.full(3, np.inf))
 
     def bounds(self, weights: Floats, limits: Floats, *, aim: float = 1.0) -> Bounds:
         """Return the best bound that was found.
@@ -110,53 +129,61 @@ class Relaxation:
             weights: scores of a micro-credit, a second a token, a second to the first token (3,).
             limits: of the three; infinite: none.
             aim: multipliers are sought for so large a share of them; the bound is of them whole.
+                The search ends where no route can keep that share.
         """
-        wanted = limits * aim
-        multipliers = np.zeros(3)
-        best, best_score = multipliers.copy(), -np.inf
         given = np.isfinite(limits)
-        for _ in range(ROUNDS):
-            relaxed = self._solve(weights + multipliers)
-            score = relaxed.score - float(multipliers[given] @ wanted[given])
-            if score > best_score:
-                best, best_score = multipliers.copy(), score
-            off = np.where(given, relaxed.used / np.maximum(wanted, 1e-12) - 1, 0)
-            off = np.where((off < 0) & (multipliers == 0), 0, off)
-            worst = int(np.argmax(np.abs(off)))
-            if abs(off[worst]) <= NEAR:
+        wanted = np.where(given, limits * aim, 0)
+        most = most_within(weights, limits * aim)
+        multipliers = np.zeros(3)
+        bought = [self._solve(weights).used]
+        before = -np.inf
+        for _ in range(ROUNDS if given.sum() > 1 else 1):
+            for which in np.flatnonzero(given).tolist():
+                now = self._settle(weights, multipliers, wanted, which, bought)
+                if now > most:
+                    return self._at(weights, multipliers, limits)
+            if not given.any() or now - before <= NEAR * abs(now):
                 break
-            self._settle(weights, multipliers, wanted, worst)
-        return self._at(weights, best, limits)
+            before = now
+        return self._at(weights, multipliers, limits)
 
-    def _settle(self, weights: Floats, multipliers: Floats, limits: Floats, which: int) -> None:
-        """Set one multiplier so that its limit is just kept, or next to it."""
-        limit = limits[which]
-        multipliers[which] = 0
-        at_zero = self._solve(weights + multipliers)
-        if at_zero.used[which] <= limit:
-            return
-        low, high = 0.0, max(at_zero.score, 1e-12) / max(at_zero.used[which], 1e-12)
+    def _settle(
+        self,
+        weights: Floats,
+        multipliers: Floats,
+        limits: Floats,
+        which: int,
+        bought: list[Floats],
+    ) -> float:
+        """Set one multiplier to where the bound is highest; return the bound, infinite if it grows.
+
+        What was bought at other multipliers bounds the bound by a line: it is asked where those
+        meet, until they meet on it. What is bought there is added to them.
+        """
+        likely = max(float(weights @ bought[0]), TINY) / max(float(bought[0][which]), TINY)
         for _ in range(STEPS):
-            multipliers[which] = high
-            if self._solve(weights + multipliers).used[which] <= limit:
-                break
-            low, high = high, high * GROWTH
-        for _ in range(STEPS):
-            middle = (low + high) / 2 if low == 0 else float(np.sqrt(low * high))
-            multipliers[which] = middle
-            kept = self._solve(weights + multipliers).used[which] <= limit
-            low, high = (low, middle) if kept else (middle, high)
-        multipliers[which] = high
+            used = np.array(bought)
+            before = float(multipliers[which])
+            multipliers[which] = 0
+            height = used @ (weights + multipliers) - multipliers @ limits
+            at, most = _highest(height, used[:, which] * (1 - MARGIN) - limits[which])
+            multipliers[which] = max(before * GROWTH, likely) if np.isinf(at) else at
+            relaxed = self._solve(weights + multipliers)
+            bought.append(relaxed.used)
+            now = relaxed.score - float(multipliers @ limits)
+            if most - now <= NEAR * abs(now):
+                return now
+        return np.inf if np.isinf(most) else now
 
     def _solve(self, weights: Floats) -> _Relaxed:
         rates = weights @ self._rates
         count = min(len(rates), self._layers)  # each serves one layer at least
         chosen = np.argpartition(rates, count - 1)[:count]
         chosen = chosen[np.argsort(rates[chosen])]
-        sums = np.cumsum(self._most[chosen])
+        sums = np.cumsum(self.costs.most[chosen])
         last = int(np.searchsorted(sums, self._layers))
         chosen = chosen[: last + 1]
-        layers = self._most[chosen].astype(np.float64)
+        layers = self.costs.most[chosen].astype(np.float64)
         layers[-1] -= sums[last] - self._layers
         used = self._rates[:, chosen] @ layers
         return _Relaxed(float(weights @ used), used, float(rates[chosen[-1]]))
@@ -166,9 +193,26 @@ class Relaxation:
         layer_price = self._solve(priced).layer_price
         visit, layer = priced @ self._alpha, priced @ self._beta - layer_price
         # Linear in the layers taken: the best is one, or as many as can be.
-        value = visit + np.minimum(layer, layer * self._most)
+        value = visit + np.minimum(layer, layer * self.costs.most)
         ease = np.minimum(value, 0)
         given = np.isfinite(limits)
         paid = float(multipliers[given] @ limits[given])
-        floor = layer_price * self._layers + float(ease.sum()) - paid
+        bought = layer_price * self._layers + float(ease.sum())
+        # Of large multipliers little is left, and that of rounding, too.
+        floor = bought - paid - MARGIN * (abs(bought) + abs(paid))
         return Bounds(floor, priced, layer_price, np.maximum(value, 0), ease)
+
+
+def _highest(height: Floats, slope: Floats) -> tuple[float, float]:
+    """Return where the lowest of lines is highest, from nothing on, and how high; or infinity."""
+    up, down = slope > 0, slope <= 0
+    if not down.any():
+        return np.inf, np.inf
+    if not up.any():
+        return 0.0, float(height.min())
+    rise, fall = slope[up][:, None], slope[down]
+    begin, end = height[up][:, None], height[down]
+    at = np.maximum((end - begin) / (rise - fall), 0)
+    meet = np.minimum(begin + rise * at, end + fall * at)
+    lowest = int(meet.argmin())
+    return float(at.ravel()[lowest]), float(meet.ravel()[lowest])

@@ -45,10 +45,11 @@ class Chains:
         self._places, self._of, self._goal = places, costs, goal
         self._saved_ns = saved_ns
         self._visit, self._layer = costs.visit(), costs.layer()
-        self._counts = np.arange(1, int(costs.most.max()) + 1)[:, None]
-        at = np.arange(goal.layers)[:, None, None]
-        self._serves: Bools = (costs.first <= at) & (at + self._counts <= costs.end)
-        self._serves &= self._counts <= costs.most
+        # Of the longest run of one seller first, as rows of what was reached before come.
+        self._counts = np.arange(int(costs.most.max()), 0, -1)[:, None]
+        at = np.arange(goal.layers + 1)[:, None]
+        self._too_early: Bools = costs.first > at
+        self._too_late: Bools = costs.end < at
 
     def best(self, known: Found, multipliers: Floats) -> tuple[Found, bool]:
         """Return the better of a known route and of the chains that are best at some prices.
@@ -74,38 +75,36 @@ class Chains:
     def _states(self, multipliers: Floats) -> tuple[Floats, Ints]:
         """Return scores, and who came before (-1: nobody) and how many layers, of all states.
 
-        Shapes (layers and more, n): scores; (2, layers and more, n): the others.
+        Shapes (layers + 1, n): scores; (2, layers + 1, n): the others.
         """
-        of, layers, sellers = self._of, self._goal.layers, len(self._of)
-        longest = len(self._counts)
-        score = np.full((layers + longest, sellers), np.inf)
-        coming = np.full((2, *score.shape), -1)
-        # The last seller is nobody.
-        used = np.zeros((layers + 1, sellers + 1, sellers), dtype=bool)
+        layers, sellers, longest = self._goal.layers, len(self._of), len(self._counts)
         more = multipliers @ self._visit + self._counts * (multipliers @ self._layer)
-        saved = self._saved_ns * float(multipliers[1] + multipliers[2] * of.trips) / NANOSECONDS
+        more[self._counts > self._of.most] = np.inf
+        saved = self._saved_ns * float(multipliers[1] + multipliers[2] * self._of.trips)
+        saved /= NANOSECONDS
         everybody = np.arange(sellers)
-        here, last = np.zeros(sellers), np.full(sellers, -1)
-        for at in range(layers):
-            if at > 0:
-                ends = np.flatnonzero(np.isfinite(score[at]))
-                if not len(ends):
-                    continue
-                by, count = coming[:, at, ends]
-                now = used[at - count, by]
-                now[np.arange(len(ends)), ends] = True
-                used[at, ends] = now
-                reached = score[at, ends, None] - saved[ends]
-                reached[now] = np.inf
-                nearest = reached.argmin(axis=0)
-                here, last = reached[nearest, everybody], ends[nearest]
-            ahead = slice(at + 1, at + 1 + longest)
-            longer = here + more
-            better = longer < score[ahead]
-            better &= self._serves[at]
-            np.copyto(score[ahead], longer, where=better)
-            np.copyto(coming[0, ahead], last, where=better)
-            np.copyto(coming[1, ahead], self._counts, where=better)
+        score = np.full((layers + 1, sellers), np.inf)
+        coming = np.full((2, *score.shape), -1)
+        # By layers and who comes next: the least score, and who was the last. That is nobody first.
+        here, last = np.full(score.shape, np.inf), np.full(score.shape, -1)
+        here[0, ~self._too_early[0]] = 0
+        used = np.zeros((layers + 1, sellers + 1, sellers), dtype=bool)
+        for at in range(1, layers + 1):
+            begin = max(0, at - longest)
+            longer = here[begin:at] + more[begin - at :]
+            before = longer.argmin(axis=0)
+            score[at] = longer[before, everybody]
+            score[at, self._too_late[at]] = np.inf
+            before += begin
+            by = last[before, everybody]
+            coming[0, at], coming[1, at] = by, at - before
+            now = used[at, :-1]
+            now[:] = used[before, by]
+            now[everybody, everybody] = True
+            reached = np.where(now, np.inf, score[at, :, None] - saved)
+            nearest = reached.argmin(axis=0)
+            last[at], here[at] = nearest, reached[nearest, everybody]
+            here[at, self._too_early[at]] = np.inf
         return score, coming
 
     def _ending(self, coming: Ints, last: int) -> Found | None:
@@ -141,13 +140,19 @@ def least_score(costs: Costs, layers: int, multipliers: Floats, dearest: float) 
     visits = np.zeros(int(group.max()) + 1)
     visits[group] = hop_ns * float(multipliers[1] + multipliers[2] * costs.trips) / NANOSECONDS
     each = multipliers @ costs.layer()
+    # Whoever is not worth a visit at the highest price is not at a lower one.
+    gain = np.minimum(each - dearest, 0) * costs.most
+    worth = visits + np.bincount(group, gain, len(visits)) < 0
+    asked = np.flatnonzero(worth[group] & (gain < 0))
+    visits, group = visits[worth], (np.cumsum(worth) - 1)[group[asked]]
     low, high = float(each.min()), dearest
+    each, most = each[asked], costs.most[asked]
     best = -np.inf
     for _ in range(HALVINGS):
         price = (low + high) / 2
-        gain = np.minimum(each - price, 0) * costs.most
+        gain = np.minimum(each - price, 0) * most
         value = np.minimum(visits + np.bincount(group, gain, len(visits)), 0)
         best = max(best, price * layers + float(value.sum()))
-        bought = int(costs.most[(gain < 0) & (value[group] < 0)].sum())
+        bought = int(most[(gain < 0) & (value[group] < 0)].sum())
         low, high = (low, price) if bought >= layers else (price, high)
     return best

@@ -41,7 +41,7 @@ WIDER: Final = 6
 """So many times the labels that are kept may come next to each, and are compared in each round."""
 MORE: Final = 16
 """So many times the labels that are kept are made in each round."""
-NEIGHBOURS: Final = 24
+NEIGHBOURS: Final = 8
 """Labels before each that it is compared with."""
 
 
@@ -87,6 +87,7 @@ class Search:
             self._pinned = saved_ns.sum(axis=1) > 0
         numbers = default_rng(0)
         self._numbers = numbers.integers(1 << 63, size=len(costs), dtype=np.uint64)
+        self._numbers_at = numbers.integers(1 << 63, size=goal.layers + 1, dtype=np.uint64)
         self._segments = self._all_segments()
 
     def best(self, known: Found, width: int, *, greedy: bool = False) -> tuple[Found, float]:
@@ -111,7 +112,8 @@ class Search:
             longer = self._longer(labels, options, room)
             best = self._finished(best, longer, history)
             open_ones = (longer.at < self._goal.layers) & (longer.excess < self._room(best))
-            longer, lost = self._fewer(longer.take(np.flatnonzero(open_ones)), width)
+            places, lost = self._fewer(longer, np.flatnonzero(open_ones), width)
+            longer = longer.take(places)
             dropped = min(dropped, lost)
             labels = self._labels(labels, longer)
             history.append(longer)
@@ -175,13 +177,7 @@ class Search:
         fits &= ~labels.used.take(seller, axis=1)
         floor = labels.excess[:, None] + excess
         fits &= floor < room
-        found = np.flatnonzero(fits)
-        lost = np.inf
-        if len(found) > MORE * width:
-            floors = floor.ravel()[found]
-            order = np.argpartition(floors, MORE * width)
-            lost = float(floors[order[MORE * width]])
-            found = found[order[: MORE * width]]
+        found, lost = lowest(floor.ravel(), np.flatnonzero(fits), MORE * width)
         parent, segment = np.divmod(found, max(1, count))
         return (parent, seller[segment], layers[segment]), lost
 
@@ -259,24 +255,25 @@ class Search:
         costs = longer.costs[whole[place]].tolist()
         return Found(float(scores[place]), tuple(reversed(steps)), *costs)
 
-    def _fewer(self, longer: Longer, width: int) -> tuple[Longer, float]:
-        """Return the labels that stay, and the lowest excess of those that were too many."""
-        longer, lost = lowest(longer, WIDER * width)
-        longer = self._undominated(longer)
-        longer, lost_now = lowest(longer, width)
-        return longer, min(lost, lost_now)
+    def _fewer(self, longer: Longer, places: Ints, width: int) -> tuple[Ints, float]:
+        """Return which labels stay, and the lowest excess of those that were too many."""
+        places, lost = lowest(longer.excess, places, WIDER * width)
+        places = self._undominated(longer, places)
+        places, lost_now = lowest(longer.excess, places, width)
+        return places, min(lost, lost_now)
 
-    def _undominated(self, longer: Longer) -> Longer:
+    def _undominated(self, longer: Longer, places: Ints) -> Ints:
         """Return the labels that none of those near to them beats."""
+        seller, at = longer.seller[places], longer.at[places]
         # Where all serve all layers, a label goes on with sellers behind its last alone.
-        kind = longer.seller if self._free_everywhere else longer.users.view(np.int64)
-        last = np.zeros_like(longer.seller) if self._saved_ns is None else longer.seller
-        alike = (kind, last, longer.at)
-        costs = longer.costs.T[self._counts]
-        order = np.lexsort((*costs[::-1], *alike))
-        changes = np.array([np.diff(one[order]) != 0 for one in alike]).any(axis=0)
-        group = np.concatenate([[0], np.cumsum(changes)]) if len(order) else order
-        _, *others = costs[:, order]
+        alike = self._numbers[seller] if self._free_everywhere else longer.users[places]
+        alike = alike + self._numbers_at[at]
+        if self._saved_ns is not None:
+            alike += self._numbers[seller] << np.uint64(1)
+        costs = [longer.costs[places, which] for which in self._counts]
+        order = np.lexsort((*costs[::-1], alike))
+        group = alike[order]
+        _, *others = (cost[order] for cost in costs)
         alive = np.ones(len(order), dtype=bool)
         # Sorted so, a label can only be beaten by one before it, whose first cost is no more.
         for back in range(1, min(len(alive), NEIGHBOURS + 1)):
@@ -286,7 +283,7 @@ class Search:
             for cost in others:
                 beaten &= cost[back:] >= cost[:-back]
             alive[back:] &= ~beaten
-        return longer.take(order[alive])
+        return places[order[alive]]
 
     def _labels(self, before: Labels, longer: Longer) -> Labels:
         used = before.used[longer.parent]

@@ -47,7 +47,7 @@ def weights_of(request: Request) -> Floats:
     return np.array([1.0, WORTH[request.prefer], 0.0])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Ranked:
     """A seller and its scores under the limits of a request.
 
@@ -110,12 +110,12 @@ class Market:
         if self._relaxation is None:
             return NoRoute("uncovered", self._missing)
         finder = Finder(
-            self._costs, self._relaxation, Goal(layers, weights, limits), effort,
+            self._relaxation, Goal(layers, weights, limits), effort,
             rtt_ns=self._rtt_ns, ways=self._ways,
         )  # fmt: skip
         found, floor = finder.best()
         if not found.steps:
-            return NoRoute("unproven" if np.isfinite(floor) else "limits")
+            return NoRoute("limits" if floor == np.inf else "unproven")
         above = max(0.0, 1 - floor / found.score) if found.score > 0 else 0.0
         return self._described(found, above)
 

@@ -50,17 +50,17 @@ class Ways:
         """Return what each two of some slots save as neighbours (n, n)."""
         place = np.full(len(rtt_ns), -1, dtype=np.int64)
         place[slots] = np.arange(len(slots))
-        one, other = place[self._one], place[self._other]
-        both = (one >= 0) & (other >= 0)
+        # Pairs are sorted by their lower slot.
+        begin = np.searchsorted(self._one, slots)
+        count = np.searchsorted(self._one, slots, side="right") - begin
+        pair = np.arange(count.sum()) + np.repeat(begin - np.cumsum(count) + count, count)
+        pair = pair[place[self._other[pair]] >= 0]
+        one, other = self._one[pair], self._other[pair]
+        saved = np.maximum((rtt_ns[one] + rtt_ns[other] - self._rtt_ns[pair]) // 2, 0)
         found = np.zeros((len(slots), len(slots)), dtype=np.int64)
-        saved = self._saved(rtt_ns)[both]
-        found[one[both], other[both]] = saved
-        found[other[both], one[both]] = saved
+        found[place[one], place[other]] = saved
+        found[place[other], place[one]] = saved
         return found
-
-    def _saved(self, rtt_ns: Ints) -> Ints:
-        saved: Ints = np.maximum((rtt_ns[self._one] + rtt_ns[self._other] - self._rtt_ns) // 2, 0)
-        return saved
 
 
 def _groups(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:

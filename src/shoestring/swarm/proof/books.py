@@ -96,6 +96,17 @@ def check_stages(chains: Sequence[Sequence[Signed]]) -> int:
     return compared
 
 
+def layer_tokens(receipts: Sequence[Receipt], since_s: float, until_s: float) -> int:
+    """Return layers times tokens of a period: figures are of the session until each receipt.
+
+    Args:
+        receipts: of one session, from the first on.
+        since_s: begin of the period, in seconds since 1970.
+        until_s: its end.
+    """
+    return _layer_tokens(receipts, until_s) - _layer_tokens(receipts, since_s)
+
+
 class ReceiptBook:
     """Claims on sessions: of each its last receipt counts, once.
 
@@ -149,6 +160,13 @@ def _check_next(before: Receipt, after: Receipt) -> None:
     older, newer = _rising(before), _rising(after)
     if fallen := [name for name in older if newer[name] < older[name]]:
         raise _broken(after, f"falls behind the one before: {', '.join(fallen)}")
+
+
+def _layer_tokens(receipts: Sequence[Receipt], until_s: float) -> int:
+    last = next((one for one in reversed(receipts) if one.at_s < until_s), None)
+    if last is None:
+        return 0
+    return (last.figures.tokens_in + last.figures.tokens_out) * last.layers.count
 
 
 def _rising(receipt: Receipt) -> dict[str, int]:

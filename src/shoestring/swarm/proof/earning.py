@@ -21,9 +21,8 @@ from shoestring.swarm.proof.receipts import (
     countersign,
     next_receipt,
 )
-from shoestring.swarm.proof.steps import COMPUTES
 from shoestring.swarm.proof.tally import Tally
-from shoestring.swarm.wire import U32, WITH_DATA, BadFrameError
+from shoestring.swarm.wire import COMPUTES, U32, WITH_DATA, BadFrameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +62,11 @@ class Earner:
         self._whole: list[Record] = []
         """Whose data are here."""
         self._has_refused = False
+
+    @property
+    def unsigned_steps(self) -> int:
+        """How many steps were computed for a price and are not signed for."""
+        return self._tally.open_steps if self._is_priced else 0
 
     def note(self, frame: Frame) -> None:
         """Take the next frame, before anything in it is changed.
@@ -131,11 +135,15 @@ class Earner:
         check_client(receipt, claim[-SIGNATURE_BYTES:])
         return receipt
 
+    @property
+    def _is_priced(self) -> bool:
+        return self._terms is not None and bool(self._terms.price_in or self._terms.price_out)
+
     def _check_paid(self) -> None:
         terms = self._terms
         if terms is None:
             raise BadFrameError("price", "this node has a price: nothing is computed without terms")
-        if not (terms.price_in or terms.price_out):
+        if not self._is_priced:
             return
         if self._tally.is_lost or self._tally.open_steps >= terms.window_steps:
             raise BadFrameError(

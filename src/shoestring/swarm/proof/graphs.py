@@ -28,6 +28,11 @@ MUL_MAT_ID: Final = NUMBER_OF_OP["MUL_MAT_ID"]
 ROPE: Final = NUMBER_OF_OP["ROPE"]
 FLASH_ATTN: Final = NUMBER_OF_OP["FLASH_ATTN_EXT"]
 VIEWS: Final = [NUMBER_OF_OP[name] for name in EMPTY_OPS]
+MOVES: Final = [
+    *VIEWS,
+    *(NUMBER_OF_OP[name] for name in ("CPY", "CONT", "GET_ROWS", "SET_ROWS", "SCALE", "ROPE")),
+]
+"""What shifts a cache: none of them takes a product of two tensors."""
 RECURRENT: Final = [
     NUMBER_OF_OP[name]
     for name in ("SSM_CONV", "SSM_SCAN", "RWKV_WKV6", "RWKV_WKV7", "GATED_DELTA_NET")
@@ -53,6 +58,7 @@ class Seen(NamedTuple):
         positions: that it computes; 0: it shows none.
         weights: addresses of what it multiplies with.
         caches: addresses of what it writes into.
+        computes: it does more than to move and turn what is there.
         multiplications: how many.
         rotations: likewise.
         attentions: likewise.
@@ -65,6 +71,7 @@ class Seen(NamedTuple):
     positions: int = 0
     weights: frozenset[int] = frozenset()
     caches: frozenset[int] = frozenset()
+    computes: bool = False
     multiplications: int = 0
     rotations: int = 0
     attentions: int = 0
@@ -75,8 +82,8 @@ class Seen(NamedTuple):
 
     @property
     def places(self) -> frozenset[int]:
-        """What no two graphs of one step share; one that multiplies nothing only moves caches."""
-        return self.weights | self.caches if self.multiplications else frozenset()
+        """What no two graphs of one step share; one that computes nothing only moves caches."""
+        return self.weights | self.caches if self.computes else frozenset()
 
     @property
     def depth(self) -> int:
@@ -94,6 +101,7 @@ class Seen(NamedTuple):
             max(self.positions, other.positions),
             self.weights | other.weights,
             self.caches | other.caches,
+            self.computes or other.computes,
             self.multiplications + other.multiplications,
             self.rotations + other.rotations,
             self.attentions + other.attentions,
@@ -128,6 +136,7 @@ def see_graph(payload: bytearray) -> Seen:
         positions=int(max(rotated.max(initial=0), _positions(products, weights))),
         weights=_addresses(weights),
         caches=_addresses(tensors[written]),
+        computes=len(rows) > 0 or not np.isin(ops, MOVES).all(),
         multiplications=len(rows),
         rotations=len(rotated),
         attentions=int((ops == FLASH_ATTN).sum()),

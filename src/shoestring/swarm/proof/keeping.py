@@ -65,6 +65,16 @@ class ReceiptFiles:
         found = [path for path in self._folder.iterdir() if NAME.fullmatch(path.name)]
         return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
+    def why_not(self) -> str | None:
+        """Return why one more session's receipts cannot all be kept; None: they can."""
+        try:
+            _check_total(self._bytes_before_one_more() + MOST_BYTES)
+        except BadValueError as error:
+            return str(error)
+        except OSError as error:
+            return f"files of receipts cannot be counted: {error.strerror}"
+        return None
+
     def read(self, path: Path) -> list[Signed]:
         """Return a session's receipts; of a damaged file those before the damage, which is said.
 
@@ -89,8 +99,8 @@ class ReceiptFiles:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not window:
-                self._look_around()
-            self._check_total(len(line))
+                self._total_bytes = self._bytes_before_one_more()
+            _check_total(self._total_bytes + len(line))
             how = os.O_CREAT | os.O_EXCL if not window else 0
             flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | how
             descriptor = os.open(path, flags, OWNER_ONLY)
@@ -106,20 +116,23 @@ class ReceiptFiles:
         except (OSError, BadValueError) as error:
             self._say(f"a receipt is not kept in {path}: {error}")
 
-    def _look_around(self) -> None:
-        """See how many files there are, before there is one more; other processes make some."""
+    def _bytes_before_one_more(self) -> int:
+        """Return how many bytes all files have; other processes make some.
+
+        Raises:
+            BadValueError: there may be no more files.
+        """
         files = self.sessions()
         if len(files) >= MOST_FILES:
-            raise BadValueError(
-                f"there are {MOST_FILES} files: settle them, or move the oldest away"
-            )
-        self._total_bytes = sum(path.stat().st_size for path in files)
+            raise BadValueError(f"there are {MOST_FILES} files of receipts: move the oldest away")
+        return sum(path.stat().st_size for path in files)
 
-    def _check_total(self, more_bytes: int) -> None:
-        if self._total_bytes + more_bytes > MOST_TOTAL_BYTES:
-            raise BadValueError(
-                f"all files have {MOST_TOTAL_BYTES} bytes: settle them, or move the oldest away"
-            )
+
+def _check_total(total_bytes: int) -> None:
+    if total_bytes > MOST_TOTAL_BYTES:
+        raise BadValueError(
+            f"all files of receipts have {MOST_TOTAL_BYTES} bytes: move the oldest away"
+        )
 
 
 def _append(descriptor: int, line: bytes) -> None:

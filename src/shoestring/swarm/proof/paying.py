@@ -127,9 +127,22 @@ class Payer:
     def cut(self, step: int | None = None) -> None:
         """Close a window here, after this step of llama-server's; None: after the last one told."""
         self._step = max(self._step, step or 0)
-        before = self._cuts[-1][1] if self._cuts else self._settled
-        if self._frames > before:
-            self._cuts.append((self._step, self._frames))
+        self._cut_at(self._frames)
+
+    def cut_last(self, step: int | None) -> None:
+        """Close the last window, and one before what is not here: that may never come.
+
+        Args:
+            step: as of :meth:`cut`; where something is not here, all ends in mid-step.
+        """
+        self._hash()
+        whole = self._settled + self._tally.whole_frames
+        if whole < self._frames:
+            self._cuts = deque(cut for cut in self._cuts if cut[1] <= whole)
+            last_step = 0 if self._last is None else self._last.step
+            self._step, step = self._cuts[-1][0] if self._cuts else last_step, None
+            self._cut_at(whole)
+        self.cut(step)
 
     def cut_if_none(self) -> None:
         """Close a window here if no closed one waits to be settled."""
@@ -138,9 +151,7 @@ class Payer:
 
     def claim(self) -> bytes | None:
         """Return what a SETTLE says for the oldest closed window; None: nothing for now."""
-        for record in self._unhashed:
-            record.end()
-        self._unhashed.clear()
+        self._hash()
         if self._is_broken or self._is_spent or self._claimed is not None or not self._cuts:
             return None
         step, frames = self._cuts[0]
@@ -191,6 +202,15 @@ class Payer:
     @property
     def _settled(self) -> int:
         return 0 if self._last is None else self._last.figures.frames
+
+    def _cut_at(self, frames: int) -> None:
+        if frames > (self._cuts[-1][1] if self._cuts else self._settled):
+            self._cuts.append((self._step, frames))
+
+    def _hash(self) -> None:
+        for record in self._unhashed:
+            record.end()
+        self._unhashed.clear()
 
     def _hear_refusal(self, answer: bytes, receipt: Receipt, window: Window) -> None:
         """Say what differs; of what another node sent here, either of the two may lie."""

@@ -129,11 +129,14 @@ class Hand:
         keep: given each one that counts.
         allows: asked of each receipt before the client signs it; None: all are signed. Once it
             says no, nothing more of that session is signed, and whoever says no tells why.
+        why_not: asked by a node before a session for a price: why its receipts could not be kept;
+            None: they always can.
     """
 
     identity: Identity
     keep: Callable[[Signed], None]
     allows: Callable[[Receipt], bool] | None = None
+    why_not: Callable[[], str | None] | None = None
 
 
 def next_receipt(

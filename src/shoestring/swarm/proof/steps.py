@@ -22,7 +22,6 @@ from shoestring.swarm.wire import NAME_AT, NAME_BYTES, U32, Command, tensor_name
 if TYPE_CHECKING:
     from shoestring.swarm.wire import Frame
 
-COMPUTES: Final = frozenset({int(Command.GRAPH_COMPUTE), int(Command.GRAPH_RECOMPUTE)})
 SETS: Final = frozenset({int(Command.SET_TENSOR), int(Command.SET_PACKED), int(Command.SET_PUSHED)})
 MOST_PARTS: Final = 64
 """Graphs that one step may have at one stage; those beyond it count as steps."""
@@ -126,7 +125,7 @@ class Steps:
             added = Computed(1, self._counted - 1, 1)
             self.count += 1
         else:
-            shown = seen.positions if seen.multiplications else 0  # else it only moves caches
+            shown = seen.positions if seen.computes else 0  # else it only moves caches
             added = Computed(0, max(0, shown - self._counted), 0)
             self._step, self._counted = self._step.plus(seen), max(shown, self._counted)
         self._include(self._step)

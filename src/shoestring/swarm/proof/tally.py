@@ -19,15 +19,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 
 from shoestring.swarm.proof.figures import Figures, Layers, Window
 from shoestring.swarm.proof.merkle import root_of
-from shoestring.swarm.proof.steps import COMPUTES, SETS, Steps
+from shoestring.swarm.proof.steps import SETS, Steps
 from shoestring.swarm.wire import (
+    COMPUTES,
     HEADER,
     OFFSET_AT,
     U64,
@@ -172,6 +173,11 @@ class Tally:
         self.open_frames += 1
         self.open_steps += record.adds[STEPS]
         return record
+
+    @property
+    def whole_frames(self) -> int:
+        """How many of the open frames have their data, up to the first that has not."""
+        return sum(1 for _ in takewhile(lambda record: record.leaf is not None, self._records))
 
     def is_complete(self, frames: int) -> bool:
         """Tell whether the data of so many frames, of those not settled, are known."""

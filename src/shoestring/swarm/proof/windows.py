@@ -12,9 +12,9 @@ import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
 from shoestring.swarm.journal import Entry
-from shoestring.swarm.proof.steps import COMPUTES, SETS, Steps
+from shoestring.swarm.proof.steps import SETS, Steps
 from shoestring.swarm.proof.terms import WINDOW_STEPS
-from shoestring.swarm.wire import U64, Command, Frame
+from shoestring.swarm.wire import COMPUTES, U64, Command, Frame
 
 if TYPE_CHECKING:
     from shoestring.swarm.audit.recorder import Auditing

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shoestring.hardware.cards import find_card
 from shoestring.hardware.devices import Device
@@ -18,6 +18,9 @@ from shoestring.models.outline import outline_of_shape
 from shoestring.plan.memory import Settings
 from shoestring.plan.speed import rates
 from shoestring.plan.speed_constants import load_constants
+
+if TYPE_CHECKING:
+    from shoestring.models.outline import Outline
 
 MODELS: Final = ("llama-3.1-8b:q4_k_m", "qwen2.5-14b:q4_k_m", "yi-34b:q4_k_m")
 """Of 32, 48 and 60 layers; the last is of as many as the note's example."""
@@ -88,7 +91,7 @@ class Speed:
 @functools.cache
 def speed(model: int, kind: int) -> Speed:
     """Return what a kind of device does with a model, by their indices."""
-    outline, of = outline_of_shape(MODELS[model]), KINDS[kind]
+    outline, of = _outline(model), KINDS[kind]
     found = rates(outline, _device(of), load_constants(), Settings(context=CONTEXT))
     layer_s, prompt_layer_s = fmean(found.decode_layer_s), fmean(found.prefill_layer_s_per_token)
     layers = outline.shape.layers
@@ -102,6 +105,11 @@ def speed(model: int, kind: int) -> Speed:
         cost_in=prompt_layer_s * micro,
         cost_out=layer_s * micro,
     )
+
+
+@functools.cache
+def _outline(model: int) -> Outline:
+    return outline_of_shape(MODELS[model])
 
 
 def _device(of: Kind) -> Device:

@@ -72,7 +72,7 @@ class Market:
     def __init__(self, scenario: Scenario, world: World, judge: Judge) -> None:
         self._scenario, self._world, self._judge = scenario, world, judge
         self.up = np.zeros(len(world), bool)
-        self.busy = np.zeros(len(world), np.int64)
+        self.busy = [0] * len(world)
         self.served_s = np.zeros(len(world))
         self.gaps: list[float] = []
         self.lists_made = 0
@@ -80,36 +80,34 @@ class Market:
         self._asked = 0
         self._lists: dict[tuple[int, int, int, int, bool], Listed] = {}
         self._rtt_ns: dict[tuple[int, int], Ints] = {}
-        self._slot = np.zeros(len(world), np.int64)
+        self._sessions = world.sessions.tolist()
         self.members = [np.flatnonzero(world.model == one) for one in range(len(MODELS))]
         self.boards = [Board(MODELS[one], speed(one, 0).layers) for one in range(len(MODELS))]
-        for board, nodes in zip(self.boards, self.members, strict=True):
-            for node in nodes.tolist():
-                self._slot[node] = board.put(self._seller(node))
+        of = [self.boards[model] for model in world.model.tolist()]
+        self._spots = [(board, board.put(self._seller(node))) for node, board in enumerate(of)]
 
     def node_at(self, model: int, slot: int) -> int:
         """Return the node at a slot of a model's board."""
         return int(self.members[model][slot])
 
-    def price(self, model: int, slot: int) -> tuple[int, int]:
-        """Return what is asked there, for prompts and for answers."""
-        board = self.boards[model]
-        return int(board.column("price_in")[slot]), int(board.column("price_out")[slot])
+    def price(self, node: int) -> tuple[int, int]:
+        """Return what a node asks, for prompts and for answers."""
+        return self._price_in[node], self._price_out[node]
 
     def set_prices(self, margin: Floats) -> None:
         """Let all nodes quote anew; lists of the quotes before are forgotten."""
         world = self._world
-        price_in, price_out = prices(margin, world.cost_in), prices(margin, world.cost_out)
-        for node in range(len(world)):
-            board, slot = self.boards[int(world.model[node])], int(self._slot[node])
-            board.set_price(slot, int(price_in[node]), int(price_out[node]))
+        self._price_in = prices(margin, world.cost_in).tolist()
+        self._price_out = prices(margin, world.cost_out).tolist()
+        for node, (board, slot) in enumerate(self._spots):
+            board.set_price(slot, *self.price(node))
         self._lists.clear()
 
     def set_free(self, node: int) -> None:
         """Put what a node could begin now on its board."""
-        there = bool(self.up[node]) and not self._judge.excluded[node]
-        free = max(0, int(self._world.sessions[node] - self.busy[node])) if there else 0
-        self.boards[int(self._world.model[node])].set_free(int(self._slot[node]), free)
+        board, slot = self._spots[node]
+        there = self.up[node] and not self._judge.excluded[node]
+        board.set_free(slot, max(0, self._sessions[node] - self.busy[node]) if there else 0)
 
     def take(self, node: int, sessions: int) -> None:
         """Begin, or end, a session at a node."""
@@ -118,8 +116,8 @@ class Market:
 
     def judged(self, node: int, now_s: float) -> None:
         """Put what is thought of a node on its board."""
-        board, slot = self.boards[int(self._world.model[node])], int(self._slot[node])
-        price_in, price_out = self.price(int(self._world.model[node]), slot)
+        board, slot = self._spots[node]
+        price_in, price_out = self.price(node)
         trust = self._judge.trust(node, now_s)
         board.put(replace(board.seller(slot), trust=trust, price_in=price_in, price_out=price_out))
         self.set_free(node)
@@ -129,10 +127,9 @@ class Market:
 
         All users see it at once: their lists of that model are forgotten.
         """
-        model, slot = int(self._world.model[node]), int(self._slot[node])
-        board = self.boards[model]
+        model, (board, slot) = int(self._world.model[node]), self._spots[node]
         before = board.seller(slot)
-        price_in, price_out = self.price(model, slot)
+        price_in, price_out = self.price(node)
         board.remove(before.id)
         trust = self._judge.trust(node, now_s)
         again = board.put(

@@ -248,7 +248,7 @@ class Serving:
         taken = []
         for hop in route.hops:
             node, layers = self._market.node_at(model, hop.slot), hop.end - hop.first
-            price_in, price_out = self._market.price(model, hop.slot)
+            price_in, price_out = self._market.price(node)
             own_s = layers * float(self._world.layer_s[node]) + int(rtt_ns[hop.slot]) * NANOSECOND_S
             taken.append(Taken(
                 node, hop.id, layers, hop.first, price_in, price_out, own_s * slower, tokens_in,

@@ -127,7 +127,9 @@ class Till:
 
         Args:
             payload: of :func:`~shoestring.swarm.vouchers.forms.read_payload`.
-            owed: micro-credits that receipts say its payer owes on this channel, cumulative.
+            owed: micro-credits that receipts say its payer owes on this channel, cumulative. With
+                a higher voucher it never falls; with the one that is held it counts as given, which
+                mends a mistake.
 
         Raises:
             RefusedVoucherError: it is not taken, and what is held stays; or it is kept, and more
@@ -143,9 +145,9 @@ class Till:
             amount = int(voucher.max_claimable_amount)
             _check_amount(held, amount)
             check_signature(held.channel, amount, voucher.signature)
-            taken = replace(
-                held, amount=amount, owed=max(owed, held.owed), signature=voucher.signature
-            )
+            if amount > held.amount:
+                owed = max(owed, held.owed)
+            taken = replace(held, amount=amount, owed=owed, signature=voucher.signature)
             self._kept.keep(taken)
         if taken.amount < taken.owed:
             raise RefusedVoucherError(
