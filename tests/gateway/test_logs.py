@@ -76,6 +76,18 @@ def test_prompts_are_left_out_unless_asked_for(written):
     assert json.loads(lines()[0]["prompt"]) == [{"role": "user", "content": "my diary"}]
 
 
+def test_a_secret_in_a_prompt_is_hidden_to_its_own_end(written):
+    """What a message says after it, and the next message, stay; and the field stays JSON."""
+    lines = written(prompts=True)
+    log_request(OUTCOME, prompt=[{"content": "cookie: a\nb"}, {"content": f"my diary, {KEY}"}])
+    assert json.loads(lines()[0]["prompt"]) == [
+        {"content": f"cookie: {HIDDEN}\nb"}, {"content": f"my diary, {HIDDEN}"}
+    ]  # fmt: skip
+    log_request(OUTCOME, prompt=[{"content": "é" * 100_000}])
+    assert len(lines()[1]["prompt"]) == logs.LIMITS["prompt"] + len("... (400017 more)")
+    assert lines()[1]["prompt"].endswith("\\u00e9... (400017 more)")
+
+
 @given(st.text(), st.text())
 def test_a_client_forges_no_line(text, name):
     """Whatever it writes: one line, ASCII, one object, and the event stays ours."""

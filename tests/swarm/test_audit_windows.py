@@ -284,14 +284,14 @@ def test_what_no_root_covers_is_not_said_to_be_signed(tmp_path):
     assert not replace(made, inputs=(given.hex(),)).signed_by_node()
 
 
-def answered(folder):
+def answered(folder, carried=None):
     """Return who answered a window as :func:`settled` says, and the window."""
     its = parties_in(folder)[1]
     remote = Remote("ana", PeerAddress(its.id, "127.0.0.1", 1), its.certificate)
     seat = Seat(remote, "0123456789abcdef")
     recording = Recording(0, (), lambda _: None, members=[seat])
     frame, body = frame_of(activation(2, 1, 0))
-    recording.add(Entry(frame, body))
+    recording.add(Entry(frame, body, carried=carried))
     frame, _ = frame_of(read_words("l_out-3", 4 * WIDTH))
     asked = Entry(frame, reply=Reply(frame, 0.0))
     recording.add(asked)
@@ -321,6 +321,24 @@ def test_a_receipt_that_is_on_its_way_is_waited_for(tmp_path):
         elsewhere.cancel()
 
     asyncio.run(scenario())
+
+
+def test_an_input_that_comes_here_after_what_it_led_to_is_proven_too(tmp_path):
+    """What a node was pushed may reach it, and its answer us, before the same bytes reach us."""
+    signed, told, _ = settled(tmp_path)
+    pushed = Reply(frame_of(read_words("l_out-2", 4 * WIDTH))[0], 0.0)
+    seat, recording = answered(tmp_path, carried=SimpleNamespace(reply=pushed))
+
+    async def scenario():
+        proofs = Proofs()
+        finding = asyncio.create_task(proofs.find(recording, seat))
+        await asyncio.sleep(0.01)
+        pushed.digest = told
+        proofs.keep(signed)
+        async with asyncio.timeout(5):
+            return await finding
+
+    assert asyncio.run(scenario()) is signed
 
 
 class Recites(Stands):

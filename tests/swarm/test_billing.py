@@ -406,13 +406,30 @@ def test_what_cannot_be_booked_stays_held_and_is_tried_again(home, node):
 def test_a_run_that_cannot_be_settled_keeps_no_other_from_it(home, node):
     """A file of which nothing can be read is told; the money is held for it alone."""
     owner, said = owner_of(home), []
-    kept_for(home, node, [10], reference="budget.a").write_bytes(b"x")
+    kept_for(home, node, [10], reference="budget.a").write_bytes(b"x\n")
     kept_for(home, node, [10], reference="budget.b")
     settle_left(home, said.append)
     assert state_of(home) == {
         wallet(owner): 880, held(owner, "budget.a"): 100, income(node.id): 20, "world": -1_000,
     }  # fmt: skip
     assert "no receipt of it counts" in said[0]
+    assert "move their file away" in said[1]
+
+
+@pytest.mark.parametrize("written", [0, 1, -1])
+def test_a_run_that_died_over_its_first_receipt_owes_nothing_for_it(home, node, written):
+    """Killed before the line was whole: other sessions are paid, and the rest is free again."""
+    path, said = kept_for(home, node, [10]), []
+    session = f"{1:016x}"
+    with closing(ReceiptFiles(path.parent, print)) as files:
+        for one in receipts_of(home, node, [5], session=session):
+            files.keep(one)
+    path.write_bytes(path.read_bytes()[:written])
+    settle_left(home, said.append)
+    assert state_of(home) == {wallet(owner_of(home)): 990, income(node.id): 10, "world": -1_000}
+    assert said[0].startswith(f"{path}: ")
+    assert "no whole receipt" in said[0]
+    assert said[1:] == ["a run had ended before its end: budget.dead is paid, 0.00009 are free"]
 
 
 def test_a_release_by_hand_pays_what_the_receipts_prove(home, node, monkeypatch):

@@ -135,11 +135,8 @@ def test_who_has_no_room_for_one_more_session_knows_it_before(kept, monkeypatch,
     assert files.why_not() is None
 
 
-def test_a_full_disk_leaves_no_half_line(receipts, kept, said, monkeypatch):
-    """What was written of a line is taken back."""
-    files, path = kept
-    before = b"".join(signed.line + b"\n" for signed in receipts[:2])
-    path.write_bytes(before)
+def fill_disk(patch):
+    """Let the disk have room for a part of one line, and then for none."""
     write, parts = os.write, []
 
     def write_a_part(descriptor, data):
@@ -148,11 +145,35 @@ def test_a_full_disk_leaves_no_half_line(receipts, kept, said, monkeypatch):
             raise OSError(errno.ENOSPC, "no space")
         return write(descriptor, data[:50])
 
-    monkeypatch.setattr("shoestring.swarm.proof.keeping.os.write", write_a_part)
+    patch.setattr("shoestring.swarm.proof.keeping.os.write", write_a_part)
+
+
+def test_a_full_disk_leaves_no_half_line(receipts, kept, said, monkeypatch):
+    """What was written of a line is taken back."""
+    files, path = kept
+    before = b"".join(signed.line + b"\n" for signed in receipts[:2])
+    path.write_bytes(before)
+    fill_disk(monkeypatch)
     with closing(files):
         files.keep(receipts[2])
     assert "no space" in said[0]
     assert path.read_bytes() == before
+
+
+def test_a_disk_that_was_full_at_the_first_receipt_leaves_no_file(
+    receipts, tmp_path, said, monkeypatch
+):
+    """The next receipt, for which there is room again, would begin it in the middle."""
+    files = ReceiptFiles(tmp_path / "receipts", said.append)
+    with monkeypatch.context() as patch, closing(files):
+        fill_disk(patch)
+        files.keep(receipts[0])
+    assert files.sessions() == []
+    with closing(files):
+        files.keep(receipts[1])
+    assert files.sessions() == []
+    assert "no space" in said[0]
+    assert "No such file" in said[1]
 
 
 def test_a_book_that_outlives_a_process_begins_with_what_was_claimed(receipts):

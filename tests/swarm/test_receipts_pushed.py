@@ -4,6 +4,7 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
+from blake3 import blake3
 
 from shoestring.swarm.boundaries import LEAST_BYTES, Boundaries, Carried
 from shoestring.swarm.conversation import Conversation
@@ -195,10 +196,45 @@ def test_what_was_finished_is_signed_though_the_last_step_never_will_be(parties)
     link.tell(HEADER.pack(Command.SET_PUSHED, len(head)) + head, carried=carried)
     link.tell(AGAIN)
     link.payer.cut_last(4)
-    while (claim := link.payer.claim()) is not None:
-        link.payer.hear(link.earner.judge(claim))
+    sign_what_is_here(link)
     assert link.disputes == []
     assert [(one.receipt.step, one.receipt.figures.steps) for one in link.here] == [(2, 2), (2, 3)]
+
+
+@pytest.mark.parametrize("comes", [False, True])
+def test_windows_that_were_closed_are_signed_if_what_they_wait_for_comes_after_the_end(
+    parties, comes
+):
+    """Of a slow mirror some answers may come, and the last never; roots are compared of none."""
+    link = Link(*parties[:2])
+    link.tell(graph([3]))
+    owed = []
+    for step in (1, 2, 3, 4):
+        if step in {2, 4}:
+            frame, body = frame_of(read("l_out-3", SIZE))
+            owed.append(Reply(frame, 0.0))
+            link.payer.note(frame, body, Entry(frame, body, reply=owed[-1]))
+            link.earner.note(frame)
+            link.earner.begin()
+            link.earner.tell(bytes(SIZE))
+        link.step(step)
+        if step < 4:
+            link.payer.cut(step)
+    link.payer.cut_last(4)
+    sign_what_is_here(link)
+    if comes:
+        link.payer.answered(owed[0], blake3(bytes(SIZE)).digest())
+        sign_what_is_here(link)
+    signed = [(one.receipt.step, one.receipt.figures.steps) for one in link.here]
+    assert signed == [(1, 2), *([(1, 3), (1, 4)] if comes else [])]
+    assert link.disputes == []
+    assert link.earner.unsigned_steps == (1 if comes else 3)
+
+
+def sign_what_is_here(link):
+    """Have signed what can be."""
+    while (claim := link.payer.claim()) is not None:
+        link.payer.hear(link.earner.judge(claim))
 
 
 def test_of_what_was_pushed_either_of_two_nodes_may_lie(parties):

@@ -14,7 +14,7 @@ from shoestring.swarm.proof.agreeing import FREE, Asked, Price
 from shoestring.swarm.proof.keeping import ReceiptFiles
 from shoestring.swarm.proof.receipts import Hand
 from shoestring.swarm.proof.terms import WINDOW_STEPS
-from shoestring.swarm.proof.unsigned import FORGOTTEN_S, Unsigned
+from shoestring.swarm.proof.unsigned import FORGOTTEN_S, MOST_STEPS, Unsigned
 from shoestring.swarm.remote import RefusedError, Remote, open_session
 from shoestring.swarm.survey import greet
 from shoestring.swarm.wire import Command, request
@@ -97,21 +97,26 @@ async def hang_up_after(steps, friend, remote, owner):
     await until_said(owner, " ended: ")
 
 
-def test_who_hangs_up_without_signing_has_one_window_and_not_one_each_time(tmp_path):
-    """However many sessions it opens: what it left is told, and then it gets none."""
+def test_who_hangs_up_without_signing_has_some_windows_and_not_one_each_time(tmp_path):
+    """However many sessions it opens: what it left is told, then it gets none, and knows before."""
 
     async def scenario():
         async with selling(tmp_path) as (friend, remote, owner):
-            for _ in range(2):
-                await hang_up_after(16, friend, remote, owner)
-                assert re.fullmatch("16 steps of session .* are not signed for", owner.said[0])
-            with pytest.raises(RefusedError, match="32 steps of your sessions") as refused:
+            for _ in range(MOST_STEPS // WINDOW_STEPS):
+                greeted = await greet(friend.identity, remote)
+                assert (greeted.free, greeted.why_not) == (1, None)
+                await hang_up_after(WINDOW_STEPS, friend, remote, owner)
+                assert re.fullmatch("32 steps of session .* are not signed for", owner.said[0])
+            with pytest.raises(RefusedError, match="256 steps of your sessions") as refused:
                 await open_session(friend.identity, remote, asked=Asked(PRICE))
-            return refused.value.word, owner.said[-1]
+            greeted = await greet(friend.identity, remote)
+            return refused.value.word, owner.said[-1], greeted
 
-    word, said = asyncio.run(scenario())
+    word, said, greeted = asyncio.run(scenario())
     assert word == "unpaid"
-    assert said.startswith("no session for a friend: 32 steps")
+    assert said.startswith("no session for a friend: 256 steps")
+    assert greeted.free == 0
+    assert greeted.why_not.startswith("256 steps of your sessions")
 
 
 def test_a_free_node_counts_nothing_of_that(tmp_path):
@@ -130,18 +135,32 @@ def test_steps_are_forgotten_after_a_day_and_are_each_peers_own():
     """From the first of them on; a peer that left few may come again."""
     now_s = [100.0]
     left = Unsigned(lambda: now_s[0])
-    left.leave("ana", WINDOW_STEPS - 1)
+    left.leave("ana", MOST_STEPS - 1)
     assert left.why_not("ana") is None
     now_s[0] += FORGOTTEN_S / 2
     left.leave("ana", 1)
     left.leave("ben", 1)
-    assert "32 steps" in left.why_not("ana")
+    assert "256 steps" in left.why_not("ana")
     assert "come again in 12.0 h" in left.why_not("ana")
     assert left.why_not("ben") is None
     now_s[0] += FORGOTTEN_S / 2
     assert left.why_not("ana") is None
-    left.leave("ana", WINDOW_STEPS - 1)
+    left.leave("ana", MOST_STEPS - 1)
     assert left.why_not("ana") is None, "the old ones are forgotten"
+
+
+def test_an_owner_hears_once_each_time_that_no_receipts_can_be_kept(tmp_path):
+    """However many peers ask meanwhile: nobody else could make room."""
+    why_not = [None, "full", "full", None, "full"]
+
+    async def scenario():
+        async with selling(tmp_path, why_not=lambda: why_not.pop(0)) as (friend, remote, owner):
+            while why_not:
+                await greet(friend.identity, remote)
+            return owner.said
+
+    said = "no session begins from now on: no receipts can be kept: full"
+    assert asyncio.run(scenario()) == [said, said]
 
 
 def test_a_node_that_can_keep_no_receipts_begins_no_session_for_a_price(tmp_path, monkeypatch):

@@ -163,7 +163,8 @@ def _prompt_text(prompt: object) -> str:
     Whoever bills by the log reads these lines, and a client wrote this field's names and numbers.
     """
     limit = LIMITS[PROMPT_FIELD]
-    return _clean_text(json.dumps(_clean(prompt, limit)), limit)
+    text = json.dumps(_clean(prompt, limit))  # hidden in each part: in all at once it is no JSON
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text) - limit} more)"
 
 
 def _clean(value: object, limit: int = TEXT_LIMIT, depth: int = 0) -> object:

@@ -108,15 +108,21 @@ class Booking:
             if self._is_closing:
                 break
             try:
-                left += not (self._is_booked(path) or self._book_file(files, path))
+                left += not (self._is_done(path) or self._book_file(files, path))
             except ShoestringError as error:
                 self._say(f"receipts are not booked: {error}")
                 left += 1
         return left
 
-    def _is_booked(self, path: Path) -> bool:
-        """Tell whether a file's last receipt says what is booked: then nothing is to be proved."""
+    def _is_done(self, path: Path) -> bool:
+        """Tell whether nothing of a file is to be proved: its last receipt says what is booked.
+
+        Nor of one whose process died over the first receipt: there is nothing to wait for.
+        """
         content = read_private(path) or b""
+        if b"\n" not in content:
+            self._say(f"{path}: no whole receipt is in it: it proves nothing; remove it")
+            return True
         try:
             receipt = read_signed(content.removesuffix(b"\n").rpartition(b"\n")[2]).receipt
         except BadValueError:

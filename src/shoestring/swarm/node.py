@@ -157,6 +157,8 @@ class Node:
         self._told: set[str] = set()
         """Peer ids of those that hear now which are kept."""
         self._unsigned = Unsigned()
+        self._unkept: str | None = None
+        """Why no receipts could be kept when that was asked last."""
         self._turns = Turns(sessions)
         self._idle_s = idle_s
         self._say = say
@@ -195,7 +197,7 @@ class Node:
 
     async def _greet(self, link: Link) -> None:
         """Say what is offered, and then the same number back for each that comes."""
-        why_not = await self._why_no_session()
+        why_not = await self._why_no_session() or self._unsigned.why_not(link.peer_id)
         free = 0 if why_not else self._turns.free
         state = {"free": free, "waiting": self._turns.waiting, "why_not": why_not}
         await link.say({"ok": True, **self._offer.words(), **state})
@@ -294,6 +296,9 @@ class Node:
         if self._offer.price.is_free or self._hand is None or self._hand.why_not is None:
             return None
         why_not = await asyncio.to_thread(self._hand.why_not)  # it looks at every file
+        if why_not is not None and self._unkept is None:
+            self._say(f"no session begins from now on: no receipts can be kept: {why_not}")
+        self._unkept = why_not
         return None if why_not is None else f"no receipts can be kept here: {why_not}"
 
     async def _serve(self, link: Link, name: str, word: dict[str, Any]) -> None:

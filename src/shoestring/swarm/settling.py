@@ -115,7 +115,7 @@ def pay_rest(booking: Booking, files: ReceiptFiles, owner: str, reference: str) 
         raise NotSettledError(
             f"what is left of {reference} stays held, for not all of its receipts could be booked: "
             "the next `shoestring swarm up` or `chat` tries again, as does `shoestring swarm "
-            f"wallet release {reference}`"
+            f"wallet release {reference}`; or move their file away: then the rest is free"
         )
     return booking.do(partial(_release, owner, reference)).result()
 

@@ -27,30 +27,36 @@ class Proofs:
     def __init__(self) -> None:
         self._kept: deque[Signed] = deque(maxlen=MOST_RECEIPTS)
         self._news = asyncio.Event()
+        """Set, and another put in its place, when one comes."""
 
     def keep(self, signed: Signed) -> None:
         """Take one."""
         self._kept.append(signed)
         self._news.set()
+        self._news = asyncio.Event()
 
     async def find(self, recording: Recording, seat: Seat) -> Signed | None:
         """Return the receipt over what a member was told and answered in a window, once it comes.
 
-        None: there will be none, for not all of that is known.
+        None: there will be none, for not all that it answered is known.
         """
-        digests = recording.digests(seat)
-        roots = await asyncio.to_thread(roots_of, recording, digests)
-        if None in roots:
+        roots = await asyncio.to_thread(roots_of, recording, recording.digests(seat))
+        if roots[1] is None:
             return None
         node = seat.remote.address.id
         while True:
-            for signed in self._kept:
-                terms = signed.receipt.terms
-                is_its = (terms.node, terms.session) == (node, seat.session)
-                if is_its and is_over(signed, roots):
+            news = self._news
+            its = [
+                signed
+                for signed in self._kept
+                if (signed.receipt.terms.node, signed.receipt.terms.session) == (node, seat.session)
+            ]
+            if its and roots[0] is None:  # what was pushed may be here later than what it led to
+                roots = await asyncio.to_thread(recording.in_root), roots[1]
+            for signed in its:
+                if is_over(signed, roots):
                     return signed
-            self._news.clear()
-            await self._news.wait()
+            await news.wait()
 
 
 def roots_of(

@@ -106,6 +106,10 @@ class ReceiptFiles:
             descriptor = os.open(path, flags, OWNER_ONLY)
             try:
                 _append(descriptor, line)
+            except (OSError, BadValueError):
+                if not window:
+                    path.unlink()  # or the next one would begin the file in the middle
+                raise
             finally:
                 os.close(descriptor)
             if not window:

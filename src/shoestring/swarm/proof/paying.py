@@ -132,16 +132,21 @@ class Payer:
     def cut_last(self, step: int | None) -> None:
         """Close the last window, and one before what is not here: that may never come.
 
+        Those that were closed after that stay, for it may come yet. But one of them is cut in two,
+        so of none it is said any more after which step it ends: roots are compared by that.
+
         Args:
             step: as of :meth:`cut`; where something is not here, all ends in mid-step.
         """
         self._hash()
         whole = self._settled + self._tally.whole_frames
         if whole < self._frames:
+            later = [frames for _, frames in self._cuts if frames > whole]
             self._cuts = deque(cut for cut in self._cuts if cut[1] <= whole)
             last_step = 0 if self._last is None else self._last.step
             self._step, step = self._cuts[-1][0] if self._cuts else last_step, None
-            self._cut_at(whole)
+            for frames in (whole, *later):
+                self._cut_at(frames)
         self.cut(step)
 
     def cut_if_none(self) -> None:

@@ -1,7 +1,8 @@
 """What peers left unsigned: steps that were computed for a price in sessions that ended.
 
 A window bounds what one session may have without a signature. Without this, a client that hangs up
-before it signs, and comes again, would have a window each time.
+before it signs, and comes again, would have a window each time. The honest leave some, too: where a
+link breaks, a budget is spent or an answer never comes, up to a window of a session is not signed.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from shoestring.swarm.proof.terms import WINDOW_STEPS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MOST_STEPS: Final = 8 * WINDOW_STEPS
+"""That a peer may leave: more than the honest do in ordinary use."""
 FORGOTTEN_S: Final = 86_400.0
-"""After which steps are forgotten: links break for the honest, too."""
+"""After which steps are forgotten."""
 
 
 class Unsigned:
-    """Counts them by peer; a peer that did not sign for a window's worth gets no session for a day.
+    """Counts them by peer; a peer that left :data:`MOST_STEPS` gets no session for a day.
 
     It holds a number for each peer that left some since, and is not kept over a restart.
 
@@ -45,7 +48,7 @@ class Unsigned:
         """Return why nothing more is computed for a peer before it pays; None: it is."""
         steps, since_s = self._since.get(peer, (0, 0.0))
         left_s = since_s + FORGOTTEN_S - self._now()
-        if steps < WINDOW_STEPS or left_s <= 0:
+        if steps < MOST_STEPS or left_s <= 0:
             return None
         return (
             f"{steps} steps of your sessions that ended are not signed for: "
