@@ -13,7 +13,6 @@ import base64
 import binascii
 import ipaddress
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
@@ -143,9 +142,7 @@ class Crossings:
         except (ShoestringError, TimeoutError):
             # Not why, and not sooner or later: a peer may not use this node to look around in its
             # network.
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(until_s):
-                    await link.until_closed()
+            await link.closed_by(until_s)
             await link.refuse("unreachable", "this node does not reach the other")
             return
         finally:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -125,9 +125,7 @@ class Lending:
         self._loans[purpose] = Loan(link.peer_id, to, blobs)
         try:
             await link.say({"ok": True})
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOAN_S):
-                    await link.until_closed()
+            await link.closed_by(asyncio.get_running_loop().time() + LOAN_S)
         finally:
             del self._loans[purpose]
             self._let_out(to, purpose)
@@ -188,9 +186,7 @@ class Lending:
         except (ShoestringError, TimeoutError) as error:
             # Not why, and not sooner or later: a peer may not use this node to look around in its
             # network. That the key it named is there and busy, it would hear from it itself.
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(begin_s):
-                    await link.until_closed()
+            await link.closed_by(begin_s)
             if isinstance(error, RefusedError) and error.word == "busy":
                 await link.refuse("busy", "the other node gives to others: try again")
             else:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from shoestring.errors import BadValueError, ShoestringError
@@ -159,6 +160,12 @@ class Link(asyncio.Protocol):
         while self._end is None:
             self._news.clear()
             await self._news.wait()
+
+    async def closed_by(self, until_s: float) -> None:
+        """Return when the other side has gone, and at a time of the loop's clock at the latest."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until_s):
+                await self.until_closed()
 
     async def wait_for_word(self, timeout_s: float) -> None:
         """Return when a whole word is here, for :meth:`hear`.
