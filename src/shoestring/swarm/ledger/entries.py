@@ -100,7 +100,11 @@ def read_postings(kept: str) -> tuple[Posting, ...]:
     """Return the postings that the book keeps.
 
     Raises:
-        ValueError: they are none.
+        ValueError: they are none, or of another form: int reads more than one.
     """
     words = kept.split(" ")
-    return tuple(zip(words[::2], map(int, words[1::2]), strict=True))
+    written = words[1::2]
+    amounts = list(map(int, written))
+    if list(map(str, amounts)) != written:
+        raise ValueError(f"{kept[:200]!a} has amounts that are not written as the book writes them")
+    return tuple(zip(words[::2], amounts, strict=True))

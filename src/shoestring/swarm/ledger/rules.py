@@ -22,19 +22,22 @@ FEWEST_POSTINGS: Final = 2
 LAST_S: Final = 253_402_300_799
 """The end of the year 9999, in seconds since 1970."""
 
-Sorts = frozenset[str]
-ROLES: Final[dict[str, tuple[Sorts, Sorts]]] = {
-    "fund": (frozenset({"world", "voucher"}), frozenset({"wallet", "customer", "pool"})),
-    "hold": (frozenset({"wallet"}), frozenset({"held"})),
-    "capture": (frozenset({"held"}), frozenset({"income"})),
-    "release": (frozenset({"held"}), frozenset({"wallet"})),
-    "refund": (frozenset({"income"}), frozenset({"wallet"})),
-    "earn": (frozenset({"client"}), frozenset({"income"})),
-    "reward": (frozenset({"pool"}), frozenset({"income"})),
-    "resale": (frozenset({"customer"}), frozenset({"resold", "margin"})),
-    "collect": (frozenset({"income"}), frozenset({"wallet"})),
+Beginnings = tuple[str, ...]
+ROLES: Final[dict[str, tuple[Beginnings, Beginnings]]] = {
+    "fund": (("world", "voucher:"), ("wallet:", "customer:", "pool:")),
+    "hold": (("wallet:",), ("held:",)),
+    "capture": (("held:",), ("income:",)),
+    "release": (("held:",), ("wallet:",)),
+    "refund": (("income:",), ("wallet:",)),
+    "earn": (("client:",), ("income:",)),
+    "reward": (("pool:",), ("income:",)),
+    "resale": (("customer:",), ("resold:", "margin:")),
+    "collect": (("income:",), ("wallet:",)),
 }
-"""Who gives and who gets, by the kind of an entry; one gives. A ``correct`` is as it must be."""
+"""How the names of those who give and who get begin, by the kind of an entry; one gives.
+
+A ``correct`` is as it must be.
+"""
 OF_NOTHING: Final = frozenset({"capture", "resale"})
 """Kinds in which an amount may be zero: an answer may cost nothing, a margin be none."""
 CORRECTED: Final = frozenset({"fund", "refund", "reward", "resale", "collect"})
@@ -73,10 +76,10 @@ def postings_fault(kind: str, reference: str, postings: Sequence[Posting]) -> st
     givers, takers = ROLES[kind]
     least = 0 if kind in OF_NOTHING else 1
     giver, total = postings[0]
-    if giver.partition(":")[0] not in givers or not least <= -total <= MOST:
+    if not giver.startswith(givers) or not least <= -total <= MOST:
         return f"{giver} cannot get {total} as the giver of a {kind}"
     for account, amount in postings[1:]:
-        if account.partition(":")[0] not in takers or not least <= amount <= MOST:
+        if not account.startswith(takers) or not least <= amount <= MOST:
             return f"{account} cannot get {amount} by a {kind}"
         total += amount
     if total:
@@ -92,8 +95,7 @@ def _owner_fault(kind: str, reference: str, postings: Sequence[Posting]) -> str 
         at, beside = (1, 0) if kind == "hold" else (0, 1)
         account, other = postings[at][0], postings[beside][0]
         _, owner, named = account.split(":")
-        is_part = kind == "capture" and reference.startswith(f"{named}.")
-        if named != reference and not is_part:
+        if named != reference and not (kind == "capture" and reference.startswith(f"{named}.")):
             return f"{account} is not held for {reference}"
         if kind != "capture" and (len(postings) > FEWEST_POSTINGS or other != f"wallet:{owner}"):
             return f"{account} is not of {other} alone"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from shoestring.swarm.ledger.accounts import MOST
-from shoestring.swarm.ledger.entries import canonical, genesis, kept_postings, read_postings
+from shoestring.swarm.ledger.entries import canonical, genesis, read_postings
 from shoestring.swarm.ledger.reading import COLUMNS, Reading, open_reading
 from shoestring.swarm.ledger.rules import (
     balance_fault,
@@ -167,8 +167,9 @@ class _Walk:
         number, at_s, kind, kept, reference, memo, sha256 = row
         if number != self._number + 1:
             return f"it is missing: {number} comes next"
-        postings = _postings(kept)
-        if postings is None:
+        try:
+            postings = read_postings(kept)
+        except ValueError:
             return "its postings are not written as the book writes them"
         said = canonical(number, at_s, kind, postings, reference, memo, self._hash)
         if hashlib.sha256(said).digest() != sha256:
@@ -255,15 +256,6 @@ class _Walk:
             account = min(expected)
             return _unequal(account, 0, expected[account])
         return None
-
-
-def _postings(kept: str) -> tuple[Posting, ...] | None:
-    """Return postings; None: they are none, or of another form, since int reads more than one."""
-    try:
-        postings = read_postings(kept)
-    except ValueError:
-        return None
-    return postings if kept_postings(postings) == kept else None
 
 
 def _missing(entries: int) -> str:
