@@ -149,9 +149,9 @@ def count_tokens(server: LiveServer) -> int:
 
 
 def layers_of_each() -> tuple[int, int]:
-    """Return how many layers ``-ts 1,1`` lays on each of two devices, the output counted."""
+    """Return how many layers ``-ts 1,1`` lays on each of two devices; it deals the output, too."""
     first = (BLOCKS + 2) // 2
-    return first, BLOCKS + 1 - first
+    return first, BLOCKS - first
 
 
 def kept_by(node: Node) -> ReceiptFiles:

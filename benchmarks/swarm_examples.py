@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from shoestring.engines.outlines import Found
     from shoestring.engines.protocol import Engine
+    from shoestring.hardware.devices import Device
     from shoestring.plan.speed_constants import SpeedConstants
     from shoestring.swarm.chain import Chain
     from shoestring.swarm.survey import Seen
@@ -81,9 +82,9 @@ class Example:
     rtt_s: Sequence[float]
 
 
-FOUR = Example(SIXTY, "60 layers of width 1024", ("105MiB", "170MiB", "135MiB", "168MiB"),
+FOUR = Example(SIXTY, "60 layers of width 1024", ("105MiB", "170MiB", "135MiB", "135MiB"),
                (NEAR_S,) * 4)  # fmt: skip
-"""Room for 10, 20, 15 and 15 layers with the output, and for no more."""
+"""Room for 10, 20, 15 and 15 layers, and for no more."""
 WHOLE = Example(PHI3, "phi-3-mini, whole", ("840MiB",) * 4, (NEAR_S,) * 4)
 TEN = Example(SIXTY, "60 layers of width 1024", ("140MiB",) * 10,
               tuple(one for far_s in FAR_S for one in (far_s, LAN_S)))  # fmt: skip
@@ -102,17 +103,20 @@ def main() -> None:
     given = arguments.parse_args()
     if given.tokens < 3:
         arguments.error("--tokens: at least 3")
-    _, constants = find_devices((), lambda line: print(line, file=sys.stderr))
+    devices, constants = find_devices((), lambda line: print(line, file=sys.stderr))
+    own = [one for one in devices if one.kind == "cpu"]
     figures = {
         "how": {"tokens": given.tokens, "context": CONTEXT, "threads": 1,
                 "clock": "the user's, at the stream"},
-        "examples": {name: run_example(EXAMPLES[name], given.tokens, constants)
+        "examples": {name: run_example(EXAMPLES[name], given.tokens, own, constants)
                      for name in given.examples},
     }  # fmt: skip
     write_result(given.json_out, "swarm-examples", figures)
 
 
-def run_example(example: Example, tokens: int, constants: SpeedConstants) -> dict[str, Any]:
+def run_example(
+    example: Example, tokens: int, own: Sequence[Device], constants: SpeedConstants
+) -> dict[str, Any]:
     """Bring its devices up, lay the model over them, and have it answer."""
     resolve_model(example.model, cache=cache_dir())
     found = find_model(example.model)
@@ -121,7 +125,7 @@ def run_example(example: Example, tokens: int, constants: SpeedConstants) -> dic
         assert swarm.laboratory is not None
         for node, rtt_s in zip(swarm.nodes, example.rtt_s, strict=True):
             swarm.laboratory.change(node.name, delay_s=rtt_s / 2)
-        ways = asyncio.run(run_ways(example, swarm, found, constants, tokens))
+        ways = asyncio.run(run_ways(example, swarm, found, own, constants, tokens))
     return {
         "model": example.told, "layers": shape.layers, "width": shape.width,
         "file_bytes": found.outline.file_bytes, "rtt_s": list(example.rtt_s), "ways": ways,
@@ -129,7 +133,12 @@ def run_example(example: Example, tokens: int, constants: SpeedConstants) -> dic
 
 
 async def run_ways(
-    example: Example, swarm: Swarm, found: Found, constants: SpeedConstants, tokens: int
+    example: Example,
+    swarm: Swarm,
+    found: Found,
+    own: Sequence[Device],
+    constants: SpeedConstants,
+    tokens: int,
 ) -> dict[str, Any]:
     """Run the planner's way; of devices some of which are on a LAN, also without these."""
     seen = [await greet(swarm.identity, node.remote) for node in swarm.nodes]
@@ -138,11 +147,12 @@ async def run_ways(
         far = {node.name for node, rtt_s in zip(swarm.nodes, example.rtt_s, strict=True)
                if rtt_s != LAN_S}  # fmt: skip
         ways["the far ones alone"] = [one for one in seen if one.remote.name in far]
+    layers = found.outline.shape.layers
     found_ways = {}
     for name, offered in ways.items():
         print(f"{example.told}, {name}", file=sys.stderr, flush=True)
         try:
-            chain = plan_chain(found, (), offered, constants, context=CONTEXT)
+            chain = plan_chain(found, own, offered, constants, context=CONTEXT, peer_layers=layers)
         except ShoestringError as error:
             found_ways[name] = {"token_s": None, "planned_token_s": None, "interval_s": None,
                                 "devices": [], "events": [str(error)]}  # fmt: skip
@@ -226,11 +236,11 @@ def describe(
         if (one := by_name.get(node.name)) is None:
             continue
         its = placed[one.device.name]
-        has_part = its.output or its.layers[1] > its.layers[0]
+        has_part = its.layers[1] > its.layers[0]
         rows.append({
             "name": node.name, "greeted_rtt_s": one.device.link_latency_s,
             "offered_bytes": one.device.memory_bytes, "layers": list(its.layers),
-            "output": its.output, "weights_bytes": its.weights_bytes,
+            "weights_bytes": its.weights_bytes,
             "planned_bytes": its.total_bytes if has_part else 0,
             "resident_bytes": resident.get(node.name),
         })  # fmt: skip

@@ -112,7 +112,7 @@ def main() -> int:
              for number, one in enumerate(rounds, start=1) for what in one["wrong"]]  # fmt: skip
     figures = {
         "how": {"seed": given.seed, "rtt_s": given.rtt_ms / 1e3, "tokens": TOKENS, "threads": 1,
-                "temperature": 1.0, "stage": "all layers and the output"},
+                "temperature": 1.0, "stage": "all layers"},
         "wrong": wrong, "bars": [judge(mode, rounds) for mode in given.modes],
         "gaps": describe_gaps(rounds), "rounds": rounds,
     }  # fmt: skip

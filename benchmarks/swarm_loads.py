@@ -1,9 +1,10 @@
 """How many bytes go over the wire when a node loads a model that it had before?
 
-A node on a host of the laboratory; a stock llama-server with all layers on it, by a stage, is
-started, ended, and started again. The host's own counter of its link says what each load cost, both
-ways, with all headers; the stage says how much of it were weights, and what the node had already.
-Between the loads the node is started anew, so that only what lies on its disk counts.
+A node on a host of the laboratory; a stock llama-server with all layers and the output on it, by a
+stage, is started, ended, and started again: so it is all of a model's bytes that move. The host's
+own counter of its link says what each load cost, both ways, with all headers; the stage says how
+much of it were weights, and what the node had already. Between the loads the node is started anew,
+so that only what lies on its disk counts.
 
     python benchmarks/swarm_loads.py [--models MODEL ...] [--loads 2] [--rtt-ms 2]
                                      [--rate BYTES_PER_S] [--json-out FILE]
@@ -82,7 +83,9 @@ async def load_once(swarm: Swarm, model: Path, weights: Weights) -> dict[str, An
             swarm.identity, [[node.remote]], Spares(), weights,
             needs=[Need(MEMORY_BYTES, on_cpu=True)], tell=told,
         ) as [stage],
-        llama_server([f"{HOST}:{stage.port}"], model, swarm.folder / "llama-server.log"),
+        llama_server(
+            [f"{HOST}:{stage.port}"], model, swarm.folder / "llama-server.log", output="remote"
+        ),
     ):  # fmt: skip
         await told.until_ready(stage, 1)
         replicas = [one for talk in stage.conversations for one in talk.replicas]

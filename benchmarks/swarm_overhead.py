@@ -1,7 +1,7 @@
 """What do links, firewall, room and journal cost a token, beside llama.cpp's own RPC?
 
 On each host of the laboratory stand a stock worker and a node of ours, with as many threads. Two
-stock llama-servers stay loaded, all layers (and, unless said, the output) on one or two of these
+stock llama-servers stay loaded, all layers (and, if said, the output) on one or two of these
 hosts: one asks the workers directly, the other by stages and nodes. They answer the same question
 in turns, and who is first turns; nothing else computes meanwhile. A token's time is llama-server's
 own: ``predicted_ms / predicted_n``.
@@ -11,7 +11,7 @@ own: ``predicted_ms / predicted_n``.
 
     python benchmarks/swarm_overhead.py [--pairs 20] [--model shape:llama-3.2-1b:q4_k_m]
                                         [--remotes 1 2] [--rtt-ms 2 20] [--tokens 48]
-                                        [--output remote|local] [--star] [--json-out FILE]
+                                        [--output local|remote] [--star] [--json-out FILE]
 
 Needs what the laboratory needs. ``bars`` says met or missed; the status is 1 where a text differs.
 """
@@ -28,7 +28,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from swarm_hosts import running_swarm
-from swarm_user import PROMPT, Told, llama_server
+from swarm_user import OUTPUT_WORDS, PROMPT, Told, llama_server
 
 from results import write_result
 from shoestring.analysis.stats import bootstrap_median_ci
@@ -50,8 +50,6 @@ ADDED_BAR_S: Final = 0.0015
 RATIO_BARS: Final = {0.002: 0.95, 0.02: 0.98}
 """By round trip, in seconds."""
 MEMORY_BYTES: Final = 1 << 30
-SHAPES_OF_OUTPUT: Final = ("remote", "local")
-OUTPUT_HERE: Final = ("--override-tensor", r"^(output|token_embd)\.weight$=CPU")
 Case = dict[str, Any]
 
 
@@ -65,7 +63,7 @@ def main() -> int:
     arguments.add_argument("--tokens", type=int, default=48)
     arguments.add_argument("--threads", type=int, default=1, help="of each worker")
     arguments.add_argument("--star", action="store_true", help="activations all go through here")
-    arguments.add_argument("--output", choices=SHAPES_OF_OUTPUT, default="remote")
+    arguments.add_argument("--output", choices=OUTPUT_WORDS, default="local")
     arguments.add_argument(
         "--json-out", type=Path, default=Path("results/benchmarks/swarm-overhead.json")
     )
@@ -95,7 +93,6 @@ async def measure(given: argparse.Namespace, swarm: Swarm, model: Path, remotes:
     laboratory = swarm.laboratory
     assert laboratory is not None
     names = [node.name for node in nodes]
-    more = OUTPUT_HERE if given.output == "local" else ()
     workers = start_workers(laboratory, names, threads=given.threads)
     told, weights, spares = Told(), Weights(model), Spares()
     async with AsyncExitStack() as stack:
@@ -112,7 +109,7 @@ async def measure(given: argparse.Namespace, swarm: Swarm, model: Path, remotes:
         }
         servers = {
             arm: await stack.enter_async_context(
-                llama_server(endpoints, model, swarm.folder / f"{arm}.log", more=more)
+                llama_server(endpoints, model, swarm.folder / f"{arm}.log", output=given.output)
             )
             for arm, endpoints in places.items()
         }

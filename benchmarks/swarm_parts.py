@@ -75,7 +75,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         frames = [count_model(name, Path(scratch) / str(number))
                   for number, name in enumerate(given.models)]  # fmt: skip
-        [heard] = asyncio.run(record(model, Path(scratch) / "work", workers=1, tokens=32))
+        [heard] = asyncio.run(
+            record(model, Path(scratch) / "work", workers=1, tokens=32, output="local")
+        )
         work = time_work(heard, Path(scratch), times=TIMES)
     with running_swarm(1, rtt_s=0.0) as swarm:
         processes = asyncio.run(measure_processes(swarm, model, given))
@@ -87,10 +89,11 @@ def main() -> None:
 
 
 def count_model(name: str, folder: Path) -> dict[str, Any]:
-    """Count a token's frames over two workers, as many layers on each."""
+    """Count a token's frames over two workers, as many layers on each, the last with the output."""
     model = resolve_model(name, cache=cache_dir()).path
     print(f"frames of {name}", file=sys.stderr, flush=True)
-    first, second = asyncio.run(record(model, folder, workers=2, tokens=RECORDED))
+    two = record(model, folder, workers=2, tokens=RECORDED, output="remote")
+    first, second = asyncio.run(two)
     shape = find_model(name).outline.shape
     return {
         "model": shape.name, "layers": shape.layers, "width": shape.width,

@@ -53,6 +53,8 @@ from shoestring.testing.lab_plan import HOME
 from shoestring.testing.lab_workers import start_workers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from swarm_chain import Ways
     from swarm_hosts import Swarm
     from swarm_user import Heard
@@ -84,12 +86,13 @@ def main() -> int:
     if min(given.blocks, given.tokens - 2, *given.peers) < 1 or min(given.rtt_ms) < 0:
         arguments.error("--blocks, --peers: at least 1; --tokens: at least 3; --rtt-ms: at least 0")
     model = resolve_model(given.model, cache=cache_dir()).path
-    _, constants = find_devices((), lambda line: print(line, file=sys.stderr))
+    devices, constants = find_devices((), lambda line: print(line, file=sys.stderr))
+    own = [one for one in devices if one.kind == "cpu"]
     rows: list[Row] = []
     with running_swarm(max(given.peers), rtt_s=0.0) as swarm:
         for peers in given.peers:
             some = replace(swarm, nodes=swarm.nodes[:peers])
-            rows += asyncio.run(measure(given, some, model, constants))
+            rows += asyncio.run(measure(given, some, model, own, constants))
     figures = {
         "how": {"model": given.model, "blocks": given.blocks, "tokens": given.tokens,
                 "prompt": PROMPT, "threads": 1, "order": "who is first turns",
@@ -102,7 +105,11 @@ def main() -> int:
 
 
 async def measure(
-    given: argparse.Namespace, swarm: Swarm, model: Path, constants: SpeedConstants
+    given: argparse.Namespace,
+    swarm: Swarm,
+    model: Path,
+    own: Sequence[Device],
+    constants: SpeedConstants,
 ) -> list[Row]:
     """Load both servers over these nodes; return a row for each round trip."""
     assert swarm.laboratory is not None
@@ -119,7 +126,9 @@ async def measure(
         arms = {"raw": raw, "star": server}
         if len(swarm.nodes) > 1:  # from one node nothing goes to another
             arms["chain"] = server
-        rows = [await begin_row(given, swarm, rtt_ms / 1e3, constants) for rtt_ms in given.rtt_ms]
+        rows = [
+            await begin_row(given, swarm, rtt_ms / 1e3, own, constants) for rtt_ms in given.rtt_ms
+        ]
         set_round_trip(swarm, 0.0)
         for _ in range(WARM):
             await asyncio.to_thread(take_turns, arms, stages, ways, given.tokens, 0)
@@ -140,7 +149,11 @@ async def measure(
 
 
 async def begin_row(
-    given: argparse.Namespace, swarm: Swarm, rtt_s: float, constants: SpeedConstants
+    given: argparse.Namespace,
+    swarm: Swarm,
+    rtt_s: float,
+    own: Sequence[Device],
+    constants: SpeedConstants,
 ) -> Row:
     """Greet the nodes at a round trip; return a row without times, with what is predicted."""
     set_round_trip(swarm, rtt_s)
@@ -149,17 +162,20 @@ async def begin_row(
         "peers": len(seen), "rtt_s": rtt_s, "same_text": True, "is_chain": True, "token_s": {},
         "ways": {},
         "greeted_rtt_s": median(one.device.link_latency_s for one in seen),
-        "predicted": predict(given.model, [one.device for one in seen], constants),
+        "predicted": predict(given.model, own, [one.device for one in seen], constants),
     }  # fmt: skip
 
 
-def predict(model: str, devices: list[Device], constants: SpeedConstants) -> dict[str, Any]:
+def predict(
+    model: str, own: Sequence[Device], peers: Sequence[Device], constants: SpeedConstants
+) -> dict[str, Any]:
     """Return the planner's time of a token with as many layers on each; or why it has none."""
     found = find_model(model)
     plan = make_plan(
         Ask(
             model=found.name, outline=found.outline, settings=Settings(context=CONTEXT),
-            devices=tuple(devices), prompt_tokens=CONTEXT, shares=(1.0,) * len(devices),
+            devices=(*own, *peers), prompt_tokens=CONTEXT, shares=(1.0,) * len(peers),
+            keeps_output=True,
         ),
         constants,
         alternatives=False,

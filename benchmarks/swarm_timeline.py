@@ -78,7 +78,7 @@ def main() -> int:
     wrong = [*(what for one in rounds for what in one["wrong"]), *lost]
     figures = {
         "how": {"model": given.model, "tokens": given.tokens, "rtt_s": given.rtt_ms / 1e3,
-                "threads": 1, "stage": "all layers and the output", "temperature": 1.0,
+                "threads": 1, "stage": "all layers", "temperature": 1.0,
                 "seed": given.seed},
         "bars": BARS_S, "wrong": wrong, "rounds": rounds,
     }  # fmt: skip

@@ -52,7 +52,9 @@ ASKED: Final = {"prompt": "A ship left the harbour at noon.", "temperature": 0,
 Step = list["Frame"]
 
 
-async def record(model: Path, folder: Path, *, workers: int, tokens: int) -> list[Heard]:
+async def record(
+    model: Path, folder: Path, *, workers: int, tokens: int, output: str
+) -> list[Heard]:
     """Return what went through the connection of each worker that computed."""
     with ExitStack() as stack:
         ports, heard = [], []
@@ -63,7 +65,8 @@ async def record(model: Path, folder: Path, *, workers: int, tokens: int) -> lis
             port, connections = stack.enter_context(relay)
             ports.append(f"127.0.0.1:{port}")
             heard.append(connections)
-        async with llama_server(ports, model, folder / "llama-server.log") as server:
+        log = folder / "llama-server.log"
+        async with llama_server(ports, model, log, output=output) as server:
             await asyncio.to_thread(server.complete, {**ASKED, "n_predict": tokens})
     return [max(connections, key=lambda one: len(one.requests)) for connections in heard]
 
@@ -96,7 +99,7 @@ def kind_of(frame: Frame) -> str:
         return "graph"
     name = tensor_name(frame.head)
     if frame.command == Command.GET_TENSOR:
-        return "logits" if name.startswith("result_") else "activation out"
+        return "logits" if name.startswith("result_output") else "activation out"
     _, _, inner = name.partition("#")
     inner = inner.partition("#")[0]
     if "mask" in inner:

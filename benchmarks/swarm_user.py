@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import requests
 
 from shoestring.engines.discovery import find_program
+from shoestring.engines.llama_server import OUTPUT_IN_RAM
 from shoestring.errors import EngineLostError
 from shoestring.testing.live_server import live_server
 
@@ -29,6 +30,8 @@ LOOPBACK: Final = "127.0.0.1"
 CONTEXT: Final = 1024
 TOKENS: Final = 96
 READY_LIMIT_S: Final = 60.0
+OUTPUT_WORDS: Final = {"local": ("--override-tensor", OUTPUT_IN_RAM), "remote": ()}
+"""Where the output is computed: at the user, as with our chains, or with the last layers."""
 SILENT_S: Final = 60.0
 """A user who hears nothing for so long has seen an error."""
 PROMPT: Final = "A ship left the harbour at noon, and nobody on it knew where it was bound. " * 4
@@ -36,9 +39,14 @@ PROMPT: Final = "A ship left the harbour at noon, and nobody on it knew where it
 
 @asynccontextmanager
 async def llama_server(
-    endpoints: Sequence[str], model: Path, log_path: Path, *, more: Sequence[str] = ()
+    endpoints: Sequence[str],
+    model: Path,
+    log_path: Path,
+    *,
+    output: str = "local",
+    more: Sequence[str] = (),
 ) -> AsyncIterator[LiveServer]:
-    """Run a stock llama-server whose layers and output lie on RPC workers, as many on each.
+    """Run a stock llama-server whose layers lie on RPC workers, as many on each.
 
     Stages are served by the loop meanwhile.
 
@@ -46,6 +54,7 @@ async def llama_server(
         endpoints: of the workers or stages, in the order of their layers.
         model: a GGUF file.
         log_path: where it writes.
+        output: which of :data:`OUTPUT_WORDS`.
         more: words for it.
 
     Raises:
@@ -58,7 +67,8 @@ async def llama_server(
             str(find_program("llama-server")), "-m", str(model), "--host", LOOPBACK,
             "--port", str(port), "--rpc", ",".join(endpoints), "--device", devices,
             "-ngl", "999", "-ts", ",".join("1" * len(endpoints)), "-c", str(CONTEXT), "-np", "1",
-            "-t", "1", "--no-warmup", "--fit", "off", "--cache-ram", "0", *more,
+            "-t", "1", "--no-warmup", "--fit", "off", "--cache-ram", "0", *OUTPUT_WORDS[output],
+            *more,
         )  # fmt: skip
 
     running = live_server(command, log_path=log_path)

@@ -49,6 +49,7 @@ TINY_MOE = replace(
     SHAPES["mixtral-8x7b"], layers=3, width=256, feed_forward=512, heads=4, kv_heads=2, head_dim=64,
     vocabulary=2000, context=512,
 )  # fmt: skip
+OUTPUT_HERE = Offload(gpu_layers=33, output_in_ram=True)
 TOO_MANY = Offload(tensor_split=(1,) * 16)
 QUESTION = "The capital of France is"
 NAME = 'it\'s a "small" $model.gguf'
@@ -96,6 +97,16 @@ def test_remote_servers_are_named_before_the_devices_that_they_have():
     assert launch_lines(MODEL, offload)["llama-server"] == (
         f"{LLAMA} --rpc '10.0.0.2:50052,[::1]:50053' --device RPC1,CUDA0 --tensor-split 4.5,3"
     )
+
+
+def test_an_output_in_ram_is_named_by_its_tensor():
+    """With its bias; of a model whose output is its embedding, that is the embedding's."""
+    words = shlex.split(launch_lines(MODEL, OUTPUT_HERE)["llama-server"])
+    pattern = words[words.index("--override-tensor") + 1].removesuffix("=CPU")
+    kept = [name for name in ("output.weight", "output.bias", "token_embd.weight",
+                              "output_norm.weight", "blk.0.attn_output.weight")
+            if re.search(pattern, name)]  # fmt: skip
+    assert kept == ["output.weight", "output.bias", "token_embd.weight"]
 
 
 def test_lines_of_ollama():
@@ -168,6 +179,8 @@ def test_open_webui_is_pointed_at_both_servers_and_takes_no_port_of_theirs():
     [
         ("ollama", THIRD_NOTE, "# ollama has no RPC: leave rpc out, or use llama-server"),
         ("koboldcpp", THIRD_NOTE, "# koboldcpp has no RPC: leave rpc out, or use llama-server"),
+        ("ollama", OUTPUT_HERE, "# ollama takes no output_in_ram: use llama-server"),
+        ("koboldcpp", OUTPUT_HERE, "# koboldcpp takes no output_in_ram here: use llama-server"),
         ("koboldcpp", REAL, ("# koboldcpp has no KV cache of q8_0 and q4_0: give one of f16, "
          "q8_0, q4_0, q5_1, bf16 for both")),
         ("koboldcpp", Offload(cache_type_k="q4_1", cache_type_v="q4_1"),
@@ -283,8 +296,9 @@ def test_a_server_that_runs_already_refuses_an_offload(engine):
 @pytest.mark.parametrize(
     ("offload", "said"),
     [
-        (Offload(devices=("CUDA0",)), "embedded takes neither device nor rpc"),
-        (Offload(rpc=("a:1",)), "embedded takes neither device nor rpc"),
+        (Offload(devices=("CUDA0",)), "embedded takes no device, rpc or output_in_ram"),
+        (Offload(output_in_ram=True), "embedded takes no device, rpc or output_in_ram"),
+        (Offload(rpc=("a:1",)), "embedded takes no device, rpc or output_in_ram"),
         (TOO_MANY, "tensor_split over 16 devices"),
     ],
 )

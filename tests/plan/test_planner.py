@@ -1,5 +1,7 @@
 """A whole plan: bytes and seconds of a model over devices."""
 
+import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,7 +15,10 @@ from shoestring.plan.memory import Settings
 from shoestring.plan.planner import Ask, make_plan
 from shoestring.plan.row import MARGIN
 from shoestring.plan.speed_constants import load_constants
+from shoestring.report.planning import offload_of
 
+SYSTEM_MIB = 1024
+"""Of RAM, what the system takes."""
 NOTE = ("gtx 1050 ti", "rtx 2080", "gtx 1060 6GB", "ram:64GiB:68GB/s")
 
 
@@ -48,6 +53,82 @@ def test_every_weight_and_every_cache_has_one_place():
     assert sum(placed.cache_bytes for placed in made.placed) == sum(made.demand.cache_bytes)
     edges = [placed.layers for placed in made.placed]
     assert [first for first, _ in edges[1:]] == [end for _, end in edges[:-1]]
+
+
+def test_the_output_is_kept_from_peers():
+    """RAM computes it, whoever has the last layers: no peer is told what comes out."""
+    peers = ("2xpeer:4GiB:300GB/s:1ms",)
+    made = plan("llama-3.1-8b:q4_k_m", *peers, "ram:12GiB:20GB/s", keeps_output=True)
+    told = plan("llama-3.1-8b:q4_k_m", *peers, "ram:12GiB:20GB/s")
+
+    ram, *others = made.placed
+    assert (ram.output, [one.output for one in others]) == (True, [False, False])
+    assert ram.layers == (0, 0)
+    assert sum(one.weights_bytes for one in made.placed) == made.demand.file_bytes
+    assert not told.placed[0].output
+    # llama.cpp counts it with the last layers; where it lies is said apart.
+    assert (offload_of(made).gpu_layers, sum(offload_of(made).tensor_split)) == (33, 33)
+    assert (offload_of(made).output_in_ram, offload_of(told).output_in_ram) == (True, False)
+    # It costs what RAM takes for it.
+    assert made.predicted.decode_tokens_per_s.value < told.predicted.decode_tokens_per_s.value
+
+
+def test_a_card_of_ones_own_may_have_the_output():
+    """It stands behind the peers; what it computes leaves nobody's house."""
+    made = plan(
+        "llama-3.1-8b:q4_k_m", "peer:t4:1ms", "gtx 1050 ti", "ram:12GiB:20GB/s", keeps_output=True
+    )
+
+    assert [one.output for one in made.placed] == [False, False, True]
+    assert not offload_of(made).output_in_ram
+    # The same where nobody said how much RAM there is; without a card it can be nowhere.
+    made = plan("llama-3.1-8b:q4_k_m", "peer:t4:1ms", "gtx 1050 ti", keeps_output=True)
+    assert [one.output for one in made.placed] == [False, False, True]
+    with pytest.raises(BadValueError, match="how much is free here is unknown"):
+        plan("llama-3.1-8b:q4_k_m", "2xpeer:t4:1ms", keeps_output=True)
+
+
+def test_an_output_that_is_the_embedding_is_in_ram_once():
+    """Where the processor lays no copy of it out anew."""
+    made = plan("gemma-3-1b:f16", "peer:t4:1ms", "ram:12GiB:20GB/s", keeps_output=True)
+
+    assert (made.demand.tied, made.placed[0].output) == (True, True)
+    assert made.placed[0].weights_bytes == made.demand.embedding_bytes
+
+
+def test_of_two_ways_that_do_not_fit_the_one_that_lacks_least_is_told():
+    """With the named room, and not with less, it fits."""
+    devices = ("peer:6GiB:300GB/s:1ms", "gtx 1050 ti", "ram:{}MiB:20GB/s")
+
+    def tried(ram_mib):
+        given = [one.format(ram_mib + SYSTEM_MIB) for one in devices]
+        return plan("llama-3.1-8b:q4_k_m", *given, context=65_536, keeps_output=True)
+
+    (said,) = tried(700).rejected
+    needed = math.ceil(float(re.search(r"([\d.]+) GiB on cpu", said)[1]) * 1024 / (1 - MARGIN))
+    assert tried(needed + 1).fits
+    assert not tried(needed - 16).fits
+
+
+def test_shares_by_hand_are_of_layers_alone_where_the_output_is_kept():
+    """Twenty on two peers; llama.cpp deals the output, too, and RAM computes it."""
+    made = plan(
+        "llama-3.1-8b:q4_k_m", "2xpeer:t4:1ms", "ram:12GiB:20GB/s", keeps_output=True,
+        gpu_layers=20, shares=(1.0, 1.0),
+    )  # fmt: skip
+
+    assert [end - first for first, end in made.split.runs] == [12, 11, 9]
+    assert made.placed[0].output
+
+
+@pytest.mark.parametrize(("wanted", "layers"), [(0, 0), (1, 1), (20, 20), (33, 32)])
+def test_as_many_layers_as_are_wanted_are_on_peers(wanted, layers):
+    """An output that is kept from them is none of these."""
+    devices = ("2xpeer:t4:1ms", "ram:12GiB:20GB/s")
+    made = plan("llama-3.1-8b:q4_k_m", *devices, gpu_layers=wanted, keeps_output=True)
+
+    assert sum(end - first for first, end in made.split.runs[1:]) == layers
+    assert made.placed[0].output
 
 
 def test_the_third_note_is_beaten_by_the_plan():

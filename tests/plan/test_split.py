@@ -47,8 +47,10 @@ def judge(problem: Problem, runs: list[range], number: int) -> Key | None:
     fullest = 0.0
     for place, run, (used, _, _) in zip(problem.places, runs, parts, strict=True):
         most = problem.layers if place.most_layers is None else place.most_layers
+        stays = place.host and problem.output_stays
         host_bytes = problem.embedding_bytes + all_away if place.host else 0
-        busy = len(run) > 0 or (place.host and all_away > 0)
+        host_bytes += place.output_bytes if stays else 0
+        busy = len(run) > 0 or (place.host and all_away > 0) or stays
         taken = used + host_bytes + busy * place.fixed_bytes
         inner = len([unit for unit in run if unit < problem.layers])
         if taken > place.room_bytes or not place.least_layers <= inner <= most:
@@ -59,8 +61,13 @@ def judge(problem: Problem, runs: list[range], number: int) -> Key | None:
 
 def add_up(problem: Problem, place: Place, run: range, number: int) -> tuple[int, int, float]:
     """Return bytes there, bytes of its experts elsewhere, and seconds, of one place."""
-    used, away, time_s = 0, 0, place.enter_s if len(run) else 0.0
+    stays = problem.output_stays
+    used, away = 0, 0
+    time_s = place.enter_s if len(run) and not (stays and place.host) else 0.0
     for unit in run:
+        if unit == problem.layers and stays:  # whoever has the last layers, the host is asked
+            time_s += problem.host.enter_s + problem.host.output_s
+            continue
         if unit == problem.layers:
             used += place.output_bytes
             time_s += place.output_s
@@ -114,6 +121,7 @@ def make_problem(chance: random.Random) -> Problem:
         embedding_bytes=chance.randint(0, 15),
         expert_bytes=tuple(experts) if moe else (),
         expert_layers=chance.choice([None, None, chance.randint(0, layers)]) if moe else None,
+        output_stays=chance.random() < 0.4,
     )
 
 
@@ -128,7 +136,8 @@ def test_the_best_split_is_that_of_brute_force(seed: int):
 
         assert (found is None) == (best is None)
         if found is not None:
-            units = units_of(problem, found.runs, found.output)
+            units = units_of(problem, found.runs, found.last)
+            assert problem.places[found.output].host or not problem.output_stays
             assert judge(problem, units, found.expert_layers) == best
             assert (found.token_s, found.fits) == (best[0], True)
 

@@ -133,11 +133,11 @@ def faults():
     return _result("swarm-faults", gaps=[gap], rounds=[{}, {}], wrong=[], bars=[])
 
 
-def _device(name, rtt_s, layers, *, output=False):
+def _device(name, rtt_s, layers):
     first, end = layers
     held = (end - first) * MIB or None
     return {"name": name, "greeted_rtt_s": rtt_s, "offered_bytes": 20 * MIB, "layers": layers,
-            "output": output, "weights_bytes": held or 0, "planned_bytes": held or 0,
+            "weights_bytes": held or 0, "planned_bytes": held or 0,
             "resident_bytes": held}  # fmt: skip
 
 
@@ -145,7 +145,7 @@ def _device(name, rtt_s, layers, *, output=False):
 def examples():
     """Figures of an example with a near device that is taken and a far one that is not."""
     way = {"token_s": 0.1, "planned_token_s": 0.09, "interval_s": None, "events": [],
-           "devices": [_device("near", 0.001, [0, 60], output=True),
+           "devices": [_device("near", 0.001, [0, 60]),
                        _device("far", 0.05, [60, 60])]}  # fmt: skip
     example = {"model": "60 layers of width 1024", "layers": 60, "width": 1024,
                "file_bytes": 400 * MIB, "rtt_s": [0.001, 0.05],
@@ -353,7 +353,7 @@ def test_each_device_of_an_example_has_a_row(examples):
     """With its layers in words; one without any holds nothing."""
     rows = devices_table(examples, "five of ten").rows
 
-    assert rows[0][1:] == ("near", 0.001, 20 * MIB, "0 to 59, output", 60, 60 * MIB, 60 * MIB)
+    assert rows[0][1:] == ("near", 0.001, 20 * MIB, "0 to 59", 60, 60 * MIB, 60 * MIB)
     assert rows[1][4:] == ("none", 0, 0, None)
     assert "was left out" in html_text(devices_table(examples, "Phi-3"))
     assert _column(ways_table(examples), "devices") == [1]

@@ -483,7 +483,7 @@ def test_two_answers_are_paid_by_receipts_and_a_budget_runs_out(tmp_path):
     need_program("ggml-rpc-server")
     friend = Person(tmp_path / "friend")
     owners = {"one": ("3000000", "20000000"), "dear": ("3000000", "20000001")}
-    ask = ("swarm", "chat", MODEL, "--context", "512", "--peer-layers", "19", "--temperature", "0",
+    ask = ("swarm", "chat", MODEL, "--context", "512", "--peer-layers", "18", "--temperature", "0",
            "--max-price-out", "20")  # fmt: skip
     for words in (("create",), ("fund", "25")):
         friend.type("swarm", "wallet", *words)

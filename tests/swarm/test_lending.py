@@ -963,7 +963,9 @@ def test_a_second_chain_is_sent_next_to_nothing_of_what_the_first_had(
     async def scenario():
         async with serving_two(parties):
             first = await answer(lender.remote)
-            loads = [weights_of_part(small_model.path, weights, (0, 99), has_output=True)]
+            tensors = read_header(small_model.path).tensors
+            found = (weights.find(one.name, one.data_bytes) for one in tensors)
+            loads = [[weight for weight in found if weight is not None]]
             return first, await answer(taker.remote, loads=loads, lenders=[lender.remote])
 
     (text, all_bytes), (again, loaded_bytes) = asyncio.run(scenario())
@@ -1050,18 +1052,17 @@ def test_who_joins_in_mid_answer_is_sent_its_weights(parties, monkeypatch, compu
 
 
 def test_the_weights_of_a_part_are_those_of_its_layers(small_model):
-    """The output counts as one more; without a tensor of its own it is the embeddings'."""
+    """And of nothing else: embedding and output stay with the client."""
     weights = Weights(small_model.path)
     names = {
         id(weights.find(tensor.name, tensor.data_bytes)): tensor.name
         for tensor in read_header(small_model.path).tensors
     }
 
-    def part(*layers, has_output=False):
-        found = weights_of_part(small_model.path, weights, layers, has_output=has_output)
+    def part(*layers):
+        found = weights_of_part(small_model.path, weights, layers)
         return sorted(names[id(one)] for one in found)
 
     assert {name.split(".")[1] for name in part(3, 5)} == {"3", "4"}
     assert part(3, 3) == []
-    assert part(3, 3, has_output=True) == ["token_embd.weight"]
     assert len(part(3, 5)) == 2 * len(part(3, 4)) > 10

@@ -77,8 +77,10 @@ class EmbeddedEngine(OpenAIEngine):
             api_key=secrets.token_urlsafe(32),
             fixed_length_field="ignore_eos",
         )
-        if offload.devices or offload.rpc:
-            raise BadValueError("embedded takes neither device nor rpc: use --engine llama-server")
+        if offload.devices or offload.rpc or offload.output_in_ram:
+            raise BadValueError(
+                "embedded takes no device, rpc or output_in_ram: use --engine llama-server"
+            )
         check_split(offload)
         self._path = path
         self._context = context

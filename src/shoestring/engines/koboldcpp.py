@@ -208,6 +208,8 @@ def kobold_words(
     """
     if offload.rpc:
         raise BadValueError("koboldcpp has no RPC: leave rpc out, or use llama-server")
+    if offload.output_in_ram:
+        raise BadValueError("koboldcpp takes no output_in_ram here: use llama-server")
     check_split(offload)
     if context < SMALLEST_CONTEXT:
         raise BadValueError(f"koboldcpp has no context of {context}: give {SMALLEST_CONTEXT}")

@@ -5,7 +5,7 @@ Sources: the server's README and ``--help`` (tools/server in llama.cpp).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from shoestring.engines.offload import check_split, flag_words
 from shoestring.engines.served import ServedEngine
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shoestring.engines.offload import Offload
+
+OUTPUT_IN_RAM: Final = r"^(output|token_embd)\.=CPU"
+"""The matrix, which may be the embedding's, and what is added to it: all logits would go there."""
 
 
 class LlamaServerEngine(ServedEngine):
@@ -90,6 +93,7 @@ def server_words(
         ("-ngl", offload.gpu_layers),
         ("--tensor-split", ",".join(offload.shares)),
         ("--n-cpu-moe", offload.experts_in_ram or None),
+        ("--override-tensor", OUTPUT_IN_RAM if offload.output_in_ram else None),
         ("-fa", attention),
         ("--cache-type-k", keys),
         ("--cache-type-v", values),

@@ -37,6 +37,8 @@ class Offload:
         gpu_layers: layers on GPUs, the output counted as one; None: the engine decides.
         tensor_split: layers of each GPU in the engine's order; None: the engine decides.
         experts_in_ram: so many layers, from the first, leave their experts in RAM.
+        output_in_ram: the output matrix is in RAM and computed there, wherever the last layers are;
+            ``gpu_layers`` and ``tensor_split`` count it with those all the same.
         cache_type_k: type of the keys in the KV cache, one of :data:`CACHE_TYPES`.
         cache_type_v: type of the values; a quantised one needs flash attention.
         flash_attention: None: the engine decides.
@@ -61,6 +63,7 @@ class Offload:
     gpu_layers: int | None = None
     tensor_split: tuple[float, ...] | None = None
     experts_in_ram: int = 0
+    output_in_ram: bool = False
     cache_type_k: str = "f16"
     cache_type_v: str = "f16"
     flash_attention: bool | None = None

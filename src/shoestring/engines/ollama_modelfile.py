@@ -71,6 +71,8 @@ def server_variables(context: int, parallel: int, offload: Offload) -> dict[str,
     """
     if offload.rpc:
         raise BadValueError("ollama has no RPC: leave rpc out, or use llama-server")
+    if offload.output_in_ram:
+        raise BadValueError("ollama takes no output_in_ram: use llama-server")
     check_split(offload)
     keys, values = offload.cache_types or ("", "")
     cache_mib = offload.prompt_cache_mib

@@ -173,13 +173,16 @@ def _fill(sums: Sums, expert_layers: int) -> list[int]:
 
 
 def count_gpu_layers(problem: Problem, split: Split) -> int:
-    """Return the number for ``--n-gpu-layers``: all that is not on the host, with the output."""
+    """Return the number for ``--n-gpu-layers``: all that is not on the host.
+
+    The output is counted with the last layers, even where it stays on the host.
+    """
     cards = [
         end - first
         for place, (first, end) in zip(problem.places, split.runs, strict=True)
         if not place.host
     ]
-    return sum(cards) + (not problem.places[split.output].host)
+    return sum(cards) + (not problem.places[split.last].host)
 
 
 def compare(problem: Problem, split: Split, best: Split) -> str:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from shoestring.errors import BadValueError
 from shoestring.plan.alternatives import by_shares, list_alternatives
 from shoestring.plan.memory import REPACKED_BY, describe_demand
-from shoestring.plan.row import bound, host_output_bytes, make_problem, make_row, other_bytes
+from shoestring.plan.row import (
+    bound,
+    host_output_bytes,
+    keep_output,
+    make_problem,
+    make_row,
+    other_bytes,
+)
 from shoestring.plan.speed import Part, predict
-from shoestring.plan.split import best_split, score, why_not
+from shoestring.plan.split import best_split, find_shortages, score, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,9 +52,10 @@ class Ask:
         settings: of the engine.
         devices: at most one of kind ``cpu``; without one, RAM holds the embedding alone.
         prompt_tokens: of the prompt whose first token is waited for.
-        gpu_layers: so many layers have to be on cards and peers, the output counted as one; None:
-            as many as is best.
+        gpu_layers: so many layers have to be on cards and peers, the output counted as one unless
+            it is kept from peers; None: as many as is best.
         shares: the user's own shares of them, in the order of the row; None: what is best.
+        keeps_output: no peer gets the output, which is the most to send; with shares it is in RAM.
     """
 
     model: str
@@ -56,6 +65,7 @@ class Ask:
     prompt_tokens: int = 512
     gpu_layers: int | None = None
     shares: tuple[float, ...] | None = None
+    keeps_output: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,10 +154,7 @@ def make_plan(ask: Ask, constants: SpeedConstants, *, alternatives: bool = True)
     settings = _for_processor(ask)
     demand = describe_demand(ask.outline, settings)
     row = make_row(ask.devices, ask.outline, settings, constants, ask.prompt_tokens)
-    problem = make_problem(demand, row)
-    if ask.shares is None and ask.gpu_layers is not None:
-        problem = bound(problem, ask.gpu_layers)
-    best = best_split(problem)
+    problem, best = _best(ask, make_problem(demand, row), row)
     if ask.shares is not None:
         chosen, ways = _by_hand(ask.shares, ask.gpu_layers, problem, best)
     elif best is not None:
@@ -170,6 +177,26 @@ def make_plan(ask: Ask, constants: SpeedConstants, *, alternatives: bool = True)
         alternatives=tuple(ways),
         rejected=tuple(_reasons(row, ways, best)),
     )
+
+
+def _best(ask: Ask, problem: Problem, row: list[Stop]) -> tuple[Problem, Split | None]:
+    """Return the fastest split and the problem that it solves, or that which lacks the least."""
+    problems = keep_output(problem, row) if ask.keeps_output else [problem]
+    if ask.shares is not None:
+        problems = problems[:1]
+    elif ask.gpu_layers is not None:
+        counts = not ask.keeps_output
+        problems = [bound(one, ask.gpu_layers, output_counts=counts) for one in problems]
+    solved = [(one, split) for one in problems if (split := best_split(one)) is not None]
+    if not solved:
+        return min(problems, key=_lacking_bytes), None
+    return min(solved, key=lambda pair: pair[1].token_s)
+
+
+def _lacking_bytes(problem: Problem) -> float:
+    """Return how much more room one place needs at least; infinite: no one place's would do."""
+    found = (each.needed_bytes - each.place.room_bytes for each in find_shortages(problem))
+    return next(found, math.inf)
 
 
 def _for_processor(ask: Ask) -> Settings:
@@ -218,7 +245,8 @@ def _by_hand(
             "give a share for each"
         )
     against = best or score(problem, _all_on_host(problem), output=0)
-    layers = problem.layers + 1 if gpu_layers is None else gpu_layers
+    # llama.cpp counts the output, wherever it is.
+    layers = problem.layers + 1 if gpu_layers is None else gpu_layers + problem.output_stays
     way = by_shares(problem, against, BY_HAND, shares, gpu_layers=layers)
     return way.split, [way]
 

@@ -89,25 +89,54 @@ def make_problem(demand: Demand, row: Sequence[Stop]) -> Problem:
     )
 
 
-def bound(problem: Problem, gpu_layers: int) -> Problem:
-    """Leave so many layers to the host that the others, with the output, are ``gpu_layers``.
+def keep_output(problem: Problem, row: Sequence[Stop]) -> list[Problem]:
+    """Return the ways to keep the output from peers: the host computes it, or a card behind them.
+
+    Args:
+        problem: of the row.
+        row: its devices.
+
+    Raises:
+        BadValueError: nobody said how much RAM there is, and there is no card.
+    """
+    kinds = ["cpu" if stop.device is None else stop.device.kind for stop in row]
+    ways = [] if row[0].device is None else [replace(problem, output_stays=True)]
+    if "gpu" in kinds:
+        places = [
+            replace(place, output_bytes=place.room_bytes + 1) if kind == "peer" else place
+            for place, kind in zip(problem.places, kinds, strict=True)
+        ]
+        ways.append(replace(problem, places=tuple(places)))
+    if not ways:
+        raise BadValueError("RAM: how much is free here is unknown, and the output has to be there")
+    return ways
+
+
+def bound(problem: Problem, gpu_layers: int, *, output_counts: bool) -> Problem:
+    """Leave so many layers to the host that the others are ``gpu_layers``.
+
+    Args:
+        problem: to be bound.
+        gpu_layers: of the others.
+        output_counts: the output is one of them, wherever it would be faster.
 
     Raises:
         BadValueError: the number is negative, or there is nothing but the host.
     """
     if gpu_layers < 0:
-        raise BadValueError(f"--gpu-layers {gpu_layers}: give 0 or more; the output counts as one")
+        counted = "; the output counts as one" if output_counts else ""
+        raise BadValueError(f"--gpu-layers {gpu_layers}: give 0 or more{counted}")
     host, *others = problem.places
     if gpu_layers > 0 and not others:
         raise BadValueError(
             f"--gpu-layers {gpu_layers}: no card or peer was given; add --device, or leave it out"
         )
     layers = problem.layers
-    kept = layers if gpu_layers == 0 else max(0, layers + 1 - gpu_layers)
+    kept = layers if gpu_layers == 0 else max(0, layers + output_counts - gpu_layers)
     host = replace(host, least_layers=kept, most_layers=kept)
     if gpu_layers == 0:
         others = [replace(place, room_bytes=0) for place in others]
-    else:  # the output is one of them, wherever it would be faster
+    elif output_counts:
         host = replace(host, output_bytes=host.room_bytes + 1)
     return replace(problem, places=(host, *others))
 

@@ -1,7 +1,8 @@
 """The fastest way to lay a model over memories in a row: which layers where, exactly.
 
 Layers go to *places* in the engine's order, each place a run of neighbouring layers or none, and
-the output goes where the last run ends (llama.cpp: layers first on the CPU, then on each GPU)::
+the output goes where the last run ends (llama.cpp: layers first on the CPU, then on each GPU), or
+stays on the host::
 
     seconds a token = sum over places in use (enter + sum of the layers there)
     bytes at a place = fixed, once in use, + weights and caches of the layers there
@@ -79,6 +80,7 @@ class Problem:
         embedding_bytes: and whatever else the host holds in any case.
         expert_bytes: the part of each layer's weights that are experts; empty: none.
         expert_layers: so many first layers keep their experts on the host; None: what is best.
+        output_stays: the host computes the output, wherever the last layers are.
 
     Raises:
         ValueError: not exactly one place is the host, something has no value for each layer, or a
@@ -91,6 +93,7 @@ class Problem:
     embedding_bytes: int = 0
     expert_bytes: tuple[int, ...] = ()
     expert_layers: int | None = None
+    output_stays: bool = False
 
     def __post_init__(self) -> None:
         if [place.host for place in self.places].count(True) != 1:
@@ -151,6 +154,12 @@ class Split:
     token_s: float
 
     @property
+    def last(self) -> int:
+        """Index of the last place in use; llama.cpp counts the output there, wherever it is."""
+        used = [index for index, (first, end) in enumerate(self.runs) if first < end]
+        return max(self.output, *used)
+
+    @property
     def fits(self) -> bool:
         """Whether every place has room for its part."""
         return not any(self.over_bytes)
@@ -172,7 +181,10 @@ def best_split(problem: Problem) -> Split | None:
     """Return the fastest split that fits; None: none does."""
     sums = Sums(problem)
     found = find_fastest(sums, _expert_layers(problem))
-    return None if found is None else _score(sums, *found)
+    if found is None:
+        return None
+    runs, output, expert_layers = found
+    return _score(sums, runs, _host_if_stays(problem, output), expert_layers)
 
 
 def score(
@@ -183,12 +195,12 @@ def score(
     Args:
         problem: its bounds on layers are not looked at.
         runs: of each place, in order, together all layers.
-        output: index of its place; None: where the last layers are.
+        output: index of its place; None: where the last layers are. Where it stays, the host's.
         expert_layers: so many first layers keep their experts on the host.
     """
     if output is None:
         output = max(index for index, (first, end) in enumerate(runs) if first < end)
-    return _score(Sums(problem), runs, output, expert_layers)
+    return _score(Sums(problem), runs, _host_if_stays(problem, output), expert_layers)
 
 
 def find_shortages(problem: Problem) -> list[Shortage]:
@@ -219,6 +231,10 @@ def why_not(problem: Problem) -> str:
 def _hundredths(size: int) -> float:
     """Return GiB, rounded up: what is said to do has to do."""
     return math.ceil(size * 100 / 2**30) / 100
+
+
+def _host_if_stays(problem: Problem, output: int) -> int:
+    return problem.places.index(problem.host) if problem.output_stays else output
 
 
 def _expert_layers(problem: Problem) -> list[int]:

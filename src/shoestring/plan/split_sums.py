@@ -3,6 +3,9 @@
 A *unit* is a layer, or the output, which comes last. Sums up to each boundary between units give
 what any run takes by one subtraction, for one run or for arrays of them.
 
+An output that stays on the host takes the same there whatever else is split: its bytes are of what
+the host holds in any case, and each place's last unit costs the host's time, not its own.
+
 Seconds are added up as whole ticks, about 1e-18 of the largest total: so equal is equal, and no
 result depends on the order of additions.
 """
@@ -48,17 +51,21 @@ class Sums:
         experts = _values(problem.expert_bytes, problem.layers)
         held = np.add(problem.weights_bytes, problem.cache_bytes, dtype=np.int64)
         sizes, ticks, detours = [], [], []
+        stays, host = problem.output_stays, problem.host
         for place in problem.places:
-            sizes.append([*held, place.output_bytes])
+            output_s = host.output_s + host.enter_s if stays else place.output_s
+            sizes.append([*held, 0 if stays else place.output_bytes])
             layers = self._in_ticks(place.layer_s)
             longer = layers * 0 if place.host else self._in_ticks(self._longer(place))
-            ticks.append([*layers, *self._in_ticks([place.output_s])])
+            ticks.append([*layers, *self._in_ticks([output_s])])
             detours.append([*np.maximum(longer * (experts > 0), -layers), 0])
         self.bytes_to = _add_up(sizes)
         self.ticks_to = _add_up(ticks)
         self.detour_to = _add_up(detours)
         self.experts_to = _add_up([[*experts, 0]])[0]
-        self.enter_ticks = self._in_ticks([place.enter_s for place in problem.places])
+        self.enter_ticks = self._in_ticks(
+            [0.0 if stays and place.host else place.enter_s for place in problem.places]
+        )
 
     def _in_ticks(self, times: Sequence[float]) -> Ints:
         import numpy as np
@@ -85,8 +92,10 @@ class Sums:
         until = np.minimum(self.units, expert_layers)
         away = self.experts_to[until]
         all_away = away[..., -1:] if place.host else away[..., -1:] * 0
-        works = all_away > 0  # the host computes experts, even where it has no layer
+        stays = place.host and self.problem.output_stays
+        works = (all_away > 0) | stays  # the host computes these, even where it has no layer
         embedding = self.problem.embedding_bytes if place.host else 0
+        embedding += place.output_bytes if stays else 0
         return Part(
             place=place,
             bytes_to=self.bytes_to[index] - away,

@@ -133,7 +133,7 @@ def offload_of(plan: Plan) -> Offload:
     assert plan.split is not None
     split, settings = plan.split, plan.ask.settings
     parts = [
-        (placed, placed.layers[1] - placed.layers[0] + (index == split.output))
+        (placed, placed.layers[1] - placed.layers[0] + (index == split.last))
         for index, placed in enumerate(plan.placed)
         if index > 0
     ]
@@ -149,6 +149,7 @@ def offload_of(plan: Plan) -> Offload:
         gpu_layers=count_gpu_layers(plan.problem, split),
         tensor_split=tuple(map(float, counts)) if len(counts) > 1 and any(counts) else None,
         experts_in_ram=split.expert_layers,
+        output_in_ram=split.output != split.last,
         cache_type_k=settings.cache_type_k,
         cache_type_v=settings.cache_type_v,
         flash_attention=settings.flash_attention,

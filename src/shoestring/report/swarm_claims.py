@@ -65,8 +65,9 @@ def swarm_claims(files: Mapping[str, Figures | None]) -> tuple[Claim, ...]:
             "in part",
             "Between layers of one device nothing travels; what does is one activation a hop, "
             f"width times 4 bytes. It lies in the note's range for widths of {number(low)} to "
-            f"{number(high)}, as most published models have. The last device's answer, one number "
-            "for each word of the vocabulary, is many times that, once a token.",
+            f"{number(high)}, as most published models have. The output's answer, one number for "
+            "each word of the vocabulary, would be many times that, once a token: the output "
+            "stays with the user.",
             (
                 f"{_PAGE}::test_a_hops_bytes_stand_beside_the_notes",
                 "docs/swarm-measured.md",
@@ -76,8 +77,8 @@ def swarm_claims(files: Mapping[str, Figures | None]) -> tuple[Claim, ...]:
             "Over ten nodes that becomes bandwidth-intensive",
             "in part",
             f"Ten hops of Phi-3's {number(hop_kib)} KiB are {number(_HOPS * hop_kib)} KiB a token. "
-            "What costs is to wait for each hop, whatever it carries. Weights and logits are what "
-            "needs a link: weights travel once, logits each token from the last device.",
+            "What costs is to wait for each hop, whatever it carries. Weights are what needs a "
+            "link, and they travel once; the output's numbers never do.",
             (
                 "swarm/test_store.py::test_the_second_load_of_a_model_moves_next_to_nothing",
                 "docs/swarm-weights.md",

@@ -48,8 +48,8 @@ def devices_table(figures: Figures | None, example: str) -> Table:
             first, end = one["layers"]
             rows.append(
                 (way, one["name"], one["greeted_rtt_s"], one["offered_bytes"],
-                 _layers(first, end, output=one["output"]), end - first, one["planned_bytes"],
-                 one["resident_bytes"])
+                 f"{first} to {end - 1}" if end > first else "none", end - first,
+                 one["planned_bytes"], one["resident_bytes"])
             )  # fmt: skip
     title = example if found is None else f"{example}: {found['model']}"
     return sourced(EXAMPLES, f"swarm_devices_{_name(example)}", title, columns, rows, figures)
@@ -101,7 +101,7 @@ def hops_table(figures: Figures | None) -> Table:
         Column("expected_bytes", "Width x 4 (KiB)", 1 / KIBIBYTE),
         Column("measured_bytes", "On the wire (KiB)", 1 / KIBIBYTE),
         Column("all_bytes", "In and out, with all frames (KiB)", 1 / KIBIBYTE),
-        Column("logits_bytes", "The last device's answer (KiB)", 1 / KIBIBYTE),
+        Column("logits_bytes", "Logits, had the last device the output (KiB)", 1 / KIBIBYTE),
         Column("note", "Beside the note's 10 to 50 KB"),
     )
     rows = tuple(
@@ -147,11 +147,6 @@ def _hops(figures: Figures | None) -> list[Hop]:
         for one in shapes
         if one.name not in named
     ]
-
-
-def _layers(first: int, end: int, *, output: bool) -> str:
-    said = f"{first} to {end - 1}" if end > first else ""
-    return ", ".join(filter(None, (said, "output" if output else ""))) or "none"
 
 
 def _because(used: list[Figures], token_s: float | None) -> str:

@@ -104,7 +104,7 @@ def processor_figure(figures: Figures | None) -> Drawing:
         figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
     return Drawing(
         figure, joined(texts),
-        "One host without delay, all layers and the output on it; the proxy is the user's side, "
+        "One host without delay, all layers on it; the proxy is the user's side, "
         f"the agent the node's. {source_of(figures)}.",
     )  # fmt: skip
 

@@ -38,8 +38,6 @@ SURE_BYTES: Final = 64 << 20
 """Sent, from which it can be told how fast we send: less may lie in buffers."""
 LEAST_BYTES_PER_S: Final = float(1 << 20)
 """Between nodes, where it is not known how fast we send: as a line of 8 Mbit/s does."""
-OUTPUT: Final = "output.weight"
-EMBEDDINGS: Final = "token_embd.weight"
 PATIENCE_S: Final = 5.0
 """In which a loan must move what we would send meanwhile; between two words about it, at most."""
 UNKNOWN_S: Final = 120.0
@@ -48,25 +46,19 @@ BUSY: Final = "busy"
 """Why a node refuses that may agree later."""
 
 
-def weights_of_part(
-    model: Path, weights: Weights, layers: tuple[int, int], *, has_output: bool
-) -> list[Weight]:
+def weights_of_part(model: Path, weights: Weights, layers: tuple[int, int]) -> list[Weight]:
     """Return the weights of a part of a model, as llama.cpp lays it out.
 
     Args:
         model: its GGUF file.
         weights: of it.
         layers: the first, and the one after the last.
-        has_output: the output lies there too; without a tensor of its own it is the embeddings'.
 
     Raises:
         BadModelError: the file is none.
     """
     tensors = read_header(model).tensors
     its = tuple(f"blk.{number}." for number in range(*layers))
-    if has_output:
-        is_tied = all(tensor.name != OUTPUT for tensor in tensors)
-        its += (EMBEDDINGS,) if is_tied else (OUTPUT,)
     found = (weights.find(one.name, one.data_bytes) for one in tensors if one.name.startswith(its))
     return [weight for weight in found if weight is not None]
 

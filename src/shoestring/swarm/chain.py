@@ -1,7 +1,9 @@
 """A model over peers: which layers where, the stages, and llama-server before them.
 
 The planner lays the layers out, this machine's memory and the peers as one row; a peer that gets
-none is a spare. llama-server sees one worker on loopback for each of the others.
+none is a spare. Embedding and output stay here: what the output says of each word of the vocabulary
+is a hundred times what a layer hands on. llama-server sees one worker on loopback for each peer
+that has layers.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from shoestring.engines.opening import find_subject, make_engine
@@ -49,13 +50,11 @@ class Part:
         members: the peers that hold it; the first was planned, others mirror it.
         least_bytes: that a peer must offer to hold it.
         layers: the first, and the one after the last.
-        has_output: the output lies there too.
     """
 
     members: tuple[Seen, ...]
     least_bytes: int
     layers: tuple[int, int]
-    has_output: bool
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,7 @@ def plan_chain(
         constants: of speed.
         context: tokens of each request.
         parallel: requests at once.
-        peer_layers: so many layers on cards and peers, the output counted as one; None: as many as
-            make a token fastest.
+        peer_layers: so many layers on cards and peers; None: as many as make a token fastest.
         mirrors: how many more peers hold each part.
 
     Raises:
@@ -106,6 +104,7 @@ def plan_chain(
             model=found.name, outline=found.outline, settings=settings,
             devices=(*own, *(_offered(one, found.outline.file_bytes) for one in seen)),
             prompt_tokens=min(PROMPT_TOKENS, context), gpu_layers=peer_layers,
+            keeps_output=True,
         ),
         constants,
         alternatives=False,
@@ -118,7 +117,7 @@ def plan_chain(
         one: placed
         for placed in plan.placed
         for one in seen
-        if placed.name == one.device.name and (placed.output or _has_layers(placed.layers))
+        if placed.name == one.device.name and _has_layers(placed.layers)
     }
     model_bytes = found.outline.file_bytes
     spares = [one for one in seen if one not in first]
@@ -127,7 +126,6 @@ def plan_chain(
             (one, *_mirrors(one, placed.total_bytes, mirrors, spares, model_bytes)),
             placed.total_bytes,
             placed.layers,
-            placed.output,
         )
         for one, placed in first.items()
     ]
@@ -175,14 +173,9 @@ async def running_chain(
             paying = None if paying is None else heard_by(paying, auditor)
         members = [[one.remote for one in part.members] for part in chain.parts]
         loads = [
-            await asyncio.to_thread(
-                partial(
-                    weights_of_part, subject.file.path, weights, part.layers,
-                    has_output=part.has_output,
-                )
-            )
+            await asyncio.to_thread(weights_of_part, subject.file.path, weights, part.layers)
             for part in chain.parts
-        ]  # fmt: skip
+        ]
         needs = [_need(part) for part in chain.parts]
         stages = await stack.enter_async_context(
             standing_stages(

@@ -54,8 +54,7 @@ OPTIONS: Final = (
     click.option("--parallel", type=click.IntRange(1, 64), default=1, show_default=True,
                  help="Requests at once."),
     click.option("--peer-layers", type=click.IntRange(0, 1000), metavar="N",
-                 help="So many layers on cards and peers, the output counted.  "
-                      "[default: the fastest]"),
+                 help="So many layers on cards and peers.  [default: the fastest]"),
     click.option("--mirrors", type=click.IntRange(0, 8), default=0, show_default=True,
                  help="So many more peers hold each part; any may be lost at any time."),
     click.option("--log", "log_path", type=click.Path(path_type=Path, dir_okay=False),

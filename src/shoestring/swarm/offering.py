@@ -76,11 +76,11 @@ def make_offers(seen: Iterable[Seen], quoted: Mapping[str, Price], most: Price |
 
 
 def legs_of(parts: Iterable[Part]) -> list[Leg]:
-    """Return what each member of a chain's parts asks for its layers; an output counts as one."""
+    """Return what each member of a chain's parts asks for its layers."""
     return [
         Leg(
             one.remote.address.id,
-            part.layers[1] - part.layers[0] + part.has_output,
+            part.layers[1] - part.layers[0],
             one.price.price_in,
             one.price.price_out,
         )

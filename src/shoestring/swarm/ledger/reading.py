@@ -129,7 +129,7 @@ class Reading:
             found = self.connection.execute(
                 "SELECT postings FROM entries WHERE kind = ? AND reference = ?", (kind, reference)
             ).fetchone()
-        return None if found is None else read_postings(found[0])
+        return None if found is None else self._postings(found[0])
 
     def parts_of(self, kind: Kind, reference: str) -> int:
         """Return what was given by all entries of this kind for parts of a reference.
@@ -141,7 +141,7 @@ class Reading:
                 "SELECT postings FROM entries WHERE kind = ? AND reference > ? AND reference < ?",
                 (kind, f"{reference}.", f"{reference}/"),  # of ASCII's the one after the dot
             )
-            return -sum(read_postings(postings)[0][1] for (postings,) in rows)
+            return -sum(self._postings(kept)[0][1] for (kept,) in rows)
 
     def kind_of(self, number: int) -> tuple[Kind, tuple[Posting, ...]] | None:
         """Return the kind and the postings of an entry; None: there is none of that number."""
@@ -149,7 +149,7 @@ class Reading:
             found = self.connection.execute(
                 "SELECT kind, postings FROM entries WHERE number = ?", (number,)
             ).fetchone()
-        return None if found is None else (found[0], read_postings(found[1]))
+        return None if found is None else (found[0], self._postings(found[1]))
 
     def free_reference(self, kind: Kind, reference: str) -> str:
         """Return under what something is booked: its reference, or once that was corrected another.
@@ -199,7 +199,16 @@ class Reading:
     def _entry(self, row: Any) -> Entry:
         number, at_s, kind, postings, reference, memo, _ = row
         previous = self.hash_at(number - 1) or b""
-        return Entry(number, at_s, kind, read_postings(postings), reference, memo, previous)
+        return Entry(number, at_s, kind, self._postings(postings), reference, memo, previous)
+
+    def _postings(self, kept: str) -> tuple[Posting, ...]:
+        try:
+            return read_postings(kept)
+        except ValueError as error:
+            raise BadValueError(
+                f"{self.path} is damaged: {error}; restore a copy, "
+                "`shoestring swarm ledger verify` names the entry"
+            ) from error
 
 
 def open_reading(path: Path) -> Reading | None:
