@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from shoestring.swarm.proof.figures import Layers, Window
     from shoestring.swarm.proof.terms import Terms
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the form: 2 counts one token of each step as output, and layers by what is computed, too."""
 BY_CLIENT: Final = "receipt of the client"
 BY_NODE: Final = "receipt of the node"

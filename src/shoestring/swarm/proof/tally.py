@@ -6,7 +6,8 @@ activations that are read. What only prepares (buffers, weights, caches that are
 not. So weights that a node had already, and those that were sent, come to the same.
 
 A frame's *leaf* is ``SHA-256(u8 command | u64 size | head | BLAKE3(data))``; its data are its body
-as sent, the data of its answer, or what another node pushed. An activation (F32, named
+as sent, the data of its answer, or what another node pushed. All of a graph are data: some 300 KB,
+which BLAKE3 hashes ten times as fast. An activation (F32, named
 ``name-<layer>`` or ``result_...``) is also a leaf of the in- or the out-root, by the BLAKE3 of its
 data alone: which is the same where it leaves one stage and where it enters the next.
 
@@ -74,8 +75,8 @@ class Record:
     ) -> None:
         self._command, self._name, self._is_activation = frame.command, name, is_activation
         self._hash = hashlib.sha256(HEADER.pack(frame.command, frame.size))
-        self._hash.update(frame.head)
         self._parts = blake3()
+        (self._parts if frame.command in COMPUTES else self._hash).update(frame.head)
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._left = data_bytes
