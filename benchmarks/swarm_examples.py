@@ -82,7 +82,7 @@ class Example:
     rtt_s: Sequence[float]
 
 
-FOUR = Example(SIXTY, "60 layers of width 1024", ("105MiB", "170MiB", "135MiB", "135MiB"),
+FOUR = Example(SIXTY, "60 layers of width 1024", ("105MiB", "170MiB", "135MiB", "138MiB"),
                (NEAR_S,) * 4)  # fmt: skip
 """Room for 10, 20, 15 and 15 layers, and for no more."""
 WHOLE = Example(PHI3, "phi-3-mini, whole", ("840MiB",) * 4, (NEAR_S,) * 4)
@@ -154,8 +154,9 @@ async def run_ways(
         try:
             chain = plan_chain(found, own, offered, constants, context=CONTEXT, peer_layers=layers)
         except ShoestringError as error:
+            why = str(error).replace(found.name, example.told)  # the path is this machine's
             found_ways[name] = {"token_s": None, "planned_token_s": None, "interval_s": None,
-                                "devices": [], "events": [str(error)]}  # fmt: skip
+                                "devices": [], "events": [why]}  # fmt: skip
             continue
         found_ways[name] = await run_way(swarm, found, chain, offered, tokens)
     return found_ways
