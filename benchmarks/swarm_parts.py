@@ -54,6 +54,8 @@ RECORDED: Final = 6
 """Tokens of which the last one is counted."""
 CPUCLOCK_SCHED: Final = 2
 """Of ``include/linux/posix-timers.h``."""
+FEW: Final = 24
+"""Tokens of the shorter answer: both have the graphs of a prompt and those of tokens."""
 COPIED_S: Final = 3.0
 """After which the copies of an answer's caches are here: they are its own, not the next one's."""
 TIMES: Final = 200
@@ -130,11 +132,11 @@ async def measure_processes(
 def take(
     server: LiveServer, pids: Mapping[str, int], swarm: Swarm, given: argparse.Namespace
 ) -> dict[str, Any]:
-    """Ask for one token and for many, again and again; return the differences, by token."""
+    """Ask for few tokens and for many, again and again; return the differences, by token."""
     rows = []
     for number in range(given.times + 1):
-        few = spend(server, pids, swarm, 1)
-        many = spend(server, pids, swarm, 1 + given.tokens)
+        few = spend(server, pids, swarm, FEW)
+        many = spend(server, pids, swarm, FEW + given.tokens)
         if number:  # the first only warms up
             rows.append({name: (many[name] - few[name]) / given.tokens for name in many})
     print("processes", *pids, file=sys.stderr, flush=True)
