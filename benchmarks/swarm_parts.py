@@ -56,8 +56,6 @@ CPUCLOCK_SCHED: Final = 2
 """Of ``include/linux/posix-timers.h``."""
 FEW: Final = 24
 """Tokens of the shorter answer: both have the graphs of a prompt and those of tokens."""
-COPIED_S: Final = 3.0
-"""After which the copies of an answer's caches are here: they are its own, not the next one's."""
 TIMES: Final = 200
 """Each part of the work is done so often."""
 
@@ -132,13 +130,19 @@ async def measure_processes(
 def take(
     server: LiveServer, pids: Mapping[str, int], swarm: Swarm, given: argparse.Namespace
 ) -> dict[str, Any]:
-    """Ask for few tokens and for many, again and again; return the differences, by token."""
-    rows = []
-    for number in range(given.times + 1):
-        few = spend(server, pids, swarm, FEW)
-        many = spend(server, pids, swarm, FEW + given.tokens)
-        if number:  # the first only warms up
-            rows.append({name: (many[name] - few[name]) / given.tokens for name in many})
+    """Ask for few tokens, again and again, then for many; return the differences, by token.
+
+    Not in turns: what changed last in the caches of an answer is copied with the next one. The
+    first answer of each length only warms up.
+    """
+    shorter, longer = (
+        [spend(server, pids, swarm, tokens) for _ in range(given.times + 1)][1:]
+        for tokens in (FEW, FEW + given.tokens)
+    )
+    rows = [
+        {name: (many[name] - few[name]) / given.tokens for name in many}
+        for few, many in zip(shorter, longer, strict=True)
+    ]
     print("processes", *pids, file=sys.stderr, flush=True)
     return {
         "processor": {name: [row[name] for row in rows] for name in pids},
@@ -165,7 +169,6 @@ def spend(
 
     before = now()
     server.complete({**ASKED, "n_predict": tokens})
-    time.sleep(COPIED_S)
     after = now()
     return {name: after[name] - before[name] for name in after}
 
