@@ -250,11 +250,11 @@ def judge(case: Case) -> list[dict[str, Any]]:
     values = {}
     for what, key in (
         ("added a token and remote, s", "added_s_a_remote"),
-        ("processor time of both ends added a token and remote, s", "processor_added_s_a_remote"),
+        ("processor time added at both ends, s", "processor_added_s_a_remote"),
     ):
         values[what] = case[key]["median"]
         if case[key]["ci95"] is not None:
-            values[f"{what}, upper end of the 95 % interval"] = case[key]["ci95"][1]
+            values[f"{what}, end of 95 %"] = case[key]["ci95"][1]
     return [
         {"bar": f"{what}: {where}", "value": value, "sense": "at most", "limit": ADDED_BAR_S,
          "met": value <= ADDED_BAR_S}
