@@ -56,7 +56,7 @@ def test_every_weight_and_every_cache_has_one_place():
 
 
 def test_the_output_is_kept_from_peers():
-    """RAM computes it, whoever has the last layers: no peer is told what comes out."""
+    """RAM computes it, whoever has the last layers."""
     peers = ("2xpeer:4GiB:300GB/s:1ms",)
     made = plan("llama-3.1-8b:q4_k_m", *peers, "ram:12GiB:20GB/s", keeps_output=True)
     told = plan("llama-3.1-8b:q4_k_m", *peers, "ram:12GiB:20GB/s")
@@ -74,7 +74,7 @@ def test_the_output_is_kept_from_peers():
 
 
 def test_a_card_of_ones_own_may_have_the_output():
-    """It stands behind the peers; what it computes leaves nobody's house."""
+    """It stands behind the peers, so the last layers are there."""
     made = plan(
         "llama-3.1-8b:q4_k_m", "peer:t4:1ms", "gtx 1050 ti", "ram:12GiB:20GB/s", keeps_output=True
     )
