@@ -153,6 +153,20 @@ def test_a_netrc_does_not_replace_the_key(server, monkeypatch, tmp_path):
         assert b"Authorization: Bearer sk-mine" in server.heard
 
 
+def test_each_question_has_its_own_connection(server):
+    """A server that promises keep-alive and closes after its answer is not taken for lost."""
+    said = b'{"data": [{"owned_by": "vllm"}], "version": "1.0"}'
+
+    def answer_once(client: socket.socket) -> None:
+        client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said)
+        client.recv(65536)
+
+    server.script = answer_once
+
+    with OpenAIEngine(server.url, "m") as engine:
+        assert engine.version() == "vllm 1.0"
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [

@@ -161,7 +161,6 @@ class EmbeddedEngine(OpenAIEngine):
 
     def stop(self) -> None:
         """End the child: ask, then terminate, then kill."""
-        super().stop()
         child, self._child = self._child, None
         if child is None:
             return

@@ -75,7 +75,6 @@ class HttpEngine(ABC):
             raise BadValueError(
                 f"the model's name {model_id!r} cannot be used: give printable text"
             )
-        self._session: requests.Session | None = None
 
     @property
     def pid(self) -> int | None:
@@ -111,11 +110,9 @@ class HttpEngine(ABC):
     def unload(self) -> None:
         """Give the model's memory back."""
 
+    @abstractmethod
     def stop(self) -> None:
-        """Close idle connections; a server that is not ours goes on."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        """End the server where it is ours. May be called twice."""
 
     def spans(self) -> list[Span]:
         """Return none: the server was there before."""
@@ -215,9 +212,12 @@ class HttpEngine(ABC):
         """
         url = self._address.url + path
         try:
-            with self._open_session().request(
-                method, url, timeout=timeout_s, stream=True, allow_redirects=False, **options
-            ) as answer:
+            with (
+                self._new_session() as session,
+                session.request(
+                    method, url, timeout=timeout_s, stream=True, allow_redirects=False, **options
+                ) as answer,
+            ):
                 if answer.is_redirect:
                     where = answer.headers["Location"]
                     raise MissingError(f"{url} sends on to {where}: give that as --base-url")
@@ -231,16 +231,19 @@ class HttpEngine(ABC):
                 "start it, or mend --base-url"
             ) from error
 
-    def _open_session(self) -> requests.Session:
+    def _new_session(self) -> requests.Session:
+        """Return a session for one request.
+
+        A connection is never asked twice: llama-server promises keep-alive and closes after it,
+        and what is sent on such a connection comes back as a server that is not there.
+        """
         import requests
 
-        if self._session is None:
-            self._session = requests.Session()
-            # llama-server promises keep-alive and closes after it.
-            self._session.headers.update({**self._headers(), "Connection": "close"})
-            # The timed path knows no proxy and no netrc; what is asked beside it must not either.
-            self._session.trust_env = False
-        return self._session
+        session = requests.Session()
+        session.headers.update({**self._headers(), "Connection": "close"})
+        # The timed path knows no proxy and no netrc; what is asked beside it must not either.
+        session.trust_env = False
+        return session
 
 
 @dataclass(frozen=True)

@@ -202,7 +202,6 @@ class OllamaEngine(HttpEngine):
 
     def stop(self) -> None:
         """End our own server; an adopted one only loses the model, and what it was given."""
-        super().stop()
         launched, self._launched = self._launched, None
         if launched is not None:
             launched.stop()

@@ -80,6 +80,9 @@ class OpenAIEngine(HttpEngine):
     def unload(self) -> None:
         """Do nothing: the server holds its model."""
 
+    def stop(self) -> None:
+        """Do nothing: the server is not ours."""
+
     def version(self) -> str | None:
         """Return what the server said it is: vLLM its version, others a ``Server`` header."""
         return self._server

@@ -128,7 +128,6 @@ class ServedEngine(OpenAIEngine):
 
     def stop(self) -> None:
         """End our own server; an adopted one goes on."""
-        super().stop()
         self.unload()
 
     def spans(self) -> list[Span]:
