@@ -15,10 +15,17 @@ from shoestring.plan.memory import Settings
 from shoestring.plan.planner import Ask, make_plan
 from shoestring.plan.row import MARGIN
 from shoestring.plan.speed_constants import load_constants
+from shoestring.plan.split import find_shortages
 from shoestring.report.planning import offload_of
 
-SYSTEM_MIB = 1024
-"""Of RAM, what the system takes."""
+GIVEN = {
+    "peer": "peer:{}MiB:300GB/s:1ms",
+    "two peers": "2xpeer:{}MiB:300GB/s:1ms",
+    "gpu": "gpu:{}MiB:100GB/s",
+    "cpu": "ram:{}MiB:20GB/s",
+}
+TAKEN_MIB = {"peer": 368, "two peers": 368, "gpu": 368, "cpu": 1024}
+"""Of a whole memory, by driver or system."""
 NOTE = ("gtx 1050 ti", "rtx 2080", "gtx 1060 6GB", "ram:64GiB:68GB/s")
 
 
@@ -96,29 +103,44 @@ def test_an_output_that_is_the_embedding_is_in_ram_once():
     assert made.placed[0].weights_bytes == made.demand.embedding_bytes
 
 
-def test_of_two_ways_that_do_not_fit_the_one_that_lacks_least_is_told():
-    """With the named room, and not with less, it fits."""
-    devices = ("peer:6GiB:300GB/s:1ms", "gtx 1050 ti", "ram:{}MiB:20GB/s")
+@pytest.mark.parametrize(
+    ("room_mib", "asked", "named"),
+    [
+        # RAM computes it, or a card of one's own: of the two ways the one that lacks less.
+        ({"peer": 5776, "gpu": 3728, "cpu": 700}, {"context": 65_536}, {"peer", "cpu"}),
+        ({"two peers": 40_592, "gpu": 42, "cpu": 376}, {}, {"gpu", "cpu"}),
+        ({"two peers": 40_592, "gpu": 42, "cpu": 476}, {}, {"cpu"}),
+        ({"gpu": 42, "cpu": 7168}, {"gpu_layers": 1, "keeps_output": False}, {"gpu"}),
+    ],
+)
+def test_where_the_output_has_no_place_the_least_that_would_do_is_told(room_mib, asked, named):
+    """With the named room on one device alone it fits, and not with less."""
 
-    def tried(ram_mib):
-        given = [one.format(ram_mib + SYSTEM_MIB) for one in devices]
-        return plan("llama-3.1-8b:q4_k_m", *given, context=65_536, keeps_output=True)
+    def tried(rooms):
+        given = [GIVEN[name].format(mib + TAKEN_MIB[name]) for name, mib in rooms.items()]
+        return plan("llama-3.1-8b:q4_k_m", *given, **({"keeps_output": True} | asked))
 
-    (said,) = tried(700).rejected
-    needed = math.ceil(float(re.search(r"([\d.]+) GiB on cpu", said)[1]) * 1024 / (1 - MARGIN))
-    assert tried(needed + 1).fits
-    assert not tried(needed - 16).fits
+    (said,) = tried(room_mib).rejected
+    needed = {name: float(gib) for gib, name in re.findall(r"([\d.]+) GiB on (\S+)", said)}
+    assert needed.keys() == named
+    for name, gib in needed.items():
+        mib = math.ceil(gib * 1024 / (1 - MARGIN))
+        assert tried(room_mib | {name: mib + 1}).fits
+        assert not tried(room_mib | {name: mib - 16}).fits
 
 
-def test_shares_by_hand_are_of_layers_alone_where_the_output_is_kept():
-    """Twenty on two peers; llama.cpp deals the output, too, and RAM computes it."""
-    made = plan(
-        "llama-3.1-8b:q4_k_m", "2xpeer:t4:1ms", "ram:12GiB:20GB/s", keeps_output=True,
-        gpu_layers=20, shares=(1.0, 1.0),
-    )  # fmt: skip
+def test_no_layers_on_cards_need_no_room_there():
+    """More of it would not do, not even for the output."""
+    made = plan("llama-3.1-8b:q4_k_m", "gpu:1GiB:100GB/s", "ram:6.3GiB:20GB/s", gpu_layers=0)
 
-    assert [end - first for first, end in made.split.runs] == [12, 11, 9]
-    assert made.placed[0].output
+    assert [short.place.name for short in find_shortages(made.problem)] == ["cpu"]
+
+
+def test_shares_by_hand_do_not_go_with_an_output_that_is_kept_from_peers():
+    """llama.cpp shares it out with the layers."""
+    with pytest.raises(BadValueError, match="give no shares"):
+        plan("llama-3.1-8b:q4_k_m", "2xpeer:t4:1ms", "ram:12GiB:20GB/s",
+             keeps_output=True, shares=(1.0, 1.0))  # fmt: skip
 
 
 @pytest.mark.parametrize(("wanted", "layers"), [(0, 0), (1, 1), (20, 20), (33, 32)])

@@ -40,6 +40,9 @@ def every_split(problem: Problem) -> Iterator[Key]:
 
 def judge(problem: Problem, runs: list[range], number: int) -> Key | None:
     """Add up one way, unit by unit; None where it does not fit or is not allowed."""
+    there = next(index for index, run in enumerate(runs) if problem.layers in run)
+    if not (problem.places[there].takes_output or problem.output_stays):
+        return None
     parts = [
         add_up(problem, place, run, number) for place, run in zip(problem.places, runs, strict=True)
     ]
@@ -106,6 +109,7 @@ def make_problem(chance: random.Random) -> Problem:
                 fixed_bytes=chance.randint(0, 9),
                 enter_s=float(chance.randint(0, 3)),
                 host=index == at,
+                takes_output=chance.random() < 0.7,
                 output_bytes=chance.randint(0, 20),
                 output_s=float(chance.randint(0, 9)),
                 hop_s=float(chance.randint(0, 2)),
@@ -170,6 +174,22 @@ def test_the_least_that_would_fit_is_the_least(seed: int):
                 assert best_split(with_room(problem, index, size - 1)) is None
         assert why_not(problem).startswith("does not fit: ")
         assert "\n" not in why_not(problem)
+
+
+def test_of_several_ways_the_least_that_one_of_them_needs_is_told():
+    """RAM by the way in which it computes the output alone, the card by the other."""
+    rows = cards(60, 9, ram=10)
+    ram, peer, card = rows.places
+    stays = replace(rows, places=(replace(ram, output_bytes=8), peer, card), output_stays=True)
+    behind = replace(rows, places=(ram, replace(peer, takes_output=False), card))
+
+    assert least(stays, behind) == {"gpu1": 30, "ram": 33}
+    assert least(behind) == {"gpu1": 30, "ram": 85}
+
+
+def least(*problems: Problem) -> dict[str, int]:
+    """Return the least bytes that would do on each place alone."""
+    return {place.name: size for place, size in find_shortages(*problems)}
 
 
 def with_room(problem: Problem, index: int, room_bytes: int) -> Problem:

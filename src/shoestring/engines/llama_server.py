@@ -1,14 +1,18 @@
 """llama.cpp's own server, asked as OpenAI servers are.
 
-Sources: the server's README and ``--help`` (tools/server in llama.cpp).
+Sources: the server's README, ``--help`` and ``--list-devices`` (tools/server in llama.cpp).
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
+from shoestring.engines.discovery import check_installed, find_program
+from shoestring.engines.install.answers import ask
 from shoestring.engines.offload import check_split, flag_words
 from shoestring.engines.served import ServedEngine
+from shoestring.errors import MissingError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
 
 OUTPUT_IN_RAM: Final = r"^(output|token_embd)\.=CPU"
 """The matrix, which may be the embedding's, and what is added to it: all logits would go there."""
+LISTED: Final = re.compile(r"\s*(\S+): (.+) \(\d+ MiB, \d+ MiB free\)")
+LIST_TIMEOUT_S: Final = 60.0
+"""Drivers of GPUs may have to be woken, one after the other."""
 
 
 class LlamaServerEngine(ServedEngine):
@@ -56,6 +63,27 @@ class LlamaServerEngine(ServedEngine):
         said = self._ask("GET", "/props").parsed()
         build = said.get("build_info") if isinstance(said, dict) else None
         return f"llama-server {build}" if build else None
+
+
+def list_devices() -> tuple[tuple[str, str], ...]:
+    """Ask the llama-server that would be started what it knows beside the processor.
+
+    Returns:
+        Name and title of each device, ``CUDA0`` and ``NVIDIA GeForce RTX 3090``: none of a server
+        that was built for the processor alone, whatever is in the machine.
+
+    Raises:
+        MissingError: it is not installed, or does not say it.
+    """
+    check_installed(LlamaServerEngine.name)
+    program = find_program(LlamaServerEngine.name)
+    answer = ask(str(program), "--list-devices", timeout_s=LIST_TIMEOUT_S)
+    if answer.failure:
+        raise MissingError(
+            f"{program} does not list its devices ({answer.failure}): install it anew"
+        )
+    found = (LISTED.fullmatch(line) for line in answer.lines)
+    return tuple((one[1], one[2]) for one in found if one is not None)
 
 
 def server_words(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from shoestring.plan.row import (
     other_bytes,
 )
 from shoestring.plan.speed import Part, predict
-from shoestring.plan.split import best_split, find_shortages, score, why_not
+from shoestring.plan.split import best_split, score, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +54,7 @@ class Ask:
         gpu_layers: so many layers have to be on cards and peers, the output counted as one unless
             it is kept from peers; None: as many as is best.
         shares: the user's own shares of them, in the order of the row; None: what is best.
-        keeps_output: no peer gets the output, which is the most to send; with shares it is in RAM.
+        keeps_output: no peer gets the output, which is the most to send; not with shares.
     """
 
     model: str
@@ -154,13 +153,14 @@ def make_plan(ask: Ask, constants: SpeedConstants, *, alternatives: bool = True)
     settings = _for_processor(ask)
     demand = describe_demand(ask.outline, settings)
     row = make_row(ask.devices, ask.outline, settings, constants, ask.prompt_tokens)
-    problem, best = _best(ask, make_problem(demand, row), row)
+    problems = _problems(ask, make_problem(demand, row), row)
+    problem, best = _best(problems)
     if ask.shares is not None:
         chosen, ways = _by_hand(ask.shares, ask.gpu_layers, problem, best)
     elif best is not None:
         chosen, ways = best, list_alternatives(problem, best) if alternatives else []
     else:
-        return Plan(ask, demand, problem, None, (), None, None, None, (), (why_not(problem),))
+        return Plan(ask, demand, problem, None, (), None, None, None, (), (why_not(*problems),))
     no_speed = _why_no_speed(row, chosen)
     timed = no_speed is None and chosen.fits
     return Plan(
@@ -179,24 +179,23 @@ def make_plan(ask: Ask, constants: SpeedConstants, *, alternatives: bool = True)
     )
 
 
-def _best(ask: Ask, problem: Problem, row: list[Stop]) -> tuple[Problem, Split | None]:
-    """Return the fastest split and the problem that it solves, or that which lacks the least."""
+def _problems(ask: Ask, problem: Problem, row: list[Stop]) -> list[Problem]:
+    """Return the ways in which the row may be used, any of which will do."""
+    if ask.shares is not None and ask.keeps_output:
+        raise BadValueError(
+            "--tensor-split shares the output out, which is to be kept from peers: give no shares"
+        )
     problems = keep_output(problem, row) if ask.keeps_output else [problem]
-    if ask.shares is not None:
-        problems = problems[:1]
-    elif ask.gpu_layers is not None:
-        counts = not ask.keeps_output
-        problems = [bound(one, ask.gpu_layers, output_counts=counts) for one in problems]
+    if ask.shares is not None or ask.gpu_layers is None:
+        return problems
+    counts = not ask.keeps_output
+    return [bound(one, ask.gpu_layers, output_counts=counts) for one in problems]
+
+
+def _best(problems: list[Problem]) -> tuple[Problem, Split | None]:
+    """Return the fastest split and the problem that it solves; None: nothing fits."""
     solved = [(one, split) for one in problems if (split := best_split(one)) is not None]
-    if not solved:
-        return min(problems, key=_lacking_bytes), None
-    return min(solved, key=lambda pair: pair[1].token_s)
-
-
-def _lacking_bytes(problem: Problem) -> float:
-    """Return how much more room one place needs at least; infinite: no one place's would do."""
-    found = (each.needed_bytes - each.place.room_bytes for each in find_shortages(problem))
-    return next(found, math.inf)
+    return min(solved, key=lambda pair: pair[1].token_s) if solved else (problems[0], None)
 
 
 def _for_processor(ask: Ask) -> Settings:
@@ -245,8 +244,7 @@ def _by_hand(
             "give a share for each"
         )
     against = best or score(problem, _all_on_host(problem), output=0)
-    # llama.cpp counts the output, wherever it is.
-    layers = problem.layers + 1 if gpu_layers is None else gpu_layers + problem.output_stays
+    layers = problem.layers + 1 if gpu_layers is None else gpu_layers
     way = by_shares(problem, against, BY_HAND, shares, gpu_layers=layers)
     return way.split, [way]
 

@@ -103,7 +103,7 @@ def keep_output(problem: Problem, row: Sequence[Stop]) -> list[Problem]:
     ways = [] if row[0].device is None else [replace(problem, output_stays=True)]
     if "gpu" in kinds:
         places = [
-            replace(place, output_bytes=place.room_bytes + 1) if kind == "peer" else place
+            replace(place, takes_output=kind != "peer")
             for place, kind in zip(problem.places, kinds, strict=True)
         ]
         ways.append(replace(problem, places=tuple(places)))
@@ -135,9 +135,9 @@ def bound(problem: Problem, gpu_layers: int, *, output_counts: bool) -> Problem:
     kept = layers if gpu_layers == 0 else max(0, layers + output_counts - gpu_layers)
     host = replace(host, least_layers=kept, most_layers=kept)
     if gpu_layers == 0:
-        others = [replace(place, room_bytes=0) for place in others]
+        others = [replace(place, most_layers=0, takes_output=False) for place in others]
     elif output_counts:
-        host = replace(host, output_bytes=host.room_bytes + 1)
+        host = replace(host, takes_output=False)
     return replace(problem, places=(host, *others))
 
 

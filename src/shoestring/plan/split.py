@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from shoestring.plan.split_search import find_fastest, find_needed
+from shoestring.plan.split_search import find_fastest, find_needed, least_of
 from shoestring.plan.split_sums import MOST, Sums
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Place:
         enter_s: seconds a token, once, if a layer or the output is here (link, launches).
         host: whether it is the RAM of the engine itself: the embedding lies there, and experts
             that are taken from other places do.
+        takes_output: whether the output may be here; where it stays on the host, nobody is asked.
         output_bytes: taken if the output is here; where it is the embedding, 0 on the host.
         output_s: seconds a token of the output.
         expert_s: what of ``layer_s`` the experts take; empty: nothing.
@@ -60,6 +61,7 @@ class Place:
     fixed_bytes: int = 0
     enter_s: float = 0.0
     host: bool = False
+    takes_output: bool = True
     output_bytes: int = 0
     output_s: float = 0.0
     expert_s: tuple[float, ...] = ()
@@ -193,7 +195,7 @@ def score(
     """Return what a given split takes, whether it fits or not.
 
     Args:
-        problem: its bounds on layers are not looked at.
+        problem: what its places may get is not looked at.
         runs: of each place, in order, together all layers.
         output: index of its place; None: where the last layers are. Where it stays, the host's.
         expert_layers: so many first layers keep their experts on the host.
@@ -203,20 +205,28 @@ def score(
     return _score(Sums(problem), runs, _host_if_stays(problem, output), expert_layers)
 
 
-def find_shortages(problem: Problem) -> list[Shortage]:
-    """Return the places on which more room alone would do, the one with the least more first."""
-    needed = find_needed(Sums(problem), _expert_layers(problem))
+def find_shortages(*problems: Problem) -> list[Shortage]:
+    """Return the places on which more room alone would do, the one with the least more first.
+
+    Args:
+        problems: one, or several ways to lay a model over the same rooms, any of which will do.
+    """
+    ways = [find_needed(Sums(problem), _expert_layers(problem)) for problem in problems]
     shortages = [
         Shortage(place, size)
-        for place, size in zip(problem.places, needed, strict=True)
+        for place, size in zip(problems[0].places, least_of(ways), strict=True)
         if size is not None
     ]
     return sorted(shortages, key=lambda each: each.needed_bytes - each.place.room_bytes)
 
 
-def why_not(problem: Problem) -> str:
-    """Say in one line what the least is with which a model would fit that fits nowhere."""
-    shortages = find_shortages(problem)
+def why_not(*problems: Problem) -> str:
+    """Say in one line what the least is with which a model would fit that fits nowhere.
+
+    Args:
+        problems: as :func:`find_shortages` takes them.
+    """
+    shortages = find_shortages(*problems)
     if not shortages:
         return "does not fit: more room on any one place alone would not do"
     # A card does not grow; RAM may.

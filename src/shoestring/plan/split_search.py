@@ -40,7 +40,11 @@ def find_fastest(
 
 def find_needed(sums: Sums, expert_layers: Sequence[int]) -> list[int | None]:
     """Return for each place the least room with which a split fits, the other rooms being given."""
-    cases = [[*_needed(sums, number)] for number in expert_layers]
+    return least_of([[*_needed(sums, number)] for number in expert_layers])
+
+
+def least_of(cases: Sequence[Sequence[int | None]]) -> list[int | None]:
+    """Return for each place the least room of several cases, None where there is none in any."""
     return [
         min((size for size in sizes if size is not None), default=None)
         for sizes in zip(*cases, strict=True)
@@ -122,6 +126,8 @@ def _windows(part: Part) -> Iterator[tuple[Ints, Ints]]:
     most, least = part.place.most_layers, part.place.least_layers
     low = units * 0 if most is None else layers - most
     high = units if least <= 0 else np.minimum(units, layers - least + 1)
+    # Where the output may not be, no run ends after it.
+    high = high * (part.takes_output | (units < units[-1]))
     streams = (part.away_to < part.away_to[:, -1:]).sum(axis=1, keepdims=True)
     room = part.room_bytes - part.base_bytes - part.fixed_bytes
     whole = part.bytes_to[0] + part.away_to[0]  # the same in all cases

@@ -105,6 +105,7 @@ class Sums:
             fixed_bytes=~works * place.fixed_bytes,
             stream_bytes=0 if place.host else place.stream_bytes,
             enter_ticks=int(self.enter_ticks[index]),
+            takes_output=place.takes_output or self.problem.output_stays,
         )
 
 
@@ -121,6 +122,7 @@ class Part:
         fixed_bytes: [(case,) 1] taken once if it is in use.
         stream_bytes: taken once if experts of its layers are on the host.
         enter_ticks: once, if it is in use.
+        takes_output: whether a run here may have the last unit.
     """
 
     place: Place
@@ -131,6 +133,7 @@ class Part:
     fixed_bytes: Ints
     stream_bytes: int
     enter_ticks: int
+    takes_output: bool
 
     @property
     def room_bytes(self) -> int:
@@ -173,10 +176,13 @@ class Part:
         return fits
 
     def allowed(self) -> Flags:
-        """[first, end] whether each run is one, of as many layers as the place may get."""
+        """[first, end] whether each run is one, of what the place may get."""
         first, end = self._boundaries()
-        layers = end.clip(max=len(self.bytes_to) - 2) - first.clip(max=len(self.bytes_to) - 2)
+        whole = len(self.bytes_to) - 2
+        layers = end.clip(max=whole) - first.clip(max=whole)
+        with_output = (first <= whole) & (end > whole)
         good: Flags = (first <= end) & (layers >= self.place.least_layers)
+        good &= self.takes_output | ~with_output
         return good if self.place.most_layers is None else good & (layers <= self.place.most_layers)
 
     def _busy(self) -> Flags:

@@ -78,7 +78,8 @@ def swarm_claims(files: Mapping[str, Figures | None]) -> tuple[Claim, ...]:
             "in part",
             f"Ten hops of Phi-3's {number(hop_kib)} KiB are {number(_HOPS * hop_kib)} KiB a token. "
             "What costs is to wait for each hop, whatever it carries. Weights are what needs a "
-            "link, and they travel once; the output's numbers never do.",
+            "link, and they travel once (a second load below 1 % of the first, with all layers and "
+            "the output on the node); the output's numbers never do.",
             (
                 "swarm/test_store.py::test_the_second_load_of_a_model_moves_next_to_nothing",
                 "docs/swarm-weights.md",

@@ -25,9 +25,10 @@ from shoestring.swarm.stage import HOST, standing_stages
 from shoestring.swarm.weights import Weights
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
+    from shoestring.engines.offload import Offload
     from shoestring.engines.outlines import Found
     from shoestring.engines.protocol import Engine
     from shoestring.hardware.devices import Device
@@ -132,6 +133,23 @@ def plan_chain(
     return Chain(plan, tuple(parts), tuple(spares))
 
 
+def offload_over(plan: Plan, endpoints: tuple[str, ...], cards: Mapping[str, str]) -> Offload:
+    """Return what a plan decides, each device by the name by which llama-server knows it.
+
+    One that lacks a named device does not start; unnamed, that device's share would go to another.
+
+    Args:
+        plan: that fits.
+        endpoints: of the stages, in the order of their layers.
+        cards: llama-server's names of this machine's cards, by ours.
+    """
+    offload = offload_of(plan)
+    devices = [placed.device for placed in plan.placed if placed.device is not None]
+    names = [f"RPC{number}" for number in range(len(endpoints))]
+    names += [cards[device.name] for device in devices if device.kind == "gpu"]
+    return replace(offload, rpc=endpoints, devices=offload.devices or tuple(names))
+
+
 @asynccontextmanager
 async def running_chain(
     model: str,
@@ -139,6 +157,7 @@ async def running_chain(
     identity: Identity,
     *,
     tell: Callable[[Event], None],
+    cards: Mapping[str, str] = {},
     log_path: Path | None = None,
     paying: Paying | None = None,
     auditor: Auditor | None = None,
@@ -150,6 +169,7 @@ async def running_chain(
         chain: of parts and spares.
         identity: ours.
         tell: given what happens at stages.
+        cards: llama-server's names of this machine's cards, by ours; all that the plan has.
         log_path: where llama-server writes; None: nowhere.
         paying: for receipts; None: there are none.
         auditor: who has windows run again; None: nobody.
@@ -197,7 +217,7 @@ async def running_chain(
             subject,
             context=settings.context,
             parallel=settings.parallel,
-            offload=replace(offload_of(chain.plan), rpc=endpoints),
+            offload=offload_over(chain.plan, endpoints, cards),
             log_path=log_path,
         )
         # Its threads wait for the stages, which are served by this loop.

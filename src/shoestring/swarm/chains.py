@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from shoestring.engines.llama_server import list_devices
 from shoestring.engines.outlines import find_model
 from shoestring.errors import BadValueError
 from shoestring.report.plan_machine import find_devices
@@ -20,11 +21,12 @@ from shoestring.swarm.proof.paying import Paying
 from shoestring.swarm.survey import survey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from shoestring.engines.protocol import Engine
+    from shoestring.hardware.devices import Device
     from shoestring.swarm.chain import Chain
     from shoestring.swarm.home import Home
     from shoestring.swarm.ledger.bills import Leg
@@ -65,6 +67,41 @@ class Wanted:
     audit_share: float = 0.0
 
 
+def usable_devices(
+    here: Sequence[Device],
+    say: Callable[[str], None],
+    ask: Callable[[], Iterable[tuple[str, str]]] = list_devices,
+) -> tuple[tuple[Device, ...], dict[str, str]]:
+    """Return this machine's devices, and by which name llama-server knows each card of them.
+
+    A card that it does not list is left out, as all are where it was built for the processor alone.
+
+    Args:
+        here: this machine's devices.
+        say: told what is left out.
+        ask: what llama-server lists, called where there is a card; of cards of one title the first
+            is the first.
+
+    Raises:
+        MissingError: there is a card, and no llama-server that could be asked.
+    """
+    listed = [*ask()] if any(device.kind == "gpu" for device in here) else []
+    usable, names = [], {}
+    for device in here:
+        if device.kind == "gpu":
+            known = next((one for one in listed if one[1] == device.title), None)
+            if known is None:
+                say(
+                    f"{device.name} ({device.title}) is left out: llama-server was not built for "
+                    "it, or does not see it; llama-server --list-devices shows what it can use"
+                )
+                continue
+            listed.remove(known)
+            names[device.name] = known[0]
+        usable.append(device)
+    return tuple(usable), names
+
+
 class Chains:
     """Makes one chain after another.
 
@@ -89,7 +126,8 @@ class Chains:
         self._wanted, self._home, self._tell, self._say = wanted, home, tell, say
         self._hand, self._planned = hand, planned
         self._found = find_model(wanted.model)
-        self._own, self._constants = find_devices((), say)
+        here, self._constants = find_devices((), say)
+        self._own, self._cards = usable_devices(here, say)
         self._chain: Chain | None = None
 
     async def plan_again(self) -> AbstractAsyncContextManager[Engine]:
@@ -115,7 +153,8 @@ class Chains:
         )  # fmt: skip
         return running_chain(
             self._found.name, self._chain, self._home.identity(),
-            tell=self._tell, log_path=self._wanted.log_path, paying=paying, auditor=auditor,
+            tell=self._tell, cards=self._cards, log_path=self._wanted.log_path,
+            paying=paying, auditor=auditor,
         )  # fmt: skip
 
     def described(self) -> str:
