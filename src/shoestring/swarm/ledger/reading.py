@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from shoestring.errors import BadValueError
 from shoestring.swarm.ledger.entries import Entry, genesis, read_postings
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 BOOK_FILE: Final = "ledger.db"
 COLUMNS: Final = "number, at_s, kind, postings, reference, memo, hash"
+TYPES: Final = [int, int, str, str, str, str, bytes]
+"""Of the columns. SQLite holds a table to its types when it writes, not when it reads: one bit of
+a row that rots makes bytes of a text, or nothing of a number."""
+Value = TypeVar("Value")
 
 
 class Reading:
@@ -61,7 +65,7 @@ class Reading:
             found = self.connection.execute(
                 "SELECT amount FROM balances WHERE account = ?", (account,)
             ).fetchone()
-        return 0 if found is None else int(found[0])
+        return 0 if found is None else self._value(int, found[0])
 
     def balances(self, beginning: str = "") -> dict[str, int]:
         """Return all accounts that hold or owe something, by name.
@@ -70,13 +74,12 @@ class Reading:
             beginning: of their names.
         """
         with explained(self.path):
-            return dict(
-                self.connection.execute(
-                    "SELECT account, amount FROM balances "
-                    "WHERE account >= ? AND account < ? ORDER BY account",
-                    (beginning, beginning + "\x7f"),
-                ).fetchall()
-            )
+            rows = self.connection.execute(
+                "SELECT account, amount FROM balances "
+                "WHERE account >= ? AND account < ? ORDER BY account",
+                (beginning, beginning + "\x7f"),
+            ).fetchall()
+        return {self._value(str, account): self._value(int, amount) for account, amount in rows}
 
     def head(self, at_s: int) -> Head:
         """Return where the book ends now.
@@ -108,10 +111,12 @@ class Reading:
     def end(self) -> tuple[int, bytes]:
         """Return the number and hash of the last entry; of an empty book 0 and its beginning."""
         with explained(self.path):
-            found: tuple[int, bytes] | None = self.connection.execute(
+            found = self.connection.execute(
                 "SELECT number, hash FROM entries ORDER BY number DESC LIMIT 1"
             ).fetchone()
-        return found or (0, genesis(self.keeper))
+        if found is None:
+            return 0, genesis(self.keeper)
+        return found[0], self._value(bytes, found[1])
 
     def hash_at(self, number: int) -> bytes | None:
         """Return the hash of an entry; None: there is none of that number."""
@@ -121,7 +126,7 @@ class Reading:
             found = self.connection.execute(
                 "SELECT hash FROM entries WHERE number = ?", (number,)
             ).fetchone()
-        return None if found is None else bytes(found[0])
+        return None if found is None else self._value(bytes, found[0])
 
     def postings_of(self, kind: Kind, reference: str) -> tuple[Posting, ...] | None:
         """Return what was booked of this kind under a reference; None: nothing."""
@@ -196,19 +201,30 @@ class Reading:
             ).fetchone()
         return found is not None
 
-    def _entry(self, row: Any) -> Entry:
+    def _entry(self, row: tuple[Any, ...]) -> Entry:
+        for kind_of_value, value in zip(TYPES, row, strict=True):
+            self._value(kind_of_value, value)
         number, at_s, kind, postings, reference, memo, _ = row
         previous = self.hash_at(number - 1) or b""
         return Entry(number, at_s, kind, self._postings(postings), reference, memo, previous)
 
-    def _postings(self, kept: str) -> tuple[Posting, ...]:
+    def _postings(self, kept: Any) -> tuple[Posting, ...]:
         try:
-            return read_postings(kept)
+            return read_postings(self._value(str, kept))
         except ValueError as error:
-            raise BadValueError(
-                f"{self.path} is damaged: {error}; restore a copy, "
-                "`shoestring swarm ledger verify` names the entry"
-            ) from error
+            raise self._damaged(str(error)) from error
+
+    def _value(self, kind: type[Value], value: Any) -> Value:
+        """Return a value of a row, once it was seen to be of its column's type."""
+        if type(value) is not kind:
+            raise self._damaged(f"{value!a:.80} stands where the book writes {kind.__name__}")
+        return value
+
+    def _damaged(self, why: str) -> BadValueError:
+        return BadValueError(
+            f"{self.path} is damaged: {why}; restore a copy, "
+            "`shoestring swarm ledger verify` says where"
+        )
 
 
 def open_reading(path: Path) -> Reading | None:

@@ -147,9 +147,9 @@ def tables_fault(connection: sqlite3.Connection) -> str | None:
         "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL LIMIT ?", (len(TABLES) + 1,)
     ).fetchall()
     found = dict(rows)
-    for name in sorted(TABLES.keys() | found.keys()):
+    for name in sorted(TABLES.keys() | found.keys(), key=str):  # one that rots is no text
         if found.get(name) != TABLES.get(name):
-            return f"{name:.60} in its tables is not what the book was made with"
+            return f"{name!s:.60} in its tables is not what the book was made with"
     return None
 
 

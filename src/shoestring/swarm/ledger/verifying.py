@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from shoestring.swarm.ledger.accounts import MOST
 from shoestring.swarm.ledger.entries import canonical, genesis, read_postings
-from shoestring.swarm.ledger.reading import COLUMNS, Reading, open_reading
+from shoestring.swarm.ledger.reading import COLUMNS, TYPES, Reading, open_reading
 from shoestring.swarm.ledger.rules import (
     balance_fault,
     beside_fault,
@@ -164,6 +164,8 @@ class _Walk:
         return None
 
     def _row_fault(self, row: Row) -> str | None:
+        if [*map(type, row)] != TYPES:
+            return "a value of it is of another type than the book writes"
         number, at_s, kind, kept, reference, memo, sha256 = row
         if number != self._number + 1:
             return f"it is missing: {number} comes next"
@@ -174,6 +176,12 @@ class _Walk:
         said = canonical(number, at_s, kind, postings, reference, memo, self._hash)
         if hashlib.sha256(said).digest() != sha256:
             return "its hash is not of what it says and of the entry before"
+        return self._said_fault(at_s, kind, postings, reference, memo)
+
+    def _said_fault(
+        self, at_s: int, kind: str, postings: tuple[Posting, ...], reference: str, memo: str
+    ) -> str | None:
+        """Apply the rules to an entry whose hash is right."""
         for account, _ in postings:
             if account not in self._balances and not is_account(account):
                 return f"{account!a:.80} is no account"
@@ -206,7 +214,7 @@ class _Walk:
         number = run(
             "SELECT number FROM entries WHERE kind = 'capture' AND reference = ?", (reference,)
         ).fetchone()
-        if number is None or number[0] > self._number:
+        if number is None or not 0 < number[0] <= self._number:
             return None
         # The index said where; what stands there was hashed.
         kind, named, postings = run(ENTRY, number).fetchone()
@@ -249,6 +257,8 @@ class _Walk:
         expected = dict(self._balances)
         rows = self._book.connection.execute("SELECT account, amount FROM balances")
         for account, amount in rows:
+            if (type(account), type(amount)) != (str, int):
+                return Fault(None, f"a balance is kept as {amount!a:.80}, of {account!a:.80}")
             summed = expected.pop(account, 0)
             if not summed or amount != summed:
                 return _unequal(account, amount, summed)
