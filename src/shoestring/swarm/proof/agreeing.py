@@ -1,7 +1,8 @@
 """Terms, agreed on by two words before a session begins: what is asked for, and what is told.
 
 The ``session`` word may carry ``terms``: the most that the client pays, and after how many steps it
-is willing to sign at the latest. The node answers with its own price, and signs at that.
+is willing to sign at the latest. The node answers with its own price, and signs at that. A client
+whose receipts are of another version gets no session: none of its claims would be signed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from shoestring.errors import BadValueError
+from shoestring.swarm.proof.receipts import VERSION as RECEIPT_VERSION
 from shoestring.swarm.proof.terms import (
     HEX,
     LEAST_WINDOW_STEPS,
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RPC_VERSION: Final = ".".join(map(str, VERSION))
-FIELDS: Final = {"price_in", "price_out", "window_steps", "model"}
+FIELDS: Final = {"price_in", "price_out", "window_steps", "model", "version"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,12 @@ class Asked:
 
     def words(self) -> dict[str, Any]:
         """Return the ``terms`` of a ``session`` word."""
-        return {**asdict(self.most), "window_steps": self.window_steps, "model": self.model}
+        return {
+            **asdict(self.most),
+            "window_steps": self.window_steps,
+            "model": self.model,
+            "version": RECEIPT_VERSION,
+        }
 
 
 def read_asked(said: Any, price: Price) -> Asked | None:
@@ -92,10 +99,16 @@ def read_asked(said: Any, price: Price) -> Asked | None:
         price: the node's.
 
     Raises:
-        BadValueError: it is none, or the node's price is above it.
+        BadValueError: it is none, of receipts that this node does not sign, or the node's price is
+            above it.
     """
     if said is None:
         return None
+    if isinstance(said, dict) and said.get("version") != RECEIPT_VERSION:
+        raise BadValueError(
+            f"this node signs receipts of version {RECEIPT_VERSION}, "
+            f"{said.get('version')!a:.20} was asked for: have the older of both updated"
+        )
     if not isinstance(said, dict) or said.keys() != FIELDS:
         raise BadValueError(f"terms: give {', '.join(sorted(FIELDS))}, and nothing else")
     asked = Asked(Price(said["price_in"], said["price_out"]), said["window_steps"], said["model"])

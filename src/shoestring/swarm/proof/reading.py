@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from shoestring.errors import BadValueError
 from shoestring.swarm.proof.figures import Figures, Layers
-from shoestring.swarm.proof.receipts import VERSION, Receipt, Signed, check_signatures
+from shoestring.swarm.proof.receipts import READ, Receipt, Signed, check_signatures
 from shoestring.swarm.proof.terms import Terms
 
 if TYPE_CHECKING:
@@ -55,9 +55,11 @@ def read_signed(line: bytes) -> Signed:
 
 def _receipt(said: Mapping[str, Any]) -> Receipt:
     given = dict(said)
-    version = given.pop("version", None)
-    if type(version) is not int or version != VERSION:
-        raise BadValueError(f"a receipt of version {version!a:.20}; this reads version {VERSION}")
+    version = given.get("version")
+    if type(version) is not int or version not in READ:
+        raise BadValueError(
+            f"a receipt of version {version!a:.20}; this reads {READ[0]} to {READ[-1]}"
+        )
     try:
         given["terms"] = Terms(**given["terms"])
         given["layers"] = Layers(**given["layers"])

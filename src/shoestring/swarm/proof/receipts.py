@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from shoestring.swarm.proof.terms import Terms
 
 VERSION: Final = 3
-"""Of the form: 2 counts one token of each step as output, and layers by what is computed, too."""
+"""That is written. What 3 changed is in the wire-root alone: all of a graph are data of its leaf,
+hashed by BLAKE3; only the two ends of a session ever word it, and they agree on a version before.
+"""
+READ: Final = (2, VERSION)
+"""What both have signed is owed. From 2 on, one token of each step is output, and layers are
+counted by what is computed, too; 1 had other figures."""
 BY_CLIENT: Final = "receipt of the client"
 BY_NODE: Final = "receipt of the node"
 SIGNATURE_BYTES: Final = 64
@@ -53,6 +58,7 @@ class Receipt:
         wire_root: of the window, over all its frames.
         prev: SHA-256 of the receipt before; of the first: of the terms.
         at_s: when it was worded, in seconds since 1970 on the client's clock.
+        version: of what it says; one that is read keeps its own, which is signed with the rest.
     """
 
     terms: Terms
@@ -65,6 +71,7 @@ class Receipt:
     wire_root: str
     prev: str
     at_s: int
+    version: int = VERSION
 
     def __post_init__(self) -> None:
         for name in ("window", "step", "at_s"):
@@ -86,7 +93,7 @@ class Receipt:
     @cached_property
     def body(self) -> bytes:
         """What is signed."""
-        return canonical({"version": VERSION, **asdict(self)})
+        return canonical(asdict(self))
 
     @cached_property
     def digest(self) -> str:
@@ -113,7 +120,7 @@ class Signed:
         """As it is kept: one line of JSON in the form of RFC 8785."""
         return canonical(
             {
-                "receipt": {"version": VERSION, **asdict(self.receipt)},
+                "receipt": asdict(self.receipt),
                 "by_client": self.by_client.hex(),
                 "by_node": self.by_node.hex(),
             }
