@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from shoestring.digests import file_sha256
 from shoestring.models.header import read_header
-from shoestring.swarm import borrowing, feeding, lending
+from shoestring.swarm import borrowing, feeding, lending, watching
 from shoestring.swarm import stage as stage_module
 from shoestring.swarm.addresses import PeerAddress, is_nearer
 from shoestring.swarm.borrowing import SURE_BYTES, Lenders, weights_of_part
@@ -477,7 +477,7 @@ def test_what_a_node_says_about_a_loan_is_heard_within_bounds(parties, said, fou
 
 def test_a_loan_that_is_slower_than_sending_is_left(parties, monkeypatch):
     """What came whole is kept; the rest is the client's to send."""
-    monkeypatch.setattr(borrowing, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(borrowing, "PATIENCE_S", 2.0)  # a busy machine needs some for one part
     monkeypatch.setattr(lending, "SAY_S", 0.0)
     reads = Reading.part
 
@@ -487,7 +487,7 @@ def test_a_loan_that_is_slower_than_sending_is_left(parties, monkeypatch):
 
         def slow(self):
             if self._store is lender.store and first.is_set():
-                asyncio.run_coroutine_threadsafe(asyncio.sleep(0.2), loop).result(HEAR_S)
+                asyncio.run_coroutine_threadsafe(asyncio.sleep(0.8), loop).result(HEAR_S)
             loop.call_soon_threadsafe(first.set)
             return reads(self)
 
@@ -933,6 +933,7 @@ def patient(monkeypatch):
     monkeypatch.setattr(borrowing, "MANIFESTS_S", 2 * HEAR_S)
     monkeypatch.setattr(borrowing, "PATIENCE_S", 2 * HEAR_S)
     monkeypatch.setattr(lending, "BEGIN_S", HEAR_S)
+    monkeypatch.setattr(watching, "SILENT_S", HEAR_S)
 
 
 @pytest.mark.engine
