@@ -5,15 +5,17 @@ laboratory again and again, in turns with receipts and without, and who is first
 computes meanwhile. Each load answers the same question some times, after one that only warms it up.
 A token's time is llama-server's own, ``predicted_ms / predicted_n``, of a load the median.
 
+- waits: what a token's frames wait for metering at both ends before they go on, timed apart
+  (``swarm_receipts_held.py``), for loads of one kind differ by more than the bar. What follows once
+  they have gone (hashing, windows) goes on beside the worker's computing.
 - added: (with - without) / hosts, of each pair of loads; the median, and its bootstrap interval.
 - processor: what the node's process and the client's take for a token, by the kernel's clocks, and
-  how much more with receipts: no more than that can come to a token's time, however much the
-  machine's own noise hides of it. Hashing goes on beside the token where a core is free.
+  how much more with receipts: before frames go on and after.
 - receipts: how many were signed by both, whether all of them are whole, there are some of each
   session that had terms, and neighbours gave and got the same (``check_stages``).
 
     python benchmarks/swarm_receipts.py [--pairs 10] [--answers 5] [--tokens 48]
-                                        [--model shape:llama-3.2-1b:q4_k_m]
+                                        [--model shape:llama-3.2-1b:q4_k_m] [--times 400]
                                         [--remotes 1 2] [--rtt-ms 2] [--threads 1]
                                         [--window-steps 32] [--output local|remote] [--star]
                                         [--json-out FILE]
@@ -28,6 +30,7 @@ import argparse
 import asyncio
 import os
 import sys
+import tempfile
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from statistics import median
@@ -36,6 +39,8 @@ from typing import TYPE_CHECKING, Any, Final
 from swarm_hosts import running_swarm
 from swarm_overhead import MEMORY_BYTES, MODEL, token_time_s, with_interval
 from swarm_parts import processor_s
+from swarm_receipts_held import held
+from swarm_token import record
 from swarm_user import OUTPUT_WORDS, PROMPT, Told, llama_server
 
 from results import write_result
@@ -58,6 +63,8 @@ if TYPE_CHECKING:
     from shoestring.swarm.proof.receipts import Signed
 
 ADDED_BAR_S: Final = 0.0003
+RECORDED: Final = 12
+"""Tokens of which the last one is timed."""
 ARMS: Final = ("without", "receipts")
 Case = dict[str, Any]
 
@@ -74,16 +81,20 @@ def main() -> int:
     arguments.add_argument("--threads", type=int, default=1, help="of each worker")
     arguments.add_argument("--window-steps", type=int, default=WINDOW_STEPS)
     arguments.add_argument("--output", choices=OUTPUT_WORDS, default="local")
+    arguments.add_argument("--times", type=int, default=400, help="a token is timed apart")
     arguments.add_argument("--star", action="store_true", help="activations all go through here")
     arguments.add_argument(
         "--json-out", type=Path, default=Path("results/benchmarks/swarm-receipts.json")
     )
     given = arguments.parse_args()
-    if min(given.pairs, given.answers, given.tokens, *given.remotes) < 1 or min(given.rtt_ms) <= 0:
+    counts = (given.pairs, given.answers, given.tokens, *given.remotes, given.times - 1)
+    if min(counts) < 1 or min(given.rtt_ms) <= 0:
         arguments.error(
-            "--pairs, --answers, --tokens, --remotes: at least 1; --rtt-ms: more than 0"
+            "--pairs, --answers, --tokens, --remotes: at least 1; --times: at least 2; "
+            "--rtt-ms: more than 0"
         )
     model = resolve_model(given.model, cache=cache_dir()).path
+    waits = time_apart(model, times=given.times, window_steps=given.window_steps)
     cases: list[Case] = []
     with running_swarm(
         max(given.remotes), rtt_s=given.rtt_ms[0] / 1e3, threads=given.threads
@@ -96,10 +107,21 @@ def main() -> int:
                 "star": given.star,
                 "window_steps": given.window_steps, "order": "who is first turns",
                 "clock": "llama-server's own"},
-        "bars": [bar for case in cases for bar in judge(case)], "cases": cases,
+        "bars": [judge_waits(waits), *(bar for case in cases for bar in judge(case))],
+        "waits": waits, "cases": cases,
     }  # fmt: skip
     write_result(given.json_out, "swarm-receipts", figures)
     return 0 if all(case["same_text"] and not case["not_whole"] for case in cases) else 1
+
+
+def time_apart(model: Path, *, times: int, window_steps: int) -> dict[str, Any]:
+    """Return what a token's frames wait for metering, by those of a recorded answer."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        [heard] = asyncio.run(
+            record(model, folder / "work", workers=1, tokens=RECORDED, output="local")
+        )
+        return held(heard, folder, tokens=times, window_steps=window_steps)
 
 
 async def measure(given: argparse.Namespace, swarm: Swarm, model: Path, remotes: int) -> list[Case]:
@@ -242,6 +264,13 @@ def read_chains(files: ReceiptFiles) -> tuple[dict[str, list[list[Signed]]], lis
         else:
             chains.setdefault(chain[0].receipt.terms.node, []).append(chain)
     return chains, not_whole
+
+
+def judge_waits(waits: dict[str, Any]) -> dict[str, Any]:
+    """Say whether a token's frames wait too long."""
+    return {"bar": "a token's frames wait at both ends, s", "value": waits["waits_s"],
+            "sense": "at most", "limit": ADDED_BAR_S,
+            "met": waits["waits_s"] <= ADDED_BAR_S}  # fmt: skip
 
 
 def judge(case: Case) -> list[dict[str, Any]]:

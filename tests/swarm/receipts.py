@@ -141,7 +141,7 @@ class Link:
         self.earner = Earner(self.terms, hand, lambda: self.node_s)
 
     def tell(self, request_bytes, *, answer=None, heard=None, carried=None):
-        """Tell a frame; the node hears the same, or something else."""
+        """Tell a frame; the node hears the same, or something else. Both meter it afterwards."""
         frame, body = frame_of(request_bytes)
         reply = None if answer is None else Reply(frame, 0.0)
         self.payer.note(frame, body, Entry(frame, body, reply=reply, carried=carried))
@@ -153,6 +153,8 @@ class Link:
             self.earner.begin()
             self.earner.tell(answer)
             self.payer.answered(reply, blake3(answer).digest())
+        self.payer.catch_up()
+        self.earner.catch_up()
 
     def step(self, fill=0, *, count=1, layer=3, **heard):
         """Have a step computed."""

@@ -280,6 +280,20 @@ def test_who_does_not_sign_is_stopped_after_one_window(link):
     assert refused.value.reason == "unpaid"
 
 
+def test_graphs_that_come_at_once_count_before_they_are_metered(link):
+    """Frames are metered once they have gone on; what they compute fills a window all the same."""
+    frame, body = frame_of(AGAIN)
+    for _ in range(6):  # after the first graph
+        link.payer.note(frame, body, Entry(frame, body))
+        link.earner.note(frame)
+    assert not link.payer.is_full
+    link.payer.note(frame, body, Entry(frame, body))
+    link.earner.note(frame)
+    assert link.payer.is_full
+    with pytest.raises(BadFrameError, match="8 steps are not signed for"):
+        link.earner.note(frame)
+
+
 def test_what_is_not_signed_for_is_known_until_it_is(parties, link):
     """In steps; without a price nothing is owed."""
     for _ in range(3):

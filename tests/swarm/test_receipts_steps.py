@@ -1,9 +1,15 @@
 """What a session's frames come to: steps, tokens and layers, whatever a client calls them."""
 
+import hashlib
+import struct
+from collections import OrderedDict
+
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shoestring.swarm.proof import graphs
 from shoestring.swarm.proof.agreeing import FREE
 from shoestring.swarm.proof.figures import Layers
 from shoestring.swarm.proof.graphs import Seen, see_graph
@@ -292,3 +298,34 @@ def test_weights_and_caches_are_not_metered(parties):
     link.tell(request(Command.TAKE, tensor("blk.3.ffn_up.weight") + bytes(48)))
     link.tell(read("cache_k_l3", 64), answer=bytes(64))
     assert link.payer._frames == before
+
+
+def test_what_a_graph_does_is_found_once_while_it_is_among_the_last(monkeypatch):
+    """One that comes again stays; the one that was not seen for longest is forgotten."""
+    looked = []
+    real = graphs._see
+    monkeypatch.setattr(graphs, "_kept", OrderedDict())
+    monkeypatch.setattr(graphs, "_see", lambda one: looked.append(bytes(one)) or real(one))
+    words = [frame_of(graph([layer]))[0].head for layer in range(graphs.KEPT + 1)]
+    first = see_graph(words[0])
+    for payload in [*words[1:-1], words[0], words[-1]]:
+        see_graph(payload)
+    assert len(looked) == graphs.KEPT + 1
+    assert see_graph(words[0]) == first == real(words[0])
+    assert len(looked) == graphs.KEPT + 1, "it was seen again before another was forgotten"
+    see_graph(words[1])
+    assert len(looked) == graphs.KEPT + 2
+
+
+def test_a_leaf_is_of_the_head_and_of_what_its_data_hash_to():
+    """``SHA-256(u8 command | u64 size | head | BLAKE3(data))``; of a graph all are data."""
+    one, _ = frame_of(graph([3]))
+    its = hashlib.sha256(struct.pack("<BQ", one.command, one.size) + blake3(one.head).digest())
+    assert Tally().note(one).leaf == its.digest()
+
+    one, body = frame_of(positions(2))
+    words = struct.pack("<BQ", one.command, one.size) + one.head + blake3(body).digest()
+    record = Tally().note(one)
+    record.add(body)
+    record.end()
+    assert record.leaf == hashlib.sha256(words).digest()

@@ -316,6 +316,8 @@ class Replica(asyncio.Protocol):
                 out = bytearray()
         if out:
             self._write(out)
+        if self._payer is not None:
+            self._payer.catch_up()  # now that it has gone
         if self._settling and not self.is_behind:
             self._settling = False
             self._conversation.settle(self)

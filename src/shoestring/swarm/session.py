@@ -185,8 +185,6 @@ class Session:
                 self._write(out)
                 out = bytearray()
         self._write(out)
-        if self._earner is not None:
-            self._earner.hash()  # now that it has gone on
         self._set_reading()
 
     def _may_pass(self) -> bool:
@@ -196,6 +194,8 @@ class Session:
     def _write(self, out: bytearray) -> None:
         if out and self.worker.transport is not None:
             self.worker.transport.write(out)
+        if self._earner is not None:
+            self._earner.catch_up()  # now that it has gone on
 
     def _request(self, frame: Frame, out: bytearray) -> None:
         # What is metered has the client's addresses; the firewall puts the worker's into the head.

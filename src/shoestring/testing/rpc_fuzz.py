@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from shoestring.swarm.firewall import Firewall
 from shoestring.swarm.wire import (
     COMPUTES,
     HEAD_BYTES,
@@ -41,7 +40,7 @@ from shoestring.testing.rpc_session import (
 if TYPE_CHECKING:
     import random
 
-    from shoestring.swarm.firewall import Rules
+    from shoestring.swarm.firewall import Firewall, Rules
     from shoestring.testing.rpc_relay import Heard
 
 FRAME_BYTES: Final = 32_768
@@ -197,7 +196,7 @@ class Target:
         session = Watched(self._rules, self._known, equipment)
         judge = Judge(spot.places, self._rules, has_graph=spot.has_graph)
         # A recorded state in the place of a new one: it would take dozens of frames to come there.
-        vars(session)["_firewall"] = _firewall(spot.state, self._rules)
+        vars(vars(session)["_firewall"]).update(pickle.loads(spot.state))  # noqa: S301 # nosec B301
         session.client.connection_made(End())
         session.worker.connection_made(End(judge))
         try:
@@ -283,12 +282,6 @@ def _state(firewall: Firewall) -> bytes:
     """Return what a session changes in its firewall."""
     kept = {name: value for name, value in vars(firewall).items() if not _is_table(value)}
     return pickle.dumps(kept)
-
-
-def _firewall(state: bytes, rules: Rules) -> Firewall:
-    made = Firewall(rules)
-    vars(made).update(pickle.loads(state))  # noqa: S301 # nosec B301
-    return made
 
 
 def _is_table(value: Any) -> bool:

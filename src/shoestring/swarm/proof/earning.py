@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from shoestring.errors import BadValueError
@@ -61,6 +62,10 @@ class Earner:
         """Of the answer that comes."""
         self._whole: list[Record] = []
         """Whose data are here."""
+        self._behind: list[Callable[[], None]] = []
+        """What was taken and is not metered yet."""
+        self._has_compute = False
+        """Some of that is a graph."""
         self._has_refused = False
 
     @property
@@ -71,31 +76,40 @@ class Earner:
     def note(self, frame: Frame) -> None:
         """Take the next frame, before anything in it is changed.
 
+        Like all that comes and goes it is metered by :meth:`catch_up`: once it has gone on, so that
+        nobody waits for it.
+
         Raises:
             BadFrameError: it would compute what nobody signs for.
         """
         if frame.command in COMPUTES:
+            if self._has_compute:
+                self.catch_up()  # it may be a step, which counts
             self._check_paid()
-        self._heard = self._tally.note(frame)
-        if frame.command in WITH_DATA:
-            self._asked.append(self._heard)
+            self._has_compute = True
+        self._behind.append(partial(self._note, frame))
 
     def hear(self, part: bytes) -> None:
         """Take the next of the last frame's body, or of what was pushed in its place."""
-        if self._heard is not None and self._heard.add(part):
-            self._whole.append(self._heard)
+        self._behind.append(partial(self._hear, part))
 
     def begin(self) -> None:
         """Take note that the next answer with data begins."""
-        self._told = self._asked.popleft()
+        self._behind.append(self._begin)
 
     def tell(self, part: bytes) -> None:
         """Take the next of its data."""
-        if self._told is not None and self._told.add(part):
-            self._whole.append(self._told)
+        self._behind.append(partial(self._tell, part))
 
-    def hash(self) -> None:
-        """Hash what is whole, once it has gone on and nobody waits for it."""
+    def catch_up(self) -> None:
+        """Meter what was taken, and hash what is whole.
+
+        Raises:
+            BadFrameError: a graph is none.
+        """
+        behind, self._behind, self._has_compute = self._behind, [], False
+        for meter in behind:
+            meter()
         for record in self._whole:
             record.end()
         self._whole.clear()
@@ -111,7 +125,7 @@ class Earner:
         """
         if self._has_refused:
             raise BadFrameError("disputed", "SETTLE after one that was refused")
-        self.hash()
+        self.catch_up()
         try:
             receipt = self._signed(claim)
             own, leaves = self._own(receipt)
@@ -126,6 +140,22 @@ class Earner:
         self._last = receipt
         self._hand.keep(signed)
         return ACCEPTED + signed.by_node
+
+    def _note(self, frame: Frame) -> None:
+        self._heard = self._tally.note(frame)
+        if frame.command in WITH_DATA:
+            self._asked.append(self._heard)
+
+    def _hear(self, part: bytes) -> None:
+        if self._heard is not None and self._heard.add(part):
+            self._whole.append(self._heard)
+
+    def _begin(self) -> None:
+        self._told = self._asked.popleft()
+
+    def _tell(self, part: bytes) -> None:
+        if self._told is not None and self._told.add(part):
+            self._whole.append(self._told)
 
     def _signed(self, claim: bytes) -> Receipt:
         """Return what this session's client signed; before that nothing is compared."""

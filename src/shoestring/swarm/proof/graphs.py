@@ -123,7 +123,7 @@ def see_graph(payload: bytearray) -> Seen:
     """Return what the graph of a GRAPH_COMPUTE does.
 
     A client's two counters are told each graph, and many come again with the next answer: what was
-    found of the last :data:`KEPT` is kept, by the BLAKE3 of the payload.
+    found of the :data:`KEPT` that were seen last is kept, by the BLAKE3 of the payload.
 
     Raises:
         BadFrameError: it is not as long as its counts say.
@@ -134,6 +134,7 @@ def see_graph(payload: bytearray) -> Seen:
         seen = _kept[digest] = _see(payload)
         if len(_kept) > KEPT:
             _kept.popitem(last=False)
+    _kept.move_to_end(digest)
     return seen
 
 

@@ -18,7 +18,7 @@ from shoestring.swarm.proof.disputes import read_refusal
 from shoestring.swarm.proof.earning import ACCEPTED
 from shoestring.swarm.proof.receipts import Signed, check_node, next_receipt, sign
 from shoestring.swarm.proof.tally import MOST_RECORDS, Tally
-from shoestring.swarm.wire import Command
+from shoestring.swarm.wire import COMPUTES, Command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,6 +75,10 @@ class Payer:
         self._last: Receipt | None = None
         self._frames = 0
         """Metered so far."""
+        self._behind: list[tuple[Frame, bytes | bytearray, Entry]] = []
+        """What is sent and not metered yet."""
+        self._has_compute = False
+        """Some of that is a graph."""
         self._cuts: deque[tuple[int, int]] = deque()
         """Windows that are closed: the step, and the frames of the session until there."""
         self._step = 0
@@ -90,42 +94,45 @@ class Payer:
     @property
     def is_full(self) -> bool:
         """Whether the node would compute no more before a window is settled, or would be unpaid."""
+        if self._has_compute:
+            self.catch_up()  # it may be a step, which counts
         is_whole = not self._is_broken and self._tally.open_steps >= self._terms.window_steps
         return self._is_spent or is_whole
 
     def note(self, frame: Frame, body: bytes | bytearray, entry: Entry) -> None:
-        """Take the next frame, as it is sent.
+        """Take the next frame, as it is sent; :meth:`catch_up` meters it once it has gone.
 
         Args:
             frame: it.
             body: of it, as it is sent.
             entry: of llama-server's, for which it is.
         """
-        record = None if self._is_broken else self._tally.note(frame)
-        if self._tally.is_lost:
-            self.stop(f"{MOST_RECORDS} frames are not signed for: nothing more is counted")
-        if record is None:
-            return
-        self._frames += 1
-        if record.leaf is not None:
-            return
-        if entry.reply is not None:
-            self._asked[entry.reply] = record
-        elif frame.command == Command.SET_PUSHED:
-            assert entry.carried is not None, "another node's stage gives it"
-            self._pushed[record] = entry.carried
-            _fill_when_here(record, entry.carried)
-        else:
-            record.add(bytes(body))
-            self._unhashed.append(record)
+        if not self._is_broken:
+            self._behind.append((frame, body, entry))
+            self._has_compute |= frame.command in COMPUTES
+
+    def catch_up(self) -> None:
+        """Meter what was sent, and hash what is whole.
+
+        Raises:
+            BadFrameError: a graph is none.
+        """
+        behind, self._behind, self._has_compute = self._behind, [], False
+        for frame, body, entry in behind:
+            self._meter(frame, body, entry)
+        for record in self._unhashed:
+            record.end()
+        self._unhashed.clear()
 
     def answered(self, reply: Reply, digest: bytes) -> None:
         """Take the BLAKE3 of the data of an answer."""
+        self.catch_up()
         if (record := self._asked.pop(reply, None)) is not None:
             record.fill(digest)
 
     def cut(self, step: int | None = None) -> None:
         """Close a window here, after this step of llama-server's; None: after the last one told."""
+        self.catch_up()
         self._step = max(self._step, step or 0)
         self._cut_at(self._frames)
 
@@ -138,7 +145,7 @@ class Payer:
         Args:
             step: as of :meth:`cut`; where something is not here, all ends in mid-step.
         """
-        self._hash()
+        self.catch_up()
         whole = self._settled + self._tally.whole_frames
         if whole < self._frames:
             later = [frames for _, frames in self._cuts if frames > whole]
@@ -156,7 +163,7 @@ class Payer:
 
     def claim(self) -> bytes | None:
         """Return what a SETTLE says for the oldest closed window; None: nothing for now."""
-        self._hash()
+        self.catch_up()
         if self._is_broken or self._is_spent or self._claimed is not None or not self._cuts:
             return None
         step, frames = self._cuts[0]
@@ -212,10 +219,24 @@ class Payer:
         if frames > (self._cuts[-1][1] if self._cuts else self._settled):
             self._cuts.append((self._step, frames))
 
-    def _hash(self) -> None:
-        for record in self._unhashed:
-            record.end()
-        self._unhashed.clear()
+    def _meter(self, frame: Frame, body: bytes | bytearray, entry: Entry) -> None:
+        record = self._tally.note(frame)
+        if self._tally.is_lost:
+            self.stop(f"{MOST_RECORDS} frames are not signed for: nothing more is counted")
+        if record is None:
+            return
+        self._frames += 1
+        if record.leaf is not None:
+            return
+        if entry.reply is not None:
+            self._asked[entry.reply] = record
+        elif frame.command == Command.SET_PUSHED:
+            assert entry.carried is not None, "another node's stage gives it"
+            self._pushed[record] = entry.carried
+            _fill_when_here(record, entry.carried)
+        else:
+            record.add(bytes(body))
+            self._unhashed.append(record)
 
     def _hear_refusal(self, answer: bytes, receipt: Receipt, window: Window) -> None:
         """Say what differs; of what another node sent here, either of the two may lie."""

@@ -87,6 +87,8 @@ class Steps:
         """What the last graph of each device does."""
         self._step = Seen()
         """What the graphs of this step do together."""
+        self._included: Seen | None = None
+        """Whose layers were counted last."""
         self._counted = 0
         """Positions of this step that were counted."""
 
@@ -117,10 +119,7 @@ class Steps:
         declared = self._positions if self._has_positions else max(self._rows, 1)
         self._positions = self._rows = 0
         self._parts += 1
-        is_again = frame.command == Command.GRAPH_RECOMPUTE
-        is_again |= not self._step.places.isdisjoint(seen.places)
-        is_again |= self._parts > MOST_PARTS or len(self._step.places) > MOST_PLACES
-        if declared or is_again:
+        if declared or frame.command == Command.GRAPH_RECOMPUTE or self._is_again(seen):
             self._step, self._parts, self._counted = seen, 0, max(seen.positions or declared, 1)
             added = Computed(1, self._counted - 1, 1)
             self.count += 1
@@ -128,8 +127,15 @@ class Steps:
             shown = seen.positions if seen.computes else 0  # else it only moves caches
             added = Computed(0, max(0, shown - self._counted), 0)
             self._step, self._counted = self._step.plus(seen), max(shown, self._counted)
-        self._include(self._step)
+        if self._step is not self._included:  # a token computes what the one before did
+            self._include(self._step)
         return added
+
+    def _is_again(self, seen: Seen) -> bool:
+        """Tell whether a graph cannot be of the step that is going on."""
+        places = self._step.places
+        is_much = self._parts > MOST_PARTS or len(places) > MOST_PLACES
+        return is_much or not places.isdisjoint(seen.places)
 
     def _see(self, frame: Frame) -> Seen:
         """Return what is computed now, by the device that does it."""
@@ -139,7 +145,7 @@ class Steps:
         return self._graphs.get(device, Seen())
 
     def _include(self, step: Seen) -> None:
-        known = self.layers
+        known, self._included = self.layers, step
         numbers = {*step.blocks, known.first, known.last}
         found = sorted(number for number in numbers if number is not None)
         first, last = (found[0], found[-1]) if found else (None, None)
