@@ -9,12 +9,13 @@ of the sessions have terms, a store and a way to another node too. Counted are f
 judged, and apart those of them that differ from all recorded ones: ``--frames`` is of these. Inputs
 that an earlier run found are judged again by the next one, and not counted again.
 
-    python benchmarks/swarm_frames.py MODEL.gguf [--frames 10000000] [--seed 1] [--work FOLDER]
-                                      [--json-out FILE]
+    python benchmarks/swarm_frames.py MODEL.gguf [--frames 10000000] [--seed 1] [--processes 1]
+                                      [--work FOLDER] [--json-out FILE]
     python benchmarks/swarm_frames.py --replay FILE --work FOLDER
 
 Where atheris can be imported (``pip install atheris``), inputs are chosen by which edges of the
-code they reach; else they are ours alone, by seed. It goes in runs of a seed each. What is done is
+code they reach, in as many processes as are asked for; else they are ours alone, by seed, in this
+one. It goes in runs of a seed each. What is done is
 in the work folder, for each state of the code by itself: started again, it goes on with the next
 seed, also after Ctrl-C, which writes the result so far. An input that is a fault is kept there,
 under its seed, and ``--replay`` puts it again. Status 1 where there is a fault.
@@ -34,13 +35,21 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from swarm_frames_run import RECORDING, RULES, Run, load_recording, runs_of, save_recording
+from swarm_frames_run import (
+    CORPUS,
+    RECORDING,
+    RULES,
+    Run,
+    load_recording,
+    runs_of,
+    save_recording,
+)
 
 from results import write_result
 from shoestring.paths import cache_dir
@@ -51,6 +60,7 @@ from shoestring.testing.rpc_real import record_answer
 from shoestring.testing.rpc_relay import Replayed, again
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
     from shoestring.swarm.wire import Frame
@@ -74,12 +84,15 @@ def main() -> int:
     arguments.add_argument("model", type=Path, nargs="?")
     arguments.add_argument("--frames", type=int, default=10_000_000)
     arguments.add_argument("--seed", type=int, default=1, help="of the first run")
+    arguments.add_argument("--processes", type=int, default=1, help="guided runs side by side")
     arguments.add_argument("--work", type=Path, help="where it goes on")
     arguments.add_argument("--replay", type=Path, help="put this input again, and nothing else")
     arguments.add_argument(
         "--json-out", type=Path, default=Path("results/benchmarks/swarm-frames.json")
     )
     given = arguments.parse_args()
+    if given.processes < 1:
+        arguments.error("--processes: at least 1")
     code = code_sha256()
     folder = (given.work or cache_dir() / "swarm-frames") / code[:12]
     if given.model is not None and not (folder / RECORDING).exists():
@@ -95,7 +108,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)  # also where a shell had it ignored
     try:
-        go_on(folder, given.frames, given.seed)
+        go_on(folder, given.frames, given.seed, given.processes)
     except KeyboardInterrupt:
         print("stopped: the result so far", file=sys.stderr)
     session = load_recording(folder)
@@ -108,7 +121,7 @@ def main() -> int:
     return 1 if result["faults"] else 0
 
 
-def go_on(folder: Path, frames: int, first_seed: int) -> None:
+def go_on(folder: Path, frames: int, first_seed: int, processes: int) -> None:
     """Make runs until so many changed frames were judged, those of earlier days counted."""
     while True:
         runs = runs_of(folder)
@@ -119,8 +132,11 @@ def go_on(folder: Path, frames: int, first_seed: int) -> None:
         print(f"{done} of {frames} changed frames", file=sys.stderr, flush=True)
         seed = max([first_seed - 1, *(run["seed"] for run in runs)]) + 1
         needed = -(-(frames - done) * inputs // done) if done else frames
-        run = run_guided if find_spec("atheris") else run_ours
-        run(folder, seed, min(INPUTS, needed))
+        if find_spec("atheris"):
+            each = min(INPUTS, -(-needed // processes))
+            run_guided(folder, range(seed, seed + processes), each)
+        else:
+            run_ours(folder, seed, min(INPUTS, needed))
 
 
 def run_ours(folder: Path, seed: int, inputs: int) -> None:
@@ -133,23 +149,38 @@ def run_ours(folder: Path, seed: int, inputs: int) -> None:
         run.write()
 
 
-def run_guided(folder: Path, seed: int, inputs: int) -> None:
-    """Put inputs that atheris chooses, in a process of its own, for libFuzzer ends it."""
-    log = folder / f"guided-{seed}.log"
-    words = (sys.executable, str(GUIDED), str(folder), str(seed), str(inputs))
-    with log.open("wb") as file, tempfile.TemporaryDirectory() as scratch:
+def run_guided(folder: Path, seeds: range, inputs: int) -> None:
+    """Put inputs that atheris chooses, in a process for each seed, for libFuzzer ends it."""
+    with ExitStack() as stack:
+        children = [stack.enter_context(guided(folder, seed, inputs)) for seed in seeds]
+        statuses = [child.wait() for child in children]
+    for seed, status in zip(seeds, statuses, strict=True):
+        if all(one["seed"] != seed for one in runs_of(folder)):
+            log = log_of(folder, seed)
+            raise SystemExit(f"run {seed} ended with status {status}: look into {log}")
+        if status and not any((folder / "crashes").glob(f"{seed}-*")):
+            (folder / "crashes" / f"{seed}-status{status}").write_bytes(b"")
+
+
+@contextmanager
+def guided(folder: Path, seed: int, inputs: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run one process of atheris until the block ends; it writes down what it has done so far."""
+    # Inputs that earlier runs found are put first, and not counted.
+    found = sum(1 for _ in (folder / CORPUS).glob("*"))
+    words = (sys.executable, str(GUIDED), str(folder), str(seed), str(found + inputs))
+    with log_of(folder, seed).open("wb") as file, tempfile.TemporaryDirectory() as scratch:
         its = {**os.environ, "TMPDIR": scratch}  # libFuzzer cleans nothing up
         child = subprocess.Popen(words, stdout=file, stderr=file, env=its)  # nosec B603
         try:
-            status = child.wait()
-        except KeyboardInterrupt:
+            yield child
+        finally:
             child.terminate()
             child.wait()
-            raise
-    if all(one["seed"] != seed for one in runs_of(folder)):
-        raise SystemExit(f"run {seed} ended with status {status}: look into {log}")
-    if status and not any((folder / "crashes").glob(f"{seed}-*")):
-        (folder / "crashes" / f"{seed}-status{status}").write_bytes(b"")
+
+
+def log_of(folder: Path, seed: int) -> Path:
+    """Return where a process of atheris says what it does."""
+    return folder / f"guided-{seed}.log"
 
 
 def sum_up(folder: Path) -> dict[str, Any]:
@@ -183,7 +214,7 @@ def covered(folder: Path, seeds: list[int]) -> dict[str, int] | None:
     """Return how many edges of the code were reached, as libFuzzer says; None: nobody looked."""
     found: dict[str, int] = {}
     for seed in seeds:
-        log = folder / f"guided-{seed}.log"
+        log = log_of(folder, seed)
         said = log.read_bytes() if log.exists() else b""
         for edges, features, corpus in SEEN.findall(said):
             found["edges"] = max(found.get("edges", 0), int(edges))

@@ -22,7 +22,7 @@ GUIDING: Final = ["shoestring.swarm"]
 with atheris.instrument_imports(include=GUIDING):
     from shoestring.swarm import session  # noqa: F401 - with all that it needs
 
-from swarm_frames_run import Run  # noqa: E402
+from swarm_frames_run import CORPUS, Run  # noqa: E402
 
 from shoestring.testing.rpc_fuzz import FRAME_BYTES, changed, seeds_of  # noqa: E402
 
@@ -42,7 +42,7 @@ def main() -> None:
             return changed(rng, run.spots, data)[:most_bytes]
         return bytes(atheris.Mutate(data, most_bytes))
 
-    corpus, crashes = folder / "corpus", folder / "crashes"
+    corpus, crashes = folder / CORPUS, folder / "crashes"
     for place in (corpus, crashes):
         place.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(seeds_of(run.spots)):
@@ -51,7 +51,7 @@ def main() -> None:
     words = [
         sys.argv[0], str(corpus), f"-seed={seed}", f"-runs={inputs}", f"-max_len={FRAME_BYTES}",
         f"-artifact_prefix={crashes}/{seed}-", "-timeout=0", f"-rss_limit_mb={MEMORY_MB}",
-        "-len_control=0", "-print_final_stats=1",
+        "-len_control=0", "-print_final_stats=1", "-reload=0",
     ]  # fmt: skip
     atheris.Setup(words, run.put, custom_mutator=mutate)
     atheris.Fuzz()

@@ -21,6 +21,7 @@ GIB: Final = 1 << 30
 RULES: Final = Rules(memory_bytes=8 * GIB, device_memory_bytes=8 * GIB)
 RECORDING: Final = "recording.json"
 RUNS: Final = "runs"
+CORPUS: Final = "corpus"
 WRITE_S: Final = 5.0
 SLOW_S: Final = 120
 """After which an input hangs, also on a machine that does much else."""
