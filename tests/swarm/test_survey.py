@@ -2,11 +2,13 @@
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from shoestring.engines.launch import free_port
 from shoestring.errors import BadValueError
+from shoestring.swarm import chains
 from shoestring.swarm.link import LinkError
 from shoestring.swarm.survey import PINGS, survey
 from shoestring.swarm.words import WORD_BYTES
@@ -311,3 +313,35 @@ def test_a_peer_that_answers_late_at_home_is_taken_all_the_same(owner, friend):
 
     (one,), failed = asyncio.run(scenario())
     assert (one.free, failed) == (1, {})
+
+
+@pytest.mark.parametrize(
+    ("why_not", "words", "waits"),
+    [("its owner pauses it", "its owner pauses it", False), (None, "serves all that it can", True)],
+)
+def test_a_plan_says_why_a_peer_has_no_part_and_waits_for_the_busy_alone(
+    tmp_path, monkeypatch, why_not, words, waits
+):
+    """After a loss: a peer's last session may be ending; an owner's pause is not waited for."""
+    peer = SimpleNamespace(remote=SimpleNamespace(name="otto"), free=0, why_not=why_not)
+    greeted, said = [], []
+
+    async def greet(*_args, **_settings):
+        greeted.append(len(greeted))
+        return [peer], {}
+
+    monkeypatch.setattr(chains, "survey", greet)
+    monkeypatch.setattr(chains, "AGAIN_S", 0.0)
+    monkeypatch.setattr(chains, "FREE_S", 0.1)
+    monkeypatch.setattr(chains, "usable_devices", lambda *_: ((), {}))
+    record = SimpleNamespace(active=list)
+    home = SimpleNamespace(identity=lambda: None, peers=lambda _say: record, folder=tmp_path)
+    wanted = chains.Wanted("shape:tipo-100m:q4_k_m", 512, 1, None, 0, None)
+    planned = chains.Chains(wanted, home, None, tell=None, planned=None, say=said.append)
+    said.clear()  # what it said of this machine
+
+    assert asyncio.run(planned._survey(patiently=True)) == []
+    assert (len(greeted) > 1) == waits
+    (line,) = said
+    assert line.startswith("otto: ")
+    assert words in line

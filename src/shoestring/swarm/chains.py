@@ -179,11 +179,16 @@ class Chains:
             else:
                 look = partial(find_again, lists=Lists(self._home.folder / LISTS_FILE))
                 seen, failed = await survey(self._home.identity(), known, look=look)
-            if not patiently or all(one.free for one in seen) or loop.time() > until_s:
+            # Whose owner pauses, or who has no room for receipts, will not be free soon.
+            is_free = all(one.free or one.why_not for one in seen)
+            if not patiently or is_free or loop.time() > until_s:
                 break
             await asyncio.sleep(AGAIN_S)
         for name, error in failed.items():
             self._say(f"{name}: {error}")
+        for one in seen:
+            if not one.free:
+                self._say(f"{one.remote.name}: {one.why_not or 'it serves all that it can now'}")
         return [one for one in seen if one.free]
 
     def _plan(self, seen: Sequence[Seen]) -> Chain:
