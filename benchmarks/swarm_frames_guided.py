@@ -8,7 +8,9 @@ as JSON, again and again, and each input that is a fault.
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -38,9 +40,13 @@ def main() -> None:
 
     def mutate(data: bytes, most_bytes: int, seed: int) -> bytes:
         rng = Random(seed)
-        if rng.random() < OURS:
+        if rng.random() >= OURS:
+            return bytes(atheris.Mutate(data, most_bytes))
+        try:
             return changed(rng, run.spots, data)[:most_bytes]
-        return bytes(atheris.Mutate(data, most_bytes))
+        except Exception:  # noqa: BLE001 - whatever it is, libFuzzer would stand still
+            traceback.print_exc()
+            os._exit(1)
 
     corpus, crashes = folder / CORPUS, folder / "crashes"
     for place in (corpus, crashes):

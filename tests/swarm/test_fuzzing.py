@@ -11,7 +11,7 @@ from shoestring.swarm.firewall import TO_WORKER, Firewall
 from shoestring.swarm.own_commands import HELD, Shelf
 from shoestring.swarm.proof.earning import ACCEPTED, Earner
 from shoestring.swarm.session import Session
-from shoestring.swarm.wire import ALLOC, COMPUTES, TWO_U64, U64, Command
+from shoestring.swarm.wire import ALLOC, COMPUTES, TWO_U64, U64, Command, Frame
 from shoestring.testing import rpc_frames, rpc_fuzz
 from shoestring.testing.rpc_frames import (
     BASE,
@@ -185,6 +185,13 @@ def test_any_bytes_are_an_input(data):
         target(data[:2] + worded(RECORDED[1]) + data[2:])
     finally:
         target.close()
+
+
+def test_the_longest_frame_can_be_changed_and_worded():
+    """A command with a longer head in its place says no more than a header holds."""
+    longest = Frame(int(Command.SET_TENSOR), 2**64 - 1, bytearray(305))
+    for seed in range(2_000):
+        assert worded(rpc_frames.mutate(Random(seed), longest))
 
 
 @pytest.mark.parametrize(

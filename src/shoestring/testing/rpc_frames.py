@@ -223,9 +223,11 @@ def mutate(rng: random.Random, given: Frame) -> Frame:
     body = given.size - len(given.head)
     if rng.random() < RARELY:
         body = rng.choice((0, 1, 4, 2**31, 2**40))
-    return Frame(command, size + (body if command in WITH_BODY else 0), head)
+    said = size + (body if command in WITH_BODY else 0)
+    return Frame(command, min(said, MOST_SAID), head)
 
 
+MOST_SAID = 2**64 - 1
 RARELY = 0.1
 UNKNOWN = (18, 0x7F, 0x86, 0xFF)
 """Of the commands nobody has: the next ones, and the ends."""
