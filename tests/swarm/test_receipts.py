@@ -463,6 +463,22 @@ def test_a_session_that_is_never_settled_takes_no_room(parties, monkeypatch):
                 link.tell(AGAIN)
 
 
+@pytest.mark.parametrize("told", [4, 5])
+def test_a_step_that_came_with_too_many_frames_is_owed(link, monkeypatch, told):
+    """It went to the worker in one write with them, before anything was metered."""
+    monkeypatch.setattr("shoestring.swarm.proof.tally.MOST_RECORDS", 5)
+    for number in range(told):  # after the first graph
+        if number == told - 1:
+            link.earner.note(frame_of(positions(1))[0])
+        else:
+            link.tell(positions(1))
+    link.earner.note(frame_of(AGAIN)[0])
+    link.earner.catch_up()
+    assert link.earner.unsigned_steps == 2
+    with pytest.raises(BadFrameError, match="not signed for"):
+        link.earner.note(frame_of(AGAIN)[0])
+
+
 def test_terms_are_the_nodes_price_or_none(parties):
     """A client that offers less is told both; what it is told must be what it asked for."""
     client, node, other = parties

@@ -139,7 +139,7 @@ class Tally:
     Attributes:
         open_frames: that are not settled.
         open_steps: likewise.
-        is_lost: there was too much of it, and nothing is metered any more.
+        is_lost: there was too much of it, and nothing is metered any more; steps are counted.
     """
 
     def __init__(self) -> None:
@@ -166,13 +166,13 @@ class Tally:
             record = noted
         else:
             return None
+        self.open_steps += record.adds[STEPS]  # it is computed, signed for or not
         if self.is_lost or len(self._records) >= MOST_RECORDS:
             self.is_lost = True
             self._records.clear()
             return None
         self._records.append(record)
         self.open_frames += 1
-        self.open_steps += record.adds[STEPS]
         return record
 
     @property
