@@ -1,5 +1,7 @@
 """Both ends of a session's receipts, and the frames that they are told."""
 
+import itertools
+
 import numpy as np
 from blake3 import blake3
 
@@ -135,13 +137,17 @@ class Link:
         )  # fmt: skip
         self.here, self.there, self.disputes = [], [], []
         self.node_s = NOW_S
+        self.bursts, self.burst, self.told = None, 1, 0
         hand = Hand(client, self.here.append)
         self.payer = Payer(self.terms, hand, self.disputes.append, lambda: NOW_S)
         hand = Hand(node, self.there.append)
         self.earner = Earner(self.terms, hand, lambda: self.node_s)
 
     def tell(self, request_bytes, *, answer=None, heard=None, carried=None):
-        """Tell a frame; the node hears the same, or something else. Both meter it afterwards."""
+        """Tell a frame; the node hears the same, or something else. Both meter it afterwards.
+
+        With ``bursts``, only after so many frames.
+        """
         frame, body = frame_of(request_bytes)
         reply = None if answer is None else Reply(frame, 0.0)
         self.payer.note(frame, body, Entry(frame, body, reply=reply, carried=carried))
@@ -153,8 +159,11 @@ class Link:
             self.earner.begin()
             self.earner.tell(answer)
             self.payer.answered(reply, blake3(answer).digest())
-        self.payer.catch_up()
-        self.earner.catch_up()
+        self.told += 1
+        if self.bursts is None or self.told >= self.burst:
+            self.told, self.burst = 0, next(self.bursts or itertools.repeat(1))
+            self.payer.catch_up()
+            self.earner.catch_up()
 
     def step(self, fill=0, *, count=1, layer=3, **heard):
         """Have a step computed."""

@@ -1,6 +1,7 @@
 """Receipts: what both ends count, what they sign, and what is refused."""
 
 import hashlib
+import itertools
 import json
 from dataclasses import asdict, replace
 
@@ -292,6 +293,47 @@ def test_graphs_that_come_at_once_count_before_they_are_metered(link):
     assert link.payer.is_full
     with pytest.raises(BadFrameError, match="8 steps are not signed for"):
         link.earner.note(frame)
+
+
+def test_what_is_set_is_metered_with_its_graph_or_when_there_is_much(link, monkeypatch):
+    """So nothing is metered before a graph goes on, and nobody fills a memory."""
+    monkeypatch.setattr("shoestring.swarm.proof.earning.MOST_BEHIND", 8)
+    monkeypatch.setattr("shoestring.swarm.proof.paying.MOST_BEHIND", 8)
+    frame, body = frame_of(positions(1))
+    again = frame_of(AGAIN)[0]
+    for ready in (again, None):
+        for _ in range(3 if ready else 8):
+            assert not link.payer.is_due
+            assert not link.earner.is_due
+            link.payer.note(frame, body, Entry(frame, body))
+            link.earner.note(frame)
+        if ready:
+            link.payer.note(ready, b"", Entry(ready, b""))
+            link.earner.note(ready)
+        assert link.payer.is_due
+        assert link.earner.is_due
+        link.payer.catch_up()
+        link.earner.catch_up()
+    link.earner.hear(bytes(1 << 20))
+    assert link.earner.is_due
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=12))
+def test_however_frames_come_both_ends_meter_the_same(parties, bursts):
+    """One by one, or many in a read: leaves, figures and where windows end are the same."""
+    signed = []
+    for sizes in ([1], bursts):
+        link = Link(*parties[:2], window_steps=64)
+        link.tell(graph([3]))
+        link.bursts = itertools.cycle(sizes)
+        for number in range(6):
+            link.step(number)
+            link.tell(positions(1))
+            link.tell(AGAIN)  # of which nothing is read, as of a graph that is one of several
+            if number % 2:
+                assert link.settle(number)[:1] == ACCEPTED
+        signed.append([(one.receipt.figures, one.receipt.wire_root) for one in link.there])
+    assert signed[0] == signed[1]
 
 
 def test_what_is_not_signed_for_is_known_until_it_is(parties, link):

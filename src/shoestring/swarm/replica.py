@@ -44,6 +44,8 @@ SLICE_BYTES = 1 << 18
 MOST_TAKES = 256
 """Weights of which it may not have been said whether the node has them."""
 MOST_TICKETS = 256
+SETTLE_AFTER_S = 0.05
+"""The end of a window, which is the begin of a step."""
 LEAVE_S = 2.0
 """For a last receipt; the answer to what it holds is here already, or is on its way."""
 HELD = b"\1"
@@ -316,7 +318,7 @@ class Replica(asyncio.Protocol):
                 out = bytearray()
         if out:
             self._write(out)
-        if self._payer is not None:
+        if self._payer is not None and self._payer.is_due:
             self._payer.catch_up()  # now that it has gone
         if self._settling and not self.is_behind:
             self._settling = False
@@ -387,7 +389,8 @@ class Replica(asyncio.Protocol):
     def _close_window(self, step: int) -> None:
         if self._payer is not None:
             self._payer.cut(step)
-            self._settle_soon()
+            # The step that begins goes on first; its answer, mostly, brings the claim along.
+            asyncio.get_running_loop().call_later(SETTLE_AFTER_S, self._settle)
 
     def _told_ticket(self, ticket: int) -> None:
         self._told_at[ticket] = self._answered + len(self._asked)

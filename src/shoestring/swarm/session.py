@@ -194,7 +194,7 @@ class Session:
     def _write(self, out: bytearray) -> None:
         if out and self.worker.transport is not None:
             self.worker.transport.write(out)
-        if self._earner is not None:
+        if self._earner is not None and self._earner.is_due:
             self._earner.catch_up()  # now that it has gone on
 
     def _request(self, frame: Frame, out: bytearray) -> None:

@@ -22,7 +22,7 @@ from shoestring.swarm.proof.receipts import (
     countersign,
     next_receipt,
 )
-from shoestring.swarm.proof.tally import Tally
+from shoestring.swarm.proof.tally import HELD_BYTES, MOST_BEHIND, Tally
 from shoestring.swarm.wire import COMPUTES, U32, WITH_DATA, BadFrameError
 
 if TYPE_CHECKING:
@@ -64,8 +64,10 @@ class Earner:
         """Whose data are here."""
         self._behind: list[Callable[[], None]] = []
         """What was taken and is not metered yet."""
-        self._has_compute = False
-        """Some of that is a graph."""
+        self._behind_bytes = 0
+        """Of data among that."""
+        self._has_compute = self._has_told = False
+        """Some of that is a graph, or of an answer."""
         self._has_refused = False
 
     @property
@@ -76,8 +78,7 @@ class Earner:
     def note(self, frame: Frame) -> None:
         """Take the next frame, before anything in it is changed.
 
-        Like all that comes and goes it is metered by :meth:`catch_up`: once it has gone on, so that
-        nobody waits for it.
+        Like all that comes and goes it is metered by :meth:`catch_up`, when nobody waits for it.
 
         Raises:
             BadFrameError: it would compute what nobody signs for.
@@ -92,6 +93,7 @@ class Earner:
     def hear(self, part: bytes) -> None:
         """Take the next of the last frame's body, or of what was pushed in its place."""
         self._behind.append(partial(self._hear, part))
+        self._behind_bytes += len(part)
 
     def begin(self) -> None:
         """Take note that the next answer with data begins."""
@@ -100,6 +102,16 @@ class Earner:
     def tell(self, part: bytes) -> None:
         """Take the next of its data."""
         self._behind.append(partial(self._tell, part))
+        self._has_told = True
+
+    @property
+    def is_due(self) -> bool:
+        """Whether to catch up once all that was taken has gone on.
+
+        The worker computes then, or has answered; what is set before a graph waits for the graph.
+        """
+        is_much = len(self._behind) >= MOST_BEHIND or self._behind_bytes >= HELD_BYTES
+        return is_much or self._has_compute or self._has_told
 
     def catch_up(self) -> None:
         """Meter what was taken, and hash what is whole.
@@ -107,7 +119,8 @@ class Earner:
         Raises:
             BadFrameError: a graph is none.
         """
-        behind, self._behind, self._has_compute = self._behind, [], False
+        behind, self._behind, self._behind_bytes = self._behind, [], 0
+        self._has_compute = self._has_told = False
         for meter in behind:
             meter()
         for record in self._whole:

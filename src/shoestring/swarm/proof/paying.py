@@ -17,7 +17,7 @@ from shoestring.errors import BadValueError
 from shoestring.swarm.proof.disputes import read_refusal
 from shoestring.swarm.proof.earning import ACCEPTED
 from shoestring.swarm.proof.receipts import Signed, check_node, next_receipt, sign
-from shoestring.swarm.proof.tally import MOST_RECORDS, Tally
+from shoestring.swarm.proof.tally import HELD_BYTES, MOST_BEHIND, MOST_RECORDS, Tally
 from shoestring.swarm.wire import COMPUTES, Command
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ class Payer:
         """Metered so far."""
         self._behind: list[tuple[Frame, bytes | bytearray, Entry]] = []
         """What is sent and not metered yet."""
+        self._behind_bytes = 0
+        """Of bodies among that."""
         self._has_compute = False
         """Some of that is a graph."""
         self._cuts: deque[tuple[int, int]] = deque()
@@ -100,7 +102,7 @@ class Payer:
         return self._is_spent or is_whole
 
     def note(self, frame: Frame, body: bytes | bytearray, entry: Entry) -> None:
-        """Take the next frame, as it is sent; :meth:`catch_up` meters it once it has gone.
+        """Take the next frame, as it is sent; :meth:`catch_up` meters it when nobody waits for it.
 
         Args:
             frame: it.
@@ -109,7 +111,17 @@ class Payer:
         """
         if not self._is_broken:
             self._behind.append((frame, body, entry))
+            self._behind_bytes += len(body)
             self._has_compute |= frame.command in COMPUTES
+
+    @property
+    def is_due(self) -> bool:
+        """Whether to catch up once all that was taken is sent.
+
+        The node computes then; what is set before a graph waits for the graph.
+        """
+        is_much = len(self._behind) >= MOST_BEHIND or self._behind_bytes >= HELD_BYTES
+        return is_much or self._has_compute
 
     def catch_up(self) -> None:
         """Meter what was sent, and hash what is whole.
@@ -117,7 +129,8 @@ class Payer:
         Raises:
             BadFrameError: a graph is none.
         """
-        behind, self._behind, self._has_compute = self._behind, [], False
+        behind, self._behind = self._behind, []
+        self._behind_bytes, self._has_compute = 0, False
         for frame, body, entry in behind:
             self._meter(frame, body, entry)
         for record in self._unhashed:

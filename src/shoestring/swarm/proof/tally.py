@@ -44,6 +44,8 @@ MOST_RECORDS: Final = 16_384
 """Frames that are not settled; a window of 32 steps has some hundreds."""
 HELD_BYTES: Final = 1 << 20
 """Of an answer that is being passed on, before it is hashed."""
+MOST_BEHIND: Final = 256
+"""Of what an end may take before it meters it; a token has some dozens."""
 STEPS: Final = 1
 """Where steps are among the figures."""
 
