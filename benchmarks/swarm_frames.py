@@ -154,12 +154,14 @@ def run_guided(folder: Path, seeds: range, inputs: int) -> None:
     with ExitStack() as stack:
         children = [stack.enter_context(guided(folder, seed, inputs)) for seed in seeds]
         statuses = [child.wait() for child in children]
+    written = {one["seed"] for one in runs_of(folder)}
     for seed, status in zip(seeds, statuses, strict=True):
-        if all(one["seed"] != seed for one in runs_of(folder)):
+        if seed in written and status and not any((folder / "crashes").glob(f"{seed}-*")):
+            (folder / "crashes" / f"{seed}-status{status}").write_bytes(b"")
+    for seed, status in zip(seeds, statuses, strict=True):
+        if seed not in written:
             log = log_of(folder, seed)
             raise SystemExit(f"run {seed} ended with status {status}: look into {log}")
-        if status and not any((folder / "crashes").glob(f"{seed}-*")):
-            (folder / "crashes" / f"{seed}-status{status}").write_bytes(b"")
 
 
 @contextmanager

@@ -10,14 +10,15 @@ from shoestring.engines.launch import free_port
 from shoestring.errors import BadValueError
 from shoestring.swarm import chains
 from shoestring.swarm.link import LinkError
+from shoestring.swarm.proof.receipts import VERSION
 from shoestring.swarm.survey import PINGS, survey
 from shoestring.swarm.words import WORD_BYTES
 from tests.swarm.nodes import HEAR_S, Node
 
 GIB = 1 << 30
 TRUE = {
-    "ok": True, "version": "0", "rpc": [7, 0], "engine_sha256": "a" * 64, "kind": "cpu",
-    "title": "a processor", "generation": None, "bandwidth_bytes_per_s": 2e10,
+    "ok": True, "version": "0", "rpc": [7, 0], "receipts": VERSION, "engine_sha256": "a" * 64,
+    "kind": "cpu", "title": "a processor", "generation": None, "bandwidth_bytes_per_s": 2e10,
     "compute_flops": None, "threads": 1, "memory_bytes": GIB, "free": 1, "waiting": 0,
 }  # fmt: skip
 
@@ -196,6 +197,14 @@ def test_a_peer_of_other_engines_is_left_out(owner, friend):
     seen, failed = ask(owner, friend, answering({**TRUE, "rpc": [6, 0]}))
     assert not seen
     assert "another RPC" in str(failed["a friend"])
+
+
+@pytest.mark.parametrize("told", [VERSION - 1, None])
+def test_a_peer_of_other_receipts_is_left_out(owner, friend, told):
+    """Before it has a part of any plan: it would sign for nothing. An older one does not say."""
+    seen, failed = ask(owner, friend, answering({**TRUE, "receipts": told}))
+    assert not seen
+    assert "receipts of another version" in str(failed["a friend"])
 
 
 def test_a_peer_that_refuses_is_left_out_with_its_reason(owner, friend):

@@ -18,6 +18,7 @@ from shoestring.swarm.manifest import tell_manifest
 from shoestring.swarm.owner import PAUSED, session_rules
 from shoestring.swarm.proof.agreeing import FREE, agreed_terms, read_asked
 from shoestring.swarm.proof.earning import Earner
+from shoestring.swarm.proof.receipts import VERSION as RECEIPT_VERSION
 from shoestring.swarm.proof.unsigned import Unsigned
 from shoestring.swarm.queueing import BusyError, GoneError, Turns
 from shoestring.swarm.session import Session
@@ -82,6 +83,7 @@ class Offer:
         return {
             "version": version("shoestring"),
             "rpc": list(VERSION),
+            "receipts": RECEIPT_VERSION,
             "engine_sha256": self.engine_sha256,
             "kind": self.device.kind,
             "title": self.device.title,

@@ -18,6 +18,7 @@ from shoestring.hardware.devices import Device
 from shoestring.swarm.addresses import PeerAddress, parse_place
 from shoestring.swarm.link import LinkError, connect
 from shoestring.swarm.proof.agreeing import FREE, Price
+from shoestring.swarm.proof.receipts import VERSION as RECEIPT_VERSION
 from shoestring.swarm.remote import RefusedError, Remote
 from shoestring.swarm.wire import VERSION
 from shoestring.swarm.words import printable
@@ -165,6 +166,9 @@ async def greet(identity: Identity, remote: Remote) -> Seen:
             raise RefusedError(printable(told.get("reason")), printable(told.get("message")))
         if told.get("rpc") != list(VERSION):
             raise LinkError("word", f"{remote.name} speaks another RPC: install the same engines")
+        if told.get("receipts") != RECEIPT_VERSION:
+            why = f"{remote.name} signs receipts of another version than {RECEIPT_VERSION}"
+            raise LinkError("word", f"{why}: have the older of both updated")
         times_s = []
         for _ in range(PINGS):
             number = secrets.randbits(48)  # nobody answers it before it was sent
