@@ -95,7 +95,7 @@ bench: engines ## All campaigns: clock, faults, costs, agreement, shapes, node, 
 	@$(BIN)/python benchmarks/swarm_parts.py
 	@$(BIN)/python benchmarks/swarm_timeline.py
 	@$(BIN)/python benchmarks/swarm_examples.py
-	@$(BIN)/python benchmarks/swarm_receipts.py --model pypi:gemma3-270m --pairs 6 --answers 4
+	@$(BIN)/python benchmarks/swarm_receipts.py --model pypi:gemma3-270m --pairs 4 --answers 4
 	@$(BIN)/python benchmarks/swarm_audit.py
 	@$(BIN)/python benchmarks/swarm_routing.py
 	@$(BIN)/python benchmarks/swarm_ledger.py
