@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pynvml
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shoestring.errors import BadValueError
@@ -290,6 +290,7 @@ PIECES = st.sampled_from([
 ])  # fmt: skip
 
 
+@example("M\U00018cd61")
 @given(st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=7).map(":".join)))
 def test_any_text_is_parsed_or_refused_in_one_line(text):
     """Nothing else comes out, with the real catalogue too."""

@@ -10,7 +10,7 @@ from shoestring.swarm.ledger import answers
 from shoestring.swarm.ledger.accounts import wallet
 from shoestring.swarm.ledger.correcting import correct
 from shoestring.swarm.ledger.reading import BOOK_FILE, COLUMNS, open_reading
-from shoestring.swarm.ledger.tables import TABLES, OtherTablesError
+from shoestring.swarm.ledger.tables import TABLES, OtherTablesError, explained
 from shoestring.swarm.ledger.verifying import verify_file
 from shoestring.testing.ledger_histories import ANA, BEN, NODES, NOW_S, a_book
 
@@ -101,6 +101,13 @@ def test_postings_that_became_bytes_are_told_to_whoever_asks(path, identity, rea
     assert "is damaged" in refused_by(path, read)
     with a_book(path.parent, identity) as book, pytest.raises(BadValueError, match="is damaged"):
         answers.fund(book, ANA, 1, reference="f1.1")
+
+
+def test_what_sqlite_says_of_bytes_that_are_no_text_is_one_line(path):
+    """It repeats them."""
+    with pytest.raises(BadValueError, match="cannot be used") as refused, explained(path):
+        raise sqlite3.OperationalError("Could not decode to UTF-8 column 'hash' with text '\n\x1b'")
+    assert str(refused.value).isprintable()
 
 
 def test_a_hash_that_became_a_text_is_not_signed(path, identity):

@@ -252,7 +252,8 @@ def _told_bytes(name: str, size_bytes: int | None) -> int:
     in_name = named_bytes(name)
     if in_name is None:
         if size_bytes is None:
-            raise BadValueError(f"the catalogue has no size of its memory; write {name}:16GiB")
+            known = name if name.isprintable() else "NAME"
+            raise BadValueError(f"the catalogue has no size of its memory; write {known}:16GiB")
         return size_bytes
     if size_bytes in {None, in_name}:
         return parse_size(spell_size(in_name))  # which refuses what no device has

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from shoestring.errors import BadValueError, DiskFullError, ShoestringError
 from shoestring.swarm.private_files import OTHERS, make_once
+from shoestring.swarm.words import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -204,8 +205,9 @@ def explained(path: Path) -> Iterator[None]:
             raise DiskFullError(f"no space is left for {path}: what was booked is whole") from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise ShoestringError(f"{path} is in use for {WAIT_S:g} s: try again") from error
+        why = printable(str(error))  # it may have what could not be read in it
         raise BadValueError(
-            f"{path} cannot be used ({error}): restore a copy, or set SHOESTRING_STATE"
+            f"{path} cannot be used ({why}): restore a copy, or set SHOESTRING_STATE"
         ) from error
 
 
