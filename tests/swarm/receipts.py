@@ -137,7 +137,7 @@ class Link:
         )  # fmt: skip
         self.here, self.there, self.disputes = [], [], []
         self.node_s = NOW_S
-        self.bursts, self.burst, self.told = None, 1, 0
+        self.bursts, self.burst, self.told = itertools.repeat(1), 1, 0
         hand = Hand(client, self.here.append)
         self.payer = Payer(self.terms, hand, self.disputes.append, lambda: NOW_S)
         hand = Hand(node, self.there.append)
@@ -146,7 +146,7 @@ class Link:
     def tell(self, request_bytes, *, answer=None, heard=None, carried=None):
         """Tell a frame; the node hears the same, or something else. Both meter it afterwards.
 
-        With ``bursts``, only after so many frames.
+        They do so after as many frames as ``bursts`` gives next.
         """
         frame, body = frame_of(request_bytes)
         reply = None if answer is None else Reply(frame, 0.0)
@@ -160,8 +160,8 @@ class Link:
             self.earner.tell(answer)
             self.payer.answered(reply, blake3(answer).digest())
         self.told += 1
-        if self.bursts is None or self.told >= self.burst:
-            self.told, self.burst = 0, next(self.bursts or itertools.repeat(1))
+        if self.told >= self.burst:
+            self.told, self.burst = 0, next(self.bursts)
             self.payer.catch_up()
             self.earner.catch_up()
 

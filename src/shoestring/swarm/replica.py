@@ -45,7 +45,7 @@ MOST_TAKES = 256
 """Weights of which it may not have been said whether the node has them."""
 MOST_TICKETS = 256
 SETTLE_AFTER_S = 0.05
-"""The end of a window, which is the begin of a step."""
+"""After the end of a window a claim is worded; there the next step begins, which goes first."""
 LEAVE_S = 2.0
 """For a last receipt; the answer to what it holds is here already, or is on its way."""
 HELD = b"\1"
@@ -389,7 +389,7 @@ class Replica(asyncio.Protocol):
     def _close_window(self, step: int) -> None:
         if self._payer is not None:
             self._payer.cut(step)
-            # The step that begins goes on first; its answer, mostly, brings the claim along.
+            # The answer to the step that begins, mostly, brings the claim along before.
             asyncio.get_running_loop().call_later(SETTLE_AFTER_S, self._settle)
 
     def _told_ticket(self, ticket: int) -> None:

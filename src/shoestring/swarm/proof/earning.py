@@ -60,8 +60,6 @@ class Earner:
         """Of what the worker is asked for."""
         self._told: Record | None = None
         """Of the answer that comes."""
-        self._whole: list[Record] = []
-        """Whose data are here."""
         self._behind: list[Callable[[], None]] = []
         """What was taken and is not metered yet."""
         self._behind_bytes = 0
@@ -123,9 +121,6 @@ class Earner:
         self._has_compute = self._has_told = False
         for meter in behind:
             meter()
-        for record in self._whole:
-            record.end()
-        self._whole.clear()
 
     def judge(self, claim: bytes) -> bytes:
         """Return the answer to a SETTLE: our signature, or what it should have said.
@@ -161,14 +156,14 @@ class Earner:
 
     def _hear(self, part: bytes) -> None:
         if self._heard is not None and self._heard.add(part):
-            self._whole.append(self._heard)
+            self._heard.end()
 
     def _begin(self) -> None:
         self._told = self._asked.popleft()
 
     def _tell(self, part: bytes) -> None:
         if self._told is not None and self._told.add(part):
-            self._whole.append(self._told)
+            self._told.end()
 
     def _signed(self, claim: bytes) -> Receipt:
         """Return what this session's client signed; before that nothing is compared."""

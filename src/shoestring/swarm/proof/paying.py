@@ -84,7 +84,6 @@ class Payer:
         self._cuts: deque[tuple[int, int]] = deque()
         """Windows that are closed: the step, and the frames of the session until there."""
         self._step = 0
-        self._unhashed: list[Record] = []
         self._asked: dict[Reply, Record] = {}
         self._pushed: dict[Record, Carried] = {}
         """What another node sent in our place, of the frames that are not settled."""
@@ -124,7 +123,7 @@ class Payer:
         return is_much or self._has_compute
 
     def catch_up(self) -> None:
-        """Meter what was sent, and hash what is whole.
+        """Meter and hash what was sent.
 
         Raises:
             BadFrameError: a graph is none.
@@ -133,9 +132,6 @@ class Payer:
         self._behind_bytes, self._has_compute = 0, False
         for frame, body, entry in behind:
             self._meter(frame, body, entry)
-        for record in self._unhashed:
-            record.end()
-        self._unhashed.clear()
 
     def answered(self, reply: Reply, digest: bytes) -> None:
         """Take the BLAKE3 of the data of an answer."""
@@ -249,7 +245,7 @@ class Payer:
             _fill_when_here(record, entry.carried)
         else:
             record.add(bytes(body))
-            self._unhashed.append(record)
+            record.end()
 
     def _hear_refusal(self, answer: bytes, receipt: Receipt, window: Window) -> None:
         """Say what differs; of what another node sent here, either of the two may lie."""

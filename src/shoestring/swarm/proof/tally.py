@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 MOST_RECORDS: Final = 16_384
 """Frames that are not settled; a window of 32 steps has some hundreds."""
 HELD_BYTES: Final = 1 << 20
-"""Of an answer that is being passed on, before it is hashed."""
+"""Of data that an end may take before it meters them."""
 MOST_BEHIND: Final = 256
 """Of what an end may take before it meters it; a token has some dozens."""
 STEPS: Final = 1
@@ -61,7 +61,7 @@ class Record:
     """
 
     __slots__ = (
-        "_command", "_hash", "_held", "_held_bytes", "_is_activation", "_left", "_name", "_parts",
+        "_command", "_hash", "_is_activation", "_left", "_name", "_parts",
         "adds", "data", "layers", "leaf",
     )  # fmt: skip
 
@@ -79,8 +79,6 @@ class Record:
         self._hash = hashlib.sha256(HEADER.pack(frame.command, frame.size))
         self._parts = blake3()
         (self._parts if frame.command in COMPUTES else self._hash).update(frame.head)
-        self._held: list[bytes] = []
-        self._held_bytes = 0
         self._left = data_bytes
         self.adds, self.layers = adds, layers
         self.leaf: bytes | None = None
@@ -104,22 +102,15 @@ class Record:
         return self._is_activation and self._command in WITH_DATA
 
     def add(self, part: bytes) -> bool:
-        """Take the next of its data; return whether they are whole now, and wait for :meth:`end`.
-
-        They are hashed later, when nobody waits for them.
-        """
+        """Take the next of its data; return whether all are here, and wait for :meth:`end`."""
         if not part:
             return False  # nothing was to come, and it is hashed
-        self._held.append(part)
-        self._held_bytes += len(part)
+        self._parts.update(part)
         self._left -= len(part)
-        if self._held_bytes >= HELD_BYTES:
-            self._hash_held()
         return not self._left
 
     def end(self) -> None:
-        """Hash what is whole."""
-        self._hash_held()
+        """Say that its data are whole."""
         self.fill(self._parts.digest())
 
     def fill(self, digest: bytes) -> None:
@@ -128,11 +119,6 @@ class Record:
         self.leaf = self._hash.digest()
         if self._is_activation:
             self.data = digest
-
-    def _hash_held(self) -> None:
-        for part in self._held:
-            self._parts.update(part)
-        self._held, self._held_bytes = [], 0
 
 
 class Tally:
