@@ -15,7 +15,7 @@ from shoestring.errors import BadValueError
 from shoestring.swarm import stage as stages
 from shoestring.swarm.addresses import PeerAddress
 from shoestring.swarm.audit import running
-from shoestring.swarm.audit.auditor import Auditor
+from shoestring.swarm.audit.auditor import MOST_WAITING, Auditor
 from shoestring.swarm.audit.evidence import Evidence, keep, read
 from shoestring.swarm.audit.places import Places
 from shoestring.swarm.audit.proofs import MOST_RECEIPTS, Proofs
@@ -138,6 +138,23 @@ def test_members_that_differ_are_audited_whatever_was_drawn(tmp_path):
     stood = Standing(tmp_path / "audits.json").all()
     assert stood[seats[0].remote.address.id].windows == 6
     assert stood[seats[0].remote.address.id].share == 0
+
+
+def test_a_window_in_which_nothing_was_asked_for_is_counted_and_takes_no_place(tmp_path):
+    """The last stage gives nothing for the first parts of a long prompt."""
+    seats = (seat_of(tmp_path, "ana"),)
+
+    async def scenario():
+        auditor = Auditor(
+            Chance(1.0), Standing(tmp_path / "audits.json"), tmp_path, print, places=(), kinds={},
+        )  # fmt: skip
+        async with auditor:
+            for _ in range(2 * MOST_WAITING):
+                auditor.record(0, list, seats, is_first=False).close()
+            await auditor.idle()
+        return auditor.counts
+
+    assert asyncio.run(scenario()) == {"windows": 2 * MOST_WAITING, "unasked": 2 * MOST_WAITING}
 
 
 class Stands:

@@ -1,6 +1,7 @@
 """Receipts of what goes from node to node, and of windows that close late."""
 
 import asyncio
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -110,7 +111,7 @@ class Wire(SilentWire):
         self.is_over = True
 
 
-def stage_of(number, boundaries, route, payer):
+def stage_of(number, boundaries, route, payer, windows=None):
     """Return a connection of llama-server's to a stage of one node, and the node's session."""
 
     def nothing(*_how):
@@ -121,7 +122,8 @@ def stage_of(number, boundaries, route, payer):
         computes=nothing, has_spare=lambda: False, tell=nothing,
     )  # fmt: skip
     routes = SimpleNamespace(find=lambda *_stages: route(), came=nothing)
-    conversation = Conversation(host, NoWeights(), boundaries, routes, Windows(None))
+    windows = windows or Windows(None)
+    conversation = Conversation(host, NoWeights(), boundaries, routes, windows)
     conversation.connection_made(Wire())
     seat = SimpleNamespace(remote=SimpleNamespace(name=f"node {number}"), session="")
     replica = Replica(seat, conversation, stores=False, payer=payer)
@@ -287,7 +289,7 @@ def test_what_a_window_holds_is_signed_though_an_answer_took_long(monkeypatch):
     one = Connection()
     windows = Windows(Paying(Asked(), None))
     windows.open(one)
-    windows.move(0.0)
+    windows.move(0.0, begins_step=True)
     for _ in range(5):
         now[0], call = timers.pop()
         call()
@@ -299,6 +301,27 @@ def test_what_a_window_holds_is_signed_though_an_answer_took_long(monkeypatch):
     assert len(closed) == 1
     assert closed[0] <= 7 * QUIET_S
     assert timers == []
+
+
+def test_a_window_is_closed_for_its_age_where_a_step_begins_and_nowhere_else(parties, monkeypatch):
+    """Else the receipt of a step could be signed before what it gave was asked for."""
+    closed, windows = [], Windows(Paying(Asked(), None))
+    monkeypatch.setattr(Conversation, "close_window", lambda one: closed.append(one.steps))
+
+    async def scenario():
+        here, _ = stage_of(0, Boundaries(), lambda: None, Link(*parties[:2]).payer, windows)
+        for said in (positions(1), activation(2, 1, 0), graph([3]), read("l_out-3", SIZE)):
+            windows._closed_s = -math.inf
+            here.data_received(said)
+        here.replicas[0].data_received(U64.pack(SIZE) + bytes(SIZE))
+        before = list(closed)
+        here.data_received(positions(1))
+        here.end()
+        here.connection_lost(None)
+        return before
+
+    assert asyncio.run(scenario()) == []
+    assert closed == [1]
 
 
 def test_who_agrees_to_no_terms_is_told_of(parties):

@@ -187,7 +187,10 @@ class Conversation(asyncio.Protocol):
             entries = self._gatherer.feed(data, now_s)
             if entries and not self._owed:
                 self._copying.copy_if_due(now_s, has_spare=self._host.has_spare())
-            self._windows.move(now_s)
+            begins_step = bool(entries) and self._counting.begins_step(
+                entries[0].frame, in_step=self._in_step
+            )
+            self._windows.move(now_s, begins_step=begins_step)
             told = [noted for entry in entries for noted in self._note(entry)]
         except BadFrameError as error:
             self._host.tell("misspoken", "llama-server", str(error))

@@ -78,8 +78,10 @@ class Auditor:
         now: seconds since 1970.
 
     Attributes:
-        counts: windows by what became of them; ``windows`` are all that could be audited, and
-            ``left out`` those that were drawn and had no place to wait.
+        counts: windows by what became of them; ``windows`` are all that could be audited,
+            ``left out`` those that were drawn and had no place to wait or no end, and ``unasked``
+            those in which nothing was asked for (parts of a prompt at the last stage): what they
+            left in the caches, the answers of later ones show.
         stages: of the chain; set when they stand.
     """
 
@@ -165,6 +167,10 @@ class Auditor:
     def _take(self, recording: Recording) -> None:
         if recording not in self._open:
             return  # it was dropped before the last of its answers came
+        if not recording.seats:
+            self._open.remove(recording)
+            self.counts["unasked"] += recording.is_drawn
+            return
         if not recording.is_drawn:
             self._open.remove(recording)
             if not recording.differs:

@@ -63,6 +63,15 @@ class Counting:
         """Whether one was told since the last window ended."""
         return self._steps.count > self._closed_step
 
+    def begins_step(self, frame: Frame, *, in_step: bool) -> bool:
+        """Return whether a frame is the first of a step.
+
+        Args:
+            frame: the next one.
+            in_step: something was set for the next step.
+        """
+        return not in_step and frame.command in SETS and self._steps.kind(frame.head).is_copy
+
     def ends_before(self, frame: Frame, *, in_step: bool) -> bool:
         """Count a frame; return whether a window ends before it.
 
@@ -118,11 +127,17 @@ class Windows:
             self._timer.cancel()
             self._timer = None
 
-    def move(self, now_s: float) -> None:
-        """Note that llama-server is about to say something, at this time on the loop's clock."""
+    def move(self, now_s: float, *, begins_step: bool) -> None:
+        """Note that llama-server is about to say something.
+
+        Args:
+            now_s: on the loop's clock.
+            begins_step: with it a step begins. Elsewhere no window is closed, however old: what a
+                graph gave is read after it, and is of the same step.
+        """
         if self.every is None:
             return
-        if now_s - self._closed_s > OLD_S and self._is_aligned():
+        if begins_step and now_s - self._closed_s > OLD_S and self._is_aligned():
             self._close_all(now_s)
         self._moved_s = now_s
         if self._timer is None:
