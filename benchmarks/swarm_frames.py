@@ -112,10 +112,12 @@ def main() -> int:
     except KeyboardInterrupt:
         print("stopped: the result so far", file=sys.stderr)
     session = load_recording(folder)
+    found = sum_up(folder)
     result = {
         "code_sha256": code,
+        "bars": judge(found, given.frames),
         "hot_us": {command.name: cost_us(session, command) for command in HOT},
-        **sum_up(folder),
+        **found,
     }
     write_result(given.json_out, "swarm-frames", result)
     return 1 if result["faults"] else 0
@@ -210,6 +212,16 @@ def sum_up(folder: Path) -> dict[str, Any]:
         "faults": sum(run["faults"] for run in runs) + len(crashes),
         "first_faults": [*kept, *crashes][:FAULTS_SHOWN],
     }
+
+
+def judge(found: dict[str, Any], frames: int) -> list[dict[str, Any]]:
+    """Say whether as many were judged as were asked for, and none got past the session."""
+    return [
+        {"bar": "changed frames that were judged", "value": found["changed"], "sense": "at least",
+         "limit": frames, "met": found["changed"] >= frames},
+        {"bar": "of them that are a fault", "value": found["faults"], "sense": "at most",
+         "limit": 0, "met": found["faults"] == 0},
+    ]  # fmt: skip
 
 
 def covered(folder: Path, seeds: list[int]) -> dict[str, int] | None:

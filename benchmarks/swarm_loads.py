@@ -101,7 +101,7 @@ def judge(found: dict[str, Any]) -> dict[str, Any]:
     """Say whether the second load of a model keeps the bar."""
     first, second = (load["wire_bytes"] for load in found["loads"][:2])
     share = second / first
-    return {"bar": f"second load by the first, bytes: {found['model']}", "value": share,
+    return {"bar": f"a second load's bytes by the first's: {found['model']}", "value": share,
             "sense": "below", "limit": BAR, "met": share < BAR}  # fmt: skip
 
 

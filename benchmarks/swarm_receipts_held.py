@@ -4,7 +4,8 @@ Both ends of a session's receipts are told the frames of a recorded token again 
 a read of its own, in the order in which a replica at the client and a session at the node tell
 them: what is done before a frame goes on (``waits_s``), and apart what is done while the worker
 computes or once its answer has gone on. Windows are signed after an answer: they hold up the next
-token's frames where these come sooner than that is done, so ``waits_most_s`` has their mean too.
+token's frames where these come sooner than that is done. ``waits_with_windows_s`` is the mean with
+them; it is of one token in many that a window is signed: ``waits_at_window_s`` is the median there.
 Between two tokens the caches of the processor are filled with other things, as a pass through a
 model's weights does.
 """
@@ -65,8 +66,11 @@ class Ends:
         self._disputes = disputes
         self._in_step = False
 
-    def tell(self, frames: Iterable[Frame]) -> None:
+    def tell(self, frames: Iterable[Frame]) -> bool:
         """Have frames go through both ends, and their answers back.
+
+        Returns:
+            Whether a window was signed after that.
 
         Raises:
             ValueError: the ends do not agree.
@@ -77,9 +81,10 @@ class Ends:
             self._send(frame, body, entry)
             self._hear(frame, body)
         self._answer([entry for _, _, entry in told])
-        self._settle()
+        is_signed = self._settle()
         if self._disputes:
             raise ValueError(self._disputes[0])
+        return is_signed
 
     def _send(self, frame: Frame, body: bytes, entry: Entry) -> None:
         computes = frame.command in COMPUTES
@@ -119,15 +124,16 @@ class Ends:
             with self._timed("client", "before"):
                 self._payer.answered(entry.reply, digest)
 
-    def _settle(self) -> None:
+    def _settle(self) -> bool:
         with self._timed("client", "windows"):
             claim = self._payer.claim()
         if claim is None:
-            return
+            return False
         with self._timed("node", "windows"):
             answer = self._earner.judge(claim)
         with self._timed("client", "windows"):
             self._payer.hear(answer)
+        return True
 
     def _timed(self, end: str, when: str) -> _Timed:
         return _Timed(self.spent_s, (end, when))
@@ -160,12 +166,18 @@ def held(heard: Heard, folder: Path, *, tokens: int, window_steps: int) -> dict[
     ends.tell(heard.requests[: len(heard.requests) - len(step)])
     other = np.ones(CLEARED_BYTES, np.uint8)
     found: dict[tuple[str, str], list[float]] = {}
+    signed = []
     for _ in range(tokens):
         other += 1
-        ends.tell(step)
+        signed.append(ends.tell(step))
         for key in ((end, when) for end in ENDS for when in ("before", "after", "windows")):
             found.setdefault(key, []).append(ends.spent_s[key])
     waits_s = [sum(found[end, "before"][token] for end in ENDS) for token in range(tokens)]
+    at_window_s = [
+        waits_s[token] + sum(found[end, "windows"][token] for end in ENDS)
+        for token in range(tokens)
+        if signed[token]
+    ]
     # A window comes once in many tokens: its mean, the median would leave it out.
     reduced = {key: fmean(took_s) if key[1] == "windows" else median(took_s)
                for key, took_s in found.items()}  # fmt: skip
@@ -173,7 +185,9 @@ def held(heard: Heard, folder: Path, *, tokens: int, window_steps: int) -> dict[
     return {
         "tokens": tokens, "frames": len(step), "cleared_bytes": CLEARED_BYTES,
         "waits_s": median(waits_s), "waits_p95_s": quantiles(waits_s, n=20)[-1],
-        "waits_most_s": fmean(waits_s) + windows_s,
+        "waits_with_windows_s": fmean(waits_s) + windows_s,
+        "windows": len(at_window_s),
+        "waits_at_window_s": median(at_window_s) if at_window_s else None,
         "parts_s": {f"{end}, {when}": took_s for (end, when), took_s in reduced.items()},
     }  # fmt: skip
 

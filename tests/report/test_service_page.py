@@ -283,6 +283,9 @@ def test_bars_have_units_and_verdicts(overhead):
     assert rows[0][:3] == ("added TTFT median at c=8", "at most 3\u00a0ms", "2\u00a0ms")
     assert rows[1][0] == "throughput / direct, median"
     assert rows[2][1:3] == ("at most 150\u00a0MiB", "\u2014")
+    overhead["bars"][0]["bar"] = "added TTFT, s: one, two"
+    assert bars_table(overhead, OVERHEAD).rows[0][0] == "added TTFT: one, two"
+    assert bars_table(overhead, OVERHEAD).rows[0][2] == "2\u00a0ms"
 
 
 def test_nothing_is_added_to_nothing(overhead):

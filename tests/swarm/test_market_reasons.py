@@ -148,6 +148,7 @@ def test_an_owner_is_whom_a_node_is_linked_to_whatever_it_says(quote):
         ({}, {"free": {}}, "silent"),
         ({}, {"excluded": True}, "excluded: found to cheat"),
         ({}, {"why_not": "its owner pauses"}, "closed: its owner pauses"),
+        ({}, {"free": {}, "why_not": "it is too slow"}, "closed: it is too slow"),
         ({"layer_s": None}, {}, "unknown speed"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,8 +13,9 @@ from shoestring.swarm.conversation import Conversation
 from shoestring.swarm.firewall import Rules
 from shoestring.swarm.journal import Entry, Reply
 from shoestring.swarm.proof.agreeing import FREE, Asked
+from shoestring.swarm.proof.books import check_stages
 from shoestring.swarm.proof.earning import Earner
-from shoestring.swarm.proof.paying import Paying
+from shoestring.swarm.proof.paying import Payer, Paying
 from shoestring.swarm.proof.receipts import Hand
 from shoestring.swarm.proof.windows import QUIET_S, Windows
 from shoestring.swarm.replica import Replica
@@ -132,7 +134,7 @@ def stage_of(number, boundaries, route, payer, windows=None):
     return conversation, replica
 
 
-async def sign_all(replica, earner, pushed):
+async def sign_all(replica, earner, pushed=b"", answers=()):
     """Let a node hear what it was sent, and sign what is claimed until nothing is."""
     splitter, heard = Splitter(), 0
     given = replica._transport.given
@@ -147,6 +149,9 @@ async def sign_all(replica, earner, pushed):
             else:
                 earner.note(piece)
                 earner.hear(pushed if piece.command == Command.SET_PUSHED else b"")
+                if piece.command == Command.GET_TENSOR:
+                    earner.begin()
+                    earner.tell(next(answers))
         await asyncio.sleep(0)
 
 
@@ -281,10 +286,11 @@ def test_what_a_window_holds_is_signed_though_an_answer_took_long(monkeypatch):
     closed = []
 
     class Connection:
-        steps, is_between_steps = 1, False
+        number, steps, is_between_steps = 0, 1, False
 
-        def close_window(self):
+        def close_window(self, *, is_whole):
             closed.append(now[0])
+            assert is_whole
 
     one = Connection()
     windows = Windows(Paying(Asked(), None))
@@ -306,7 +312,9 @@ def test_what_a_window_holds_is_signed_though_an_answer_took_long(monkeypatch):
 def test_a_window_is_closed_for_its_age_where_a_step_begins_and_nowhere_else(parties, monkeypatch):
     """Else the receipt of a step could be signed before what it gave was asked for."""
     closed, windows = [], Windows(Paying(Asked(), None))
-    monkeypatch.setattr(Conversation, "close_window", lambda one: closed.append(one.steps))
+    monkeypatch.setattr(
+        Conversation, "close_window", lambda one, *, is_whole: closed.append((one.steps, is_whole))
+    )
 
     async def scenario():
         here, _ = stage_of(0, Boundaries(), lambda: None, Link(*parties[:2]).payer, windows)
@@ -321,7 +329,53 @@ def test_a_window_is_closed_for_its_age_where_a_step_begins_and_nowhere_else(par
         return before
 
     assert asyncio.run(scenario()) == []
-    assert closed == [1]
+    assert closed == [(1, True)]
+
+
+def test_a_silence_between_a_graph_and_what_is_read_of_it_accuses_nobody(parties, monkeypatch):
+    """The window that it closes is signed, and compared with none; a later one is again."""
+    links = Link(*parties[:2]), Link(*parties[::2])
+    windows, boundaries = Windows(Paying(Asked(), None)), Boundaries()
+
+    async def scenario():
+        (first, source), (second, target) = (
+            stage_of(number, boundaries, lambda: None, link.payer, windows)
+            for number, link in enumerate(links)
+        )
+
+        def be_silent():
+            windows._moved_s = -math.inf
+            windows._look()
+
+        def step(fill, *, is_held_up=False):
+            """Let llama-server compute one, and be held up in the middle."""
+            graphs = (graph([2]), graph([3])) if fill == 1 else (AGAIN, AGAIN)
+            first.data_received(positions(1) + activation(1, 1, fill) + graphs[0])
+            if is_held_up:
+                be_silent()
+            first.data_received(read("l_out-2", SIZE))
+            source.data_received(U64.pack(SIZE) + bytes([fill]) * SIZE)
+            second.data_received(positions(1) + activation(2, 1, fill) + graphs[1])
+            second.data_received(read("l_out-3", SIZE))
+            target.data_received(U64.pack(SIZE) + bytes([fill]) * SIZE)
+            be_silent()
+
+        with monkeypatch.context() as all_told_first:
+            all_told_first.setattr(Replica, "_settle", lambda _: None)
+            step(1, is_held_up=True)
+            step(2)
+            step(3)
+        fills = [bytes([fill]) * SIZE for fill in (1, 2, 3)]
+        for replica, link in zip((source, target), links, strict=True):
+            replica._settle()
+            await sign_all(replica, link.earner, answers=iter(fills))
+        first.connection_lost(None)
+        second.connection_lost(None)
+
+    asyncio.run(scenario())
+    assert [one.receipt.step for one in links[0].here] == [0, 2, 3]
+    assert [one.receipt.step for one in links[1].here] == [1, 2, 3]
+    assert check_stages([link.here for link in links]) == 1
 
 
 def test_who_agrees_to_no_terms_is_told_of(parties):
@@ -339,6 +393,59 @@ def test_who_agrees_to_no_terms_is_told_of(parties):
     assert asyncio.run(scenario()) is None
     ((what, who),) = [(event.what, event.who) for event in told]
     assert (what, who) == ("disputes", "node")
+
+
+def told_replica(payer, write):
+    """Return a session at a node that ``write`` is given the words of, and its end."""
+    replica, wire = replica_named("node", payer), Wire()
+    wire.write = write
+    replica.connection_made(wire)
+    return replica
+
+
+def entry_of(request_bytes, *, reply=False):
+    """Return what a journal has of a request."""
+    frame, body = frame_of(request_bytes)
+    return Entry(frame, body, reply=Reply(frame, 0.0) if reply else None)
+
+
+def test_what_is_told_at_once_goes_on_before_any_of_it_is_metered(parties, monkeypatch):
+    """A graph, too, though something follows it: the node would wait for our counting."""
+    done, meter = [], Payer._meter
+
+    def metered(payer, *what):
+        done.append("metered")
+        meter(payer, *what)
+
+    monkeypatch.setattr(Payer, "_meter", metered)
+    replica = told_replica(Link(*parties[:2]).payer, lambda _: done.append("written"))
+    replica.tell(
+        [*map(entry_of, (positions(1), graph([3]))), entry_of(read("l", SIZE), reply=True)]
+    )
+    assert done[0] == "written"
+    assert done.count("written") == 1
+    assert done.count("metered") == 3
+
+
+def test_a_lost_session_is_promised_nothing(parties, monkeypatch):
+    """Its window was to be claimed a moment later; the budget is not charged for it."""
+    monkeypatch.setattr("shoestring.swarm.replica.SETTLE_AFTER_S", 0.0)
+    asked, link = [], Link(*parties[:2])
+    hand = replace(link.payer._hand, allows=lambda receipt: asked.append(receipt) or True)
+    payer = Payer(link.terms, hand, [].append)
+
+    async def scenario(*, is_lost):
+        replica = told_replica(payer, lambda _: None)
+        end = Entry(Frame(int(Command.SETTLE), U64.size, bytearray(U64.pack(1))))
+        replica.tell([*map(entry_of, (positions(1), graph([3]))), end])
+        if is_lost:
+            replica.drop()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return len(asked)
+
+    assert asyncio.run(scenario(is_lost=True)) == 0
+    assert asyncio.run(scenario(is_lost=False)) == 1
 
 
 def test_the_firewall_sees_a_frame_before_it_is_metered(parties):

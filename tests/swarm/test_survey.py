@@ -10,6 +10,8 @@ from shoestring.engines.launch import free_port
 from shoestring.errors import BadValueError
 from shoestring.swarm import chains
 from shoestring.swarm.link import LinkError
+from shoestring.swarm.market.looking import greet_sellers
+from shoestring.swarm.market.measured import Measured
 from shoestring.swarm.proof.receipts import VERSION
 from shoestring.swarm.survey import PINGS, survey
 from shoestring.swarm.words import WORD_BYTES
@@ -65,9 +67,15 @@ def ask(owner, friend, answer, *, places=None, **settings):
 
             if settings.pop("looks", False):
                 settings["look"] = look
-            return await survey(friend.identity, [peer], **settings)
+            return by_name(await survey(friend.identity, [peer], **settings))
 
     return asyncio.run(scenario())
+
+
+def by_name(found):
+    """Return who was seen, and why others were not, by their names."""
+    seen, failed = found
+    return seen, {peer.name: error for peer, error in failed.items()}
 
 
 def test_a_peer_that_answers_is_seen_as_it_describes_itself(owner, friend):
@@ -188,7 +196,7 @@ def test_a_peer_of_many_places_gets_no_more_time(owner, friend):
             peer = replace(friend.record_of(owner, rights=("serve",)), addresses=places)
             return await survey(friend.identity, [peer], greet_s=1.0)
 
-    seen, failed = asyncio.run(scenario())
+    seen, failed = by_name(asyncio.run(scenario()))
     assert (seen, failed["a friend"].reason, len(came)) == ([], "timeout", 1)
 
 
@@ -205,6 +213,22 @@ def test_a_peer_of_other_receipts_is_left_out(owner, friend, told):
     seen, failed = ask(owner, friend, answering({**TRUE, "receipts": told}))
     assert not seen
     assert "receipts of another version" in str(failed["a friend"])
+
+
+def test_who_cannot_be_greeted_is_on_no_board_for_that_reason(owner, friend, tmp_path):
+    """A peer of other receipts did answer: it is not called silent."""
+    peers = friend.record_of(owner, rights=("serve",)), friend.record_of(friend, rights=("use",))
+
+    async def scenario():
+        async with owner.listener(answering({**TRUE, "receipts": None})) as listener:
+            here = replace(peers[0], addresses=(f"127.0.0.1:{listener.port}",))
+            measured = Measured(tmp_path / "measured.json")
+            return await greet_sellers(friend.identity, [here, peers[1]], measured, None, None)
+
+    greeted = asyncio.run(scenario())
+    assert (greeted.free, greeted.predicted) == ({}, {})
+    assert list(greeted.why_not) == [owner.identity.id]
+    assert "receipts of another version" in greeted.why_not[owner.identity.id]
 
 
 def test_a_peer_that_refuses_is_left_out_with_its_reason(owner, friend):
@@ -271,7 +295,7 @@ def test_a_liar_about_a_place_gains_nothing(owner, friend, tmp_path):
             peer = replace(friend.record_of(owner, rights=("serve",)), addresses=(gone,))
             return await survey(friend.identity, [peer], look=look)
 
-    seen, failed = asyncio.run(scenario())
+    seen, failed = by_name(asyncio.run(scenario()))
     assert (seen, liar.links) == ([], [])
     assert gone in str(failed["a friend"])
     assert isinstance(failed["a friend"], LinkError)

@@ -6,6 +6,7 @@ title ends with the file, the day and the machine; a table whose file is missing
 
 from __future__ import annotations
 
+import re
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +32,8 @@ TYPES: Final = ("f32", "f16", "q8_0", "q4_k_m")
 MEBIBYTE: Final = 1 << 20
 NOTE_SIZE_MIB: Final = 191.46
 NOTE_PARAMETERS: Final = 200e6
+UNIT: Final = re.compile(r"(.*?), (s|bytes)(|: .*)")
+"""In the name of a bar."""
 
 
 def source_of(figures: Figures) -> str:
@@ -167,7 +170,10 @@ def arithmetic_table(figures: Figures | None) -> Table:
 
 
 def bars_table(figures: Figures | None, benchmark: str) -> Table:
-    """Return what was to be reached, what was, and the verdict."""
+    """Return what was to be reached, what was, and the verdict.
+
+    A bar is named ``WHAT, UNIT`` or ``WHAT, UNIT: WHERE``; without a unit its figure is a number.
+    """
     columns = (
         Column("bar", "Bar"),
         Column("limit", "To be reached"),
@@ -177,9 +183,9 @@ def bars_table(figures: Figures | None, benchmark: str) -> Table:
     verdicts = {True: "met", False: "missed", None: "no figure"}
     rows = []
     for one in figures["bars"] if figures else []:
-        name, _, unit = one["bar"].rpartition(", ")
-        told = {"s": seconds, "bytes": _mib}.get(unit, number)
-        bar = name if unit in ("s", "bytes") else one["bar"]
+        named = UNIT.fullmatch(one["bar"])
+        bar = one["bar"] if named is None else named[1] + named[3]
+        told = number if named is None else {"s": seconds, "bytes": _mib}[named[2]]
         limit = f"{one['sense']} {told(one['limit'])}"
         rows.append((bar, limit, told(one["value"]), verdicts[one["met"]]))
     return sourced(benchmark, f"{benchmark}_bars", "Bars", columns, rows, figures)

@@ -184,8 +184,8 @@ class Chains:
             if not patiently or is_free or loop.time() > until_s:
                 break
             await asyncio.sleep(AGAIN_S)
-        for name, error in failed.items():
-            self._say(f"{name}: {error}")
+        for peer, error in failed.items():
+            self._say(f"{peer.name}: {error}")
         for one in seen:
             if not one.free:
                 self._say(f"{one.remote.name}: {one.why_not or 'it serves all that it can now'}")

@@ -161,7 +161,7 @@ def peers(*, as_json: bool) -> None:
     still_open = [one for one in home.invitations().all() if one.closed(now_s) is None]
     if as_json:
         answered = [one for one in shown if one["rtt_s"] is not None]
-        silent = [{"name": name, "error": str(error)} for name, error in failed.items()]
+        silent = [{"name": peer.name, "error": str(error)} for peer, error in failed.items()]
         invited = [
             {"id": one.id, "name": one.name, "rights": one.rights, "expires_s": one.expires_s}
             for one in still_open
@@ -170,8 +170,8 @@ def peers(*, as_json: bool) -> None:
         click.echo(json.dumps(whole))
         return
     click.echo(_as_table(shown), nl=False)
-    for name, error in failed.items():
-        say(f"{name}: {error}")
+    for peer, error in failed.items():
+        say(f"{peer.name}: {error}")
     for one in still_open:
         rights = ", ".join(one.rights)
         say(f"open invitation {one.id} for {one.name}: {rights}, until {_utc(one.expires_s)} UTC")

@@ -139,10 +139,19 @@ class Conversation(asyncio.Protocol):
         """Whether nothing is owed, and nothing was set for the next step."""
         return not (self._is_owing or self._in_step)
 
-    def close_window(self) -> None:
-        """Close the window of receipts here, if it holds a step."""
+    @property
+    def number(self) -> int:
+        """Of its stage."""
+        return self._host.number
+
+    def close_window(self, *, is_whole: bool) -> None:
+        """Close the window of receipts here, if it holds a step.
+
+        Args:
+            is_whole: all that the last step gives the next stage was asked for.
+        """
         if self._counting.holds_step:
-            self._tell([self._end_window()])
+            self._tell([self._end_window(is_whole=is_whole)])
 
     def join(self, replica: Replica) -> None:
         """Have one more session answer: it is told the journal first."""
@@ -331,8 +340,8 @@ class Conversation(asyncio.Protocol):
         self._recorder.add(entry)
         return entry
 
-    def _end_window(self) -> Entry:
-        entry = self._counting.end()
+    def _end_window(self, *, is_whole: bool = True) -> Entry:
+        entry = self._counting.end(is_whole=is_whole)
         self._journal.add(entry)
         self._recorder.turn()
         return entry

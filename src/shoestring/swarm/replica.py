@@ -282,6 +282,8 @@ class Replica(asyncio.Protocol):
         """Claim what may be claimed now; nobody waits for it."""
         if self._payer is None or self._rest:
             return
+        if self._transport is None or self._transport.is_closing():
+            return  # what cannot be said any more must not be promised either
         if (said := self._payer.claim()) is not None:
             frame = Frame(int(Command.SETTLE), len(said), bytearray(said))
             self._expect(frame, Claim())
@@ -347,7 +349,8 @@ class Replica(asyncio.Protocol):
 
     def _may_compute(self, entry: Entry) -> bool:
         """Whether the node would: it computes a few steps without a receipt, and no more."""
-        if self._payer is None or not self._payer.is_full or entry.frame.command not in COMPUTES:
+        # Asked of a graph alone: to know, what was told before it is metered, and that would wait.
+        if self._payer is None or entry.frame.command not in COMPUTES or not self._payer.is_full:
             return True
         self._payer.cut_if_none()
         self._settle_soon()

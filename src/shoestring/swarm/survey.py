@@ -79,7 +79,7 @@ async def survey(
     look: Look | None = None,
     greet_s: float = GREET_S,
     soon_s: float = SOON_S,
-) -> tuple[list[Seen], dict[str, ShoestringError]]:
+) -> tuple[list[Seen], dict[Peer, ShoestringError]]:
     """Greet all peers that may serve us at once; return who answered, and why others did not.
 
     Args:
@@ -109,9 +109,7 @@ async def survey(
             one.cancel()
         await asyncio.gather(*begun, return_exceptions=True)
     seen = [one for one in found.values() if isinstance(one, Seen)]
-    failed = {
-        peer.name: one for peer, one in found.items() if isinstance(one, ShoestringError)
-    }  # fmt: skip
+    failed = {peer: one for peer, one in found.items() if isinstance(one, ShoestringError)}
     return sorted(seen, key=lambda one: one.device.link_latency_s), failed
 
 

@@ -26,7 +26,7 @@ class Greeted:
     Attributes:
         predicted: the planner's times by node, where its device says enough.
         free: sessions that each could begin now, by node; who is not in it did not answer.
-        why_not: why nodes begin none, as their owner pausing, of those that said so.
+        why_not: why nodes begin none: an owner pauses, one is not reached, or speaks otherwise.
     """
 
     predicted: dict[str, LayerTimes]
@@ -53,7 +53,7 @@ async def greet_sellers(
     Raises:
         BadValueError: the file of what was measured cannot be used.
     """
-    seen, _ = await survey(identity, peers)
+    seen, failed = await survey(identity, peers)
     by_node = {one.remote.address.id: one for one in seen}
     measured.saw_ways({node: one.device.link_latency_s for node, one in by_node.items()})
     times = {
@@ -62,5 +62,8 @@ async def greet_sellers(
     return Greeted(
         predicted={node: one for node, one in times.items() if one is not None},
         free={node: one.free for node, one in by_node.items()},
-        why_not={node: one.why_not for node, one in by_node.items() if one.why_not is not None},
+        why_not={
+            **{peer.id: str(error) for peer, error in failed.items()},
+            **{node: one.why_not for node, one in by_node.items() if one.why_not is not None},
+        },
     )

@@ -118,7 +118,7 @@ def sellers_of(
         now_s: seconds since 1970.
         predicted: by node, of devices that the planner knows.
         free: sessions by node, of those that answered; None: nobody was asked.
-        why_not: why nodes begin no session, of those that said so.
+        why_not: why nodes begin no session, of peers that said so or could not be greeted.
         owners: by node, of those that are linked; what a quote says of it is a claim.
         excluded: nodes that are chosen no more.
     """
@@ -127,10 +127,10 @@ def sellers_of(
         why = None
         if quote.node in excluded:
             why = "excluded: found to cheat"
-        elif free is not None and quote.node not in free:
-            why = "silent: it is no peer that serves us, or does not answer"
         elif quote.node in (why_not or {}):
             why = f"closed: {(why_not or {})[quote.node]}"
+        elif free is not None and quote.node not in free:
+            why = "silent: it is no peer that serves us"
         if why is not None:
             left.append(Left(quote.node, why))
             continue

@@ -140,7 +140,7 @@ class Payer:
             record.fill(digest)
 
     def cut(self, step: int | None = None) -> None:
-        """Close a window here, after this step of llama-server's; None: after the last one told."""
+        """Close a window here, after this step of llama-server's; 0 or None: in mid-step."""
         self.catch_up()
         self._step = max(self._step, step or 0)
         self._cut_at(self._frames)

@@ -26,7 +26,11 @@ QUIET_S: Final = 0.3
 
 
 class Closing(Protocol):
-    """A connection of llama-server's."""
+    """A connection of llama-server's to a stage."""
+
+    @property
+    def number(self) -> int:
+        """Of the stage."""
 
     @property
     def steps(self) -> int:
@@ -36,8 +40,12 @@ class Closing(Protocol):
     def is_between_steps(self) -> bool:
         """Nothing is owed, and nothing was set for the next one."""
 
-    def close_window(self) -> None:
-        """Close the window if it holds a step."""
+    def close_window(self, *, is_whole: bool) -> None:
+        """Close the window if it holds a step.
+
+        Args:
+            is_whole: all that the last step gives the next stage was asked for.
+        """
 
 
 class Counting:
@@ -88,10 +96,14 @@ class Counting:
             return not in_step and self._steps.count >= self._closed_step + self._every
         return False
 
-    def end(self) -> Entry:
-        """Return what ends a window here, for the journal."""
+    def end(self, *, is_whole: bool = True) -> Entry:
+        """Return what ends a window here, for the journal.
+
+        Args:
+            is_whole: it ends with a step; else none is said, and its roots are compared with none.
+        """
         self._closed_step = self._steps.count
-        head = bytearray(U64.pack(self._closed_step))
+        head = bytearray(U64.pack(self._closed_step if is_whole else 0))
         return Entry(Frame(int(Command.SETTLE), len(head), head))
 
 
@@ -137,8 +149,9 @@ class Windows:
         """
         if self.every is None:
             return
-        if begins_step and now_s - self._closed_s > OLD_S and self._is_aligned():
-            self._close_all(now_s)
+        is_old = now_s - self._closed_s > OLD_S
+        if begins_step and is_old and self._is_idle() and self._is_aligned():
+            self._close_all(now_s, is_whole=True)
         self._moved_s = now_s
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(QUIET_S, self._look)
@@ -149,16 +162,26 @@ class Windows:
         left_s = self._moved_s + QUIET_S - loop.time()
         if left_s > 0:
             self._timer = loop.call_later(left_s, self._look)
-        elif all(one.is_between_steps for one in self._all):
-            self._close_all(loop.time())
+        elif self._is_idle():
+            self._close_all(loop.time(), is_whole=self._is_aligned())
         else:  # an answer takes longer than that; what it cost is signed for after it
             self._timer = loop.call_later(QUIET_S, self._look)
 
-    def _is_aligned(self) -> bool:
-        steps = {one.steps for one in self._all if one.steps}
-        return len(steps) == 1 and all(one.is_between_steps for one in self._all)
+    def _is_idle(self) -> bool:
+        return all(one.is_between_steps for one in self._all)
 
-    def _close_all(self, now_s: float) -> None:
+    def _is_aligned(self) -> bool:
+        """Whether all stages were told as many steps; each has then what the one before gave.
+
+        A graph was told, and llama-server may not yet have asked for what it gives: where it is
+        held up in between, the next stage is a step behind, or has none.
+        """
+        steps: dict[int, int] = {}
+        for one in self._all:  # of one stage there may be some that only ask for its memory
+            steps[one.number] = max(steps.get(one.number, 0), one.steps)
+        return len(set(steps.values())) == 1 and all(steps.values())
+
+    def _close_all(self, now_s: float, *, is_whole: bool) -> None:
         self._closed_s = now_s
         for one in self._all:
-            one.close_window()
+            one.close_window(is_whole=is_whole)
