@@ -5,8 +5,8 @@ laboratory again and again, in turns with receipts and without, and who is first
 computes meanwhile. Each load answers the same question some times, after one that only warms it up.
 A token's time is llama-server's own, ``predicted_ms / predicted_n``, of a load the median.
 
-- waits: what a token's frames wait for metering at both ends before they go on, and at most, timed
-  apart (``swarm_receipts_held.py``), for loads of one kind differ by more than the bar.
+- waits: what a token's frames wait for metering at both ends before they go on, also with the
+  signing of windows, timed apart (``swarm_receipts_held.py``): loads of one kind differ by more.
 - added: (with - without) / hosts, of each pair of loads; the median, and its bootstrap interval.
 - processor: what the node's process and the client's take for a token, by the kernel's clocks, and
   how much more with receipts: before frames go on and after.

@@ -59,7 +59,7 @@ def server() -> Iterator[ScriptedServer]:
     one.close()
 
 
-def ask(server: ScriptedServer, *, request_s: float = 0.5) -> Generation:
+def ask(server: ScriptedServer, *, request_s: float = 2.0) -> Generation:
     """Ask with a stall limit that drips never reach."""
     return OpenAIEngine(server.url, "m").generate(
         Prompt("now", 5), patience=Patience(5.0, request_s)

@@ -126,7 +126,7 @@ def test_promised_keep_alive_that_is_not_kept(truth_url):
 )
 def test_failures_have_their_reason(truth_url, faults, reason, answers):
     """A broken answer is a failure with its own reason, and keeps what had arrived."""
-    generation = ask(truth_url, faults, stall_s=0.4)
+    generation = ask(truth_url, faults, stall_s=3.0)
 
     assert generation.failure is not None
     assert reason == generation.failure.reason
@@ -167,8 +167,7 @@ def test_a_pause_shorter_than_the_limit_is_a_gap(truth_url):
     times = [event.t_ns for event in generation.events if event.kind == "answer"]
     gaps_s = [(b - a) / 1e9 for a, b in pairwise(times)]
     assert generation.failure is None
-    assert 3 == gaps_s.index(max(gaps_s))
-    assert max(gaps_s) >= 0.29
+    assert gaps_s[3] >= 0.29
 
 
 def test_nobody_listens():

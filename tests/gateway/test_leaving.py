@@ -25,7 +25,7 @@ CHAT = "/v1/chat/completions"
 MUST_END_S = 60.0
 ENDLESS = range(4000, 5000)
 """Answers of so many tokens take minutes: whoever sees one end has seen it being ended."""
-SHARED = range(200, 210)
+SHARED = range(300, 310)
 STALLED = 20
 STALLED_BYTES = 4 * 2**20
 """Held for each client that does not read, of an endless answer that comes as fast as memory: what

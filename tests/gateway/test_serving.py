@@ -28,7 +28,7 @@ CHAT = "/v1/chat/completions"
 MUST_END_S = 60.0
 MODELS = {
     "fast": "truth-ttft5-itl2-n8",
-    "short": "truth-ttft5-itl20-n100",
+    "short": "truth-ttft5-itl20-n300",
     "endless": "truth-ttft5-itl50-n4000",
 }
 

@@ -43,6 +43,8 @@ from shoestring.testing.faults import (
 )
 
 SLOW = "truth-ttft40-itl10-n8"
+CUT = "truth-ttft200-itl10-n8"
+"""So slow that a busy machine meets it in the middle."""
 TTFT_S, WHOLE_S = 0.04, 0.11
 SUITE = """
 name = "faults"
@@ -68,7 +70,7 @@ requests_per_block = 6
 @pytest.fixture
 def suite(tmp_path) -> str:
     """The path of a suite with one slot: after row n, request n + 1 is in flight."""
-    return write_suite(tmp_path, stall_s=1)
+    return write_suite(tmp_path, stall_s=5)
 
 
 @pytest.fixture
@@ -343,12 +345,12 @@ def test_an_engine_that_does_not_come_back_is_named():
 def test_a_disk_that_fills_up_and_is_freed(fault, harness, truth_url, tmp_path):
     """A really full disk ends the run with exit 2 and one line; with space again it goes on."""
     disk = fault(small_disk, tmp_path / "disk")
-    cut = harness(disk / "runs", truth_url, SLOW)
+    cut = harness(disk / "runs", truth_url, CUT)
     cut.wait_for_rows(3)
     with ballast(disk):
         status, _, said = cut.end()
         kept = len(read_run(next((disk / "runs").iterdir())).measured)
-    again, answer, _ = harness(disk / "runs", truth_url, SLOW, "--resume").end()
+    again, answer, _ = harness(disk / "runs", truth_url, CUT, "--resume").end()
     run = read_run(next((disk / "runs").iterdir()))
 
     assert (2, 0) == (status, again)
@@ -402,7 +404,7 @@ def test_a_clock_that_steps_moves_no_measurement(
     with monkeypatch.context() as patched:
         for name, value in clock.environment.items():
             patched.setenv(name, value)
-        stepped = harness(tmp_path / "runs", truth_url, SLOW)
+        stepped = harness(tmp_path / "runs", truth_url, CUT)
     for number, offset in enumerate(hours, start=1):
         stepped.wait_for_rows(3 * number)
         clock.step_to(offset * 3600)

@@ -26,6 +26,8 @@ from shoestring.truth.process import running_server
 
 NOBODY = 65534
 SLOW = "truth-ttft20-itl10-n8"
+CUT = "truth-ttft200-itl10-n8"
+"""So slow that a busy machine cuts it in the middle."""
 SLOWER = "truth-ttft400-itl1-n8"
 REQUEST_S = 60
 """Of the tiny suite: the longest that a request may take."""
@@ -203,16 +205,16 @@ def check_whole(cut, whole) -> None:
 def test_a_cut_run_goes_on_elsewhere(tiny, truth_url, tmp_path):
     """No row is lost and none is doubled; the prompts are those of an undisturbed run."""
     bundles = Lease(bundles=tmp_path / "bundles")
-    cut = run_tiny(tiny, truth_url, tmp_path / "here", deadline_s=0.3, lease=bundles)
+    cut = run_tiny(tiny, truth_url, tmp_path / "here", CUT, deadline_s=2.0, lease=bundles)
     (bundle,) = (tmp_path / "bundles").iterdir()
 
     whole = go_on_elsewhere(
         bundle, tmp_path / "there",
-        lambda out: run_tiny(tiny, truth_url, out, resume=True, lease=Lease()),
+        lambda out: run_tiny(tiny, truth_url, out, CUT, resume=True, lease=Lease()),
     )  # fmt: skip
 
     check_whole(cut, whole)
-    assert ["deadline of 0.3 s", "done"] == [one["end_reason"] for one in whole.sessions]
+    assert ["deadline of 2 s", "done"] == [one["end_reason"] for one in whole.sessions]
 
 
 @pytest.mark.engine
@@ -306,7 +308,7 @@ def test_bundles_are_made_between_two_batches(tiny, truth_url, tmp_path):
 
 def test_a_signal_leaves_a_bundle(harness, truth_url, tmp_path):
     """Ctrl-C ends the run in order, and its bundle is what lies in its folder."""
-    cut = harness(tmp_path / "out", truth_url, SLOW, "--bundles", str(tmp_path / "bundles"))
+    cut = harness(tmp_path / "out", truth_url, CUT, "--bundles", str(tmp_path / "bundles"))
     cut.wait_for_rows(3)
     status, _, said = cut.end(signal.SIGINT)
     (folder,) = (tmp_path / "out").iterdir()
@@ -321,11 +323,11 @@ def test_a_signal_leaves_a_bundle(harness, truth_url, tmp_path):
 def test_a_killed_session_goes_on_from_its_bundle(harness, truth_url, tmp_path):
     """SIGKILL, and its folder is lost: --resume finds the bundle and asks for the rest only."""
     options = ("--bundles", str(tmp_path / "bundles"), "--bundle-every", "0s", "--resume")
-    cut = harness(tmp_path / "lost", truth_url, SLOW, *options)
+    cut = harness(tmp_path / "lost", truth_url, CUT, *options)
     cut.wait_for_rows(9)
     cut.kill()
     kept = read_run(restore_bundle(next((tmp_path / "bundles").glob("*.gz")), tmp_path / "kept"))
-    status, answer, said = harness(tmp_path / "out", truth_url, SLOW, *options).end()
+    status, answer, said = harness(tmp_path / "out", truth_url, CUT, *options).end()
     whole = read_run(Path(json.loads(answer)["path"]))
 
     assert 0 == status

@@ -76,7 +76,7 @@ def keep(commands, **more):
 @pytest.mark.usefixtures("quick")
 def test_what_dies_is_started_again_and_brought_back():
     """Each life but the last ends with a reason, and a restarted service is put in order."""
-    service, record = keep([["sleep", "0.3"], ["sh", "-c", "sleep 0.3; exit 3"], SLEEPER])
+    service, record = keep([["sleep", "2"], ["sh", "-c", "sleep 2; exit 3"], SLEEPER])
     why = [reason for event, reason in record.events if event == "died"]
 
     assert len(why) == 2

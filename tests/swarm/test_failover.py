@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from shoestring.swarm import watching
 from shoestring.swarm.spares import Need, Spare, Spares
 from shoestring.swarm.stage import HOST, Event, standing_stages
 from shoestring.swarm.weights import Weights
@@ -43,6 +44,12 @@ def nodes_and_user():
 
     with running_swarm(2) as swarm:
         yield swarm
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A node that a busy machine holds up is not taken for lost."""
+    monkeypatch.setattr(watching, "SILENT_S", 5.0)
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_what_is_more_than_its_text_is_asked_again_and_said_once(small_model):
 @pytest.mark.engine
 def test_a_silent_engine_is_replaced(small_model, monkeypatch):
     """Stopped, it keeps its connections and would keep its clients for ever."""
-    monkeypatch.setattr(standing, "GAP_S", 2.0)
+    monkeypatch.setattr(standing, "GAP_S", 6.0)
     asked = {**ASKED[TEXT], **SURE, "stream": True}
 
     async def run():
@@ -604,7 +604,7 @@ OTHER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 def test_an_engine_that_stands_still_is_lost_to_whatever_is_asked(monkeypatch):
     """Also where no tokens are to come; the next one answers."""
-    monkeypatch.setattr(standing, "FIRST_S", 0.2)
+    monkeypatch.setattr(standing, "FIRST_S", 2.0)
 
     async def run():
         async with Canned(b"", OTHER).front() as (front, told):

@@ -153,7 +153,7 @@ def more_parties(friend, folder, *names):
 @pytest.fixture
 def hasty(monkeypatch):
     """What fails at once is said sooner: nobody is to wait for it here."""
-    monkeypatch.setattr(lending, "BEGIN_S", 2.0)
+    monkeypatch.setattr(lending, "BEGIN_S", 5.0)
 
 
 # From store to store.

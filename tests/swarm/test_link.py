@@ -384,7 +384,7 @@ def test_slow_strangers_end_and_keep_nobody_waiting(run, node, friend):
                 pytest.fail("a handshake of one byte a time was waited for")
 
     async def work():
-        async with node.listener(bounds=Bounds(handshake_s=2.0)) as listener:
+        async with node.listener(bounds=Bounds(handshake_s=5.0)) as listener:
             strangers = [asyncio.create_task(way(listener.port)) for way in (silent, slow) * 5]
             assert await friend.is_heard_by(node, listener.port)
             await asyncio.gather(*strangers)

@@ -15,6 +15,7 @@ from shoestring.swarm.conversation import Conversation
 from shoestring.swarm.crossing import Crossings
 from shoestring.swarm.node import Node as Agent
 from shoestring.swarm.node import Offer
+from shoestring.swarm.proof import windows
 from shoestring.swarm.proof.agreeing import FREE, Asked, Price
 from shoestring.swarm.proof.books import check_stages
 from shoestring.swarm.proof.earning import Earner
@@ -127,6 +128,14 @@ def stages_of(swarm):
     return sorted(chains, key=lambda chain: chain[-1].receipt.layers.first)
 
 
+@pytest.fixture
+def unhurried(monkeypatch):
+    """Close windows after their steps alone: a busy machine is silent, and in mid-step, too."""
+    monkeypatch.setattr(windows, "QUIET_S", 600.0)
+    monkeypatch.setattr(windows, "OLD_S", 600.0)
+
+
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("pushes", [False, True])
 def test_both_ends_hold_the_same_receipts(small_model, tmp_path, pushes):
     """In a star and in a chain: complete, and what one stage gave out the next one was given."""
@@ -223,6 +232,7 @@ def test_a_node_with_a_price_computes_one_window_for_who_does_not_sign(
     assert swarm.receipts("friend") == []
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_slow_signature_holds_back_the_steps_that_the_node_would_not_compute(
     small_model, tmp_path
 ):

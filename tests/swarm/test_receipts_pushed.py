@@ -378,6 +378,21 @@ def test_a_silence_between_a_graph_and_what_is_read_of_it_accuses_nobody(parties
     assert check_stages([link.here for link in links]) == 1
 
 
+def test_while_nobody_reads_what_llama_server_says_it_is_not_silent(parties):
+    """Its words wait behind a node that takes no more: a window that is closed then has no end."""
+
+    async def scenario():
+        here, replica = stage_of(0, Boundaries(), lambda: None, Link(*parties[:2]).payer)
+        here.data_received(positions(1) + activation(2, 1, 0) + graph([3]))
+        found = [here.is_between_steps]
+        replica.pause_writing()
+        found.append(here.is_between_steps)
+        replica.resume_writing()
+        return [*found, here.is_between_steps]
+
+    assert asyncio.run(scenario()) == [True, False, True]
+
+
 def test_who_agrees_to_no_terms_is_told_of(parties):
     """Its session has no receipts, and whoever pays hears it."""
     told = []

@@ -392,7 +392,7 @@ def test_who_comes_from_afar_routes_to_no_place_of_this_machine(parties, monkeyp
 def test_who_asks_for_a_route_is_not_told_what_is_there(parties, answer, monkeypatch):
     """Nobody, or one that refuses: it is the same, as late; and no link is left behind."""
     owner, friend, other = parties
-    monkeypatch.setattr("shoestring.swarm.crossing.ROUTE_S", 0.5)
+    monkeypatch.setattr("shoestring.swarm.crossing.ROUTE_S", 2.0)
 
     async def scenario():
         closed = asyncio.Event()
@@ -509,7 +509,7 @@ def test_one_peer_has_one_place_for_weights_for_a_while(parties, tmp_path, monke
             whose.paused = True
             paused = await told(other, owner, listener.port, ask)
             whose.paused = False
-            monkeypatch.setattr("shoestring.swarm.node.MANIFEST_S", 0.05)
+            monkeypatch.setattr("shoestring.swarm.node.MANIFEST_S", 2.0)
             slow = await other.link_to(owner, listener.port)
             await slow.say(ask)
             await slow.hear(HEAR_S)

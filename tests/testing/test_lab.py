@@ -194,7 +194,7 @@ def test_what_is_under_way_to_a_cut_host_vanishes(running):
     """It was sent before the cable was pulled, and would have come after."""
     one, other = udp_pair(running.hosts["home"], running.hosts["busy"])
     with one, other:
-        running.change("busy", delay_s=0.3)
+        running.change("busy", delay_s=3.0)
         lost = running.status()["router"]["hosts"]["busy"].get("lost_packets", 0)
         one.send(b"x")
         while running.status()["router"]["under_way"] == 0:

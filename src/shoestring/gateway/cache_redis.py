@@ -1,7 +1,7 @@
 """Answers that all replicas keep together, in Redis.
 
 A cache must never be the reason that a request fails or waits: what takes longer than
-:data:`PATIENCE_S` is a miss, and a Redis that is lost is left alone for :data:`PAUSE_S`.
+its patience is a miss, and a Redis that is lost is left alone for :data:`PAUSE_S`.
 What comes back is believed only if its length and digest fit and it was kept under the very name
 that was asked for. The last is no formality: a connection whose question was given up can hand
 the answer to the next question, and that may be somebody else's.
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-PATIENCE_S = 0.05
-"""No question may take longer; a Redis nearby answers within a millisecond."""
 LOST_AFTER = 3
 """Failures in a row; one alone may be a moment in which this process was busy."""
 PAUSE_S = 1.0
@@ -100,6 +98,7 @@ class RedisCache:
         max_entry_bytes: of one; a larger one is not kept.
         ttl_s: age at which an answer is forgotten.
         prefix: of all keys.
+        patience_s: the longest that a question may take.
         clock: in seconds.
     """
 
@@ -111,6 +110,7 @@ class RedisCache:
         max_entry_bytes: int,
         ttl_s: float,
         prefix: str,
+        patience_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis = redis
@@ -119,6 +119,7 @@ class RedisCache:
         self._ttl_ms = max(round(ttl_s * 1000), 1)
         self._prefix = f"{prefix}:answer:"
         self._index = (f"{prefix}:answers:ages", f"{prefix}:answers:sizes")
+        self._patience_s = patience_s
         self._clock = clock
         self._put = redis.register_script(PUT)
         self._failures = 0
@@ -176,7 +177,7 @@ class RedisCache:
                 return None
             self._again = now + PAUSE_S  # the others wait for what this one finds
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(self._patience_s):
                 answer = await question()
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
             self._failed(error)

@@ -37,7 +37,7 @@ from shoestring.gateway.counters_scripts import (
     running_in,
     settled,
 )
-from shoestring.gateway.redis_line import PATIENCE_S, RedisLine, RedisLostError
+from shoestring.gateway.redis_line import RedisLine, RedisLostError
 from shoestring.gateway.tallies import Share
 
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ class RedisCounters:
 
     Args:
         url: of Redis.
+        patience_s: the longest that a request waits for Redis.
         prefix: of all names there; the same for all replicas.
         replicas: how many there are, as long as Redis has not told: two, or why share a book?
         own: this replica's own book.
-        patience_s: the longest that a request waits for Redis.
         distrust_s: how long an emptied Redis is not asked: until what nobody can tell it of is
             over.
     """
@@ -72,10 +72,10 @@ class RedisCounters:
         self,
         url: str,
         *,
+        patience_s: float,
         prefix: str = "shoestring",
         replicas: int = 2,
         own: MemoryCounters | None = None,
-        patience_s: float = PATIENCE_S,
         distrust_s: float = WINDOW_S,
     ) -> None:
         self._line = RedisLine(url, patience_s=patience_s)

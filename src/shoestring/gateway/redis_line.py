@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from redis.asyncio.client import Pipeline
 
-PATIENCE_S: Final = 0.075
 STALL_S: Final = 0.015
 MOST: Final = 512  # commands in one round trip: about 20 ms of Redis's time
 
@@ -63,7 +62,7 @@ class RedisLine:
         patience_s: the longest that anybody waits for an answer.
     """
 
-    def __init__(self, url: str, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, url: str, *, patience_s: float) -> None:
         self._patience_s = patience_s
         self._redis: Redis = Redis.from_url(
             url,

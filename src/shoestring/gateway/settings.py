@@ -163,11 +163,15 @@ class CacheSettings(Section):
 
 
 class RedisSettings(Section):
-    """Where replicas count together; absent: each counts for itself."""
+    """Where replicas count together; absent: each counts for itself.
+
+    A Redis that does not answer within ``patience_s`` is lost: one in another place needs more.
+    """
 
     url: str | None = None
     url_env: str | None = None
     prefix: Name = "shoestring"
+    patience_s: Seconds = 0.075
 
     def address(self) -> str | None:
         """Return Redis' URL, or None without one.

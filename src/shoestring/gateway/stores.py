@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from shoestring.gateway.settings import Settings
 
 BUDGETS_FILE = "budgets.json"
-CACHE_PATIENCE_S = 0.05
-"""Longest wait for a kept answer; an engine that is asked instead takes longer."""
 
 
 @asynccontextmanager
@@ -54,7 +52,10 @@ async def open_limiter(settings: Settings) -> AsyncIterator[Limiter]:
         )
 
     if address is not None:
-        async with RedisCounters(_checked(address), prefix=settings.redis.prefix) as common:
+        redis = settings.redis
+        async with RedisCounters(
+            _checked(address), prefix=redis.prefix, patience_s=redis.patience_s
+        ) as common:
             yield limiter(common)
         return
     async with counting_with_file(settings.keys.file.with_name(BUDGETS_FILE)) as own:
@@ -75,8 +76,8 @@ async def open_cache(settings: Settings) -> AsyncIterator[AnswerCache]:
         return
     async with Redis.from_url(
         _checked(address),
-        socket_timeout=CACHE_PATIENCE_S,
-        socket_connect_timeout=CACHE_PATIENCE_S,
+        socket_timeout=settings.redis.patience_s,
+        socket_connect_timeout=settings.redis.patience_s,
         retry=Retry(NoBackoff(), 0),
     ) as redis:
         yield RedisCache(
@@ -85,6 +86,7 @@ async def open_cache(settings: Settings) -> AsyncIterator[AnswerCache]:
             max_entry_bytes=cache.max_entry_bytes,
             ttl_s=cache.ttl_s,
             prefix=settings.redis.prefix,
+            patience_s=settings.redis.patience_s,
         )
 
 

@@ -136,8 +136,9 @@ class Conversation(asyncio.Protocol):
 
     @property
     def is_between_steps(self) -> bool:
-        """Whether nothing is owed, and nothing was set for the next step."""
-        return not (self._is_owing or self._in_step)
+        """Whether nothing is owed, nothing was set for the next step, and no word waits unread."""
+        is_held = bool(self.replicas) and all(replica.is_full for replica in self.replicas)
+        return not (self._is_owing or self._in_step or is_held)
 
     @property
     def number(self) -> int:

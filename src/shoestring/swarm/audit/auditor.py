@@ -78,7 +78,7 @@ class Auditor:
         now: seconds since 1970.
 
     Attributes:
-        counts: windows by what became of them; ``windows`` are all that could be audited,
+        counts: windows by what became of them; ``windows`` are all that began,
             ``left out`` those that were drawn and had no place to wait or no end, and ``unasked``
             those in which nothing was asked for (parts of a prompt at the last stage): what they
             left in the caches, the answers of later ones show.

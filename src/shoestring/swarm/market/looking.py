@@ -25,7 +25,7 @@ class Greeted:
 
     Attributes:
         predicted: the planner's times by node, where its device says enough.
-        free: sessions that each could begin now, by node; who is not in it did not answer.
+        free: sessions that each could begin now, by node; who is not in it was not greeted.
         why_not: why nodes begin none: an owner pauses, one is not reached, or speaks otherwise.
     """
 

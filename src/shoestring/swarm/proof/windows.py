@@ -174,7 +174,8 @@ class Windows:
         """Whether all stages were told as many steps; each has then what the one before gave.
 
         A graph was told, and llama-server may not yet have asked for what it gives: where it is
-        held up in between, the next stage is a step behind, or has none.
+        held up in between, the next stage is a step behind, or has none. Stages that count their
+        steps otherwise are never aligned.
         """
         steps: dict[int, int] = {}
         for one in self._all:  # of one stage there may be some that only ask for its memory
