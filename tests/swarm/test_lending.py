@@ -153,7 +153,13 @@ def more_parties(friend, folder, *names):
 @pytest.fixture
 def hasty(monkeypatch):
     """What fails at once is said sooner: nobody is to wait for it here."""
-    monkeypatch.setattr(lending, "BEGIN_S", 5.0)
+    monkeypatch.setattr(lending, "BEGIN_S", 2.0)
+
+
+@pytest.fixture(autouse=True)
+def heard(monkeypatch):
+    """However busy this machine is, what others keep is waited for."""
+    monkeypatch.setattr(borrowing, "MANIFESTS_S", 2 * HEAR_S)
 
 
 # From store to store.
@@ -681,9 +687,10 @@ def test_three_nodes_borrow_from_one_in_turns(parties, tmp_path, monkeypatch):
     assert kept == [sorted(NAMED)] * 3
 
 
-@pytest.mark.usefixtures("patient", "hasty")
-def test_where_one_lender_fails_the_next_is_asked(parties, tmp_path):
+@pytest.mark.usefixtures("patient")
+def test_where_one_lender_fails_the_next_is_asked(parties, tmp_path, monkeypatch):
     """What it has too comes from there."""
+    monkeypatch.setattr(lending, "BEGIN_S", 5.0)  # the one that fails is waited for
 
     async def scenario(friend, lender, taker):
         [other] = more_parties(friend, tmp_path, "other")
@@ -699,9 +706,10 @@ def test_where_one_lender_fails_the_next_is_asked(parties, tmp_path):
     assert files(parties[2].store) == sorted(NAMED)
 
 
-@pytest.mark.usefixtures("patient", "hasty")
-def test_a_busy_lender_is_asked_another_time(parties, tmp_path):
+@pytest.mark.usefixtures("patient")
+def test_a_busy_lender_is_asked_another_time(parties, tmp_path, monkeypatch):
     """It is told; what was refused for good, or lent, is not tried again."""
+    monkeypatch.setattr(lending, "BEGIN_S", 5.0)  # the busy one is waited for
 
     async def scenario(friend, lender, taker):
         links = []
@@ -930,7 +938,6 @@ async def serving_two(parties):
 @pytest.fixture
 def patient(monkeypatch):
     """However busy this machine is, nodes are waited for."""
-    monkeypatch.setattr(borrowing, "MANIFESTS_S", 2 * HEAR_S)
     monkeypatch.setattr(borrowing, "PATIENCE_S", 2 * HEAR_S)
     monkeypatch.setattr(lending, "BEGIN_S", HEAR_S)
     monkeypatch.setattr(watching, "SILENT_S", HEAR_S)
