@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from shoestring.swarm import landlock
+from shoestring.swarm import landlock, room, sandbox
 from shoestring.swarm.engine_needs import GIVEN, find_needs, linked_libraries
 from shoestring.swarm.sandbox import Held
 
@@ -335,3 +335,24 @@ def test_the_end_of_the_starter_is_the_end_of_the_started() -> None:
         # The pipe's other end is the started one's: its end of file is its end.
         assert starter.stdout.read() == b""
         os.close(pidfd)
+
+
+def test_who_knocks_before_the_engine_listens_does_not_reach_himself(monkeypatch):
+    """TCP connects a socket to itself where the kernel gives it the port that it asks for."""
+    doorman = object.__new__(room.Doorman)
+
+    def to_itself(_address, _limit_s):
+        knocking = socket.socket()
+        knocking.bind(("127.0.0.1", 0))
+        knocking.connect(knocking.getsockname())
+        return knocking
+
+    monkeypatch.setattr(room.socket, "create_connection", to_itself)
+    doorman._port = 1
+    with pytest.raises(ConnectionRefusedError):
+        doorman._connect()
+
+
+def test_the_port_of_a_room_is_none_that_the_kernel_gives_out():
+    """A network of its own begins with the kernel's range: 32768 to 60999 (ip-sysctl)."""
+    assert 1_024 <= sandbox.Plan((), {}, ()).port < 32_768

@@ -171,6 +171,10 @@ class Doorman:
 
     def _connect(self) -> socket.socket:
         connected = socket.create_connection(("127.0.0.1", self._port), CONNECT_S)
+        if connected.getsockname() == connected.getpeername():
+            # The kernel gave us the port that the engine is to have: TCP connects us to ourselves.
+            connected.close()
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody but we ourselves was there")
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connected.setblocking(False)
         return connected

@@ -58,7 +58,8 @@ class Plan:
         runnable: files and folders that it may read and run.
         devices: nodes below ``/dev`` that it may use.
         readable: files and folders that it may read.
-        port: on which it shall listen where the network is its own.
+        port: on which it shall listen where the network is its own; none of those that the kernel
+            gives out by itself, or whoever knocks before it listens may reach himself.
         data_bytes: its limit by ``RLIMIT_DATA``; None: no limit, or a better one.
         niceness: added to that of the agent.
         allow_weaker: go on without a network of its own or without walls around files.
@@ -69,7 +70,7 @@ class Plan:
     runnable: tuple[str, ...]
     devices: tuple[str, ...] = ()
     readable: tuple[str, ...] = ()
-    port: int = 50052
+    port: int = 10052
     data_bytes: int | None = None
     niceness: int = 0
     allow_weaker: bool = False
