@@ -186,10 +186,10 @@ def test_a_dead_worker_ends_its_session_alone(owner, friend):
         program = need_program("ggml-rpc-server")
         async with serving(owner) as remote:
             link = (await open_session(friend.identity, remote)).link
-            below = psutil.Process().children(recursive=True)
-            for child in [child for child in below if child.name() == program.name]:
+            for child in psutil.Process().children(recursive=True):
                 with suppress(psutil.NoSuchProcess):
-                    child.kill()
+                    if child.name() == program.name:
+                        child.kill()
             with pytest.raises(LinkError) as lost:
                 await link.hear(HEAR_S)
             assert lost.value.reason == "closed"
