@@ -15,7 +15,6 @@ from shoestring.swarm.conversation import Conversation
 from shoestring.swarm.crossing import Crossings
 from shoestring.swarm.node import Node as Agent
 from shoestring.swarm.node import Offer
-from shoestring.swarm.proof import windows
 from shoestring.swarm.proof.agreeing import FREE, Asked, Price
 from shoestring.swarm.proof.books import check_stages
 from shoestring.swarm.proof.earning import Earner
@@ -126,13 +125,6 @@ def stages_of(swarm):
     """Return the sessions of the client's, in the order of their layers."""
     chains = swarm.receipts("friend")
     return sorted(chains, key=lambda chain: chain[-1].receipt.layers.first)
-
-
-@pytest.fixture
-def unhurried(monkeypatch):
-    """Close windows after their steps alone: a busy machine is silent, and in mid-step, too."""
-    monkeypatch.setattr(windows, "QUIET_S", 600.0)
-    monkeypatch.setattr(windows, "OLD_S", 600.0)
 
 
 @pytest.mark.usefixtures("unhurried")
